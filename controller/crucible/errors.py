@@ -28,7 +28,7 @@ class InvalidInput(CrucibleError):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One thing wrong with a manifest: the field (``spec.resources.memory``), what is wrong, how to mend it."""
+    """One thing wrong with a manifest: the field (``spec.resources.memory``), what is wrong, the fix."""
 
     field: str
     message: str

@@ -1,0 +1,124 @@
+"""Whether a Plugin object may exist: everything that can be said from the object alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from crucible.errors import InvalidManifest, Violation
+from crucible.model import names
+from crucible.model.manifest import RelativePath
+from crucible.model.plugin import field_path, parse_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from crucible.model.manifest import PluginSpec
+
+NAME_LIMIT = 50
+"""Characters of a Plugin's name; what is derived from it still fits a DNS label."""
+
+_DEPTH = 16
+_HEAVY_KEYWORDS = frozenset({"pattern", "patternProperties", "$ref", "$dynamicRef", "$recursiveRef"})
+"""Keywords with which a hostile schema could keep the controller busy for ever."""
+
+
+def admit(plugin: Mapping[str, Any]) -> PluginSpec:
+    """Read a Plugin and check all that its own text can answer for.
+
+    Raises:
+        InvalidManifest: with every violation found; a field each, with the fix.
+    """
+    violations = list(_metadata(plugin.get("metadata") or {}))
+    try:
+        spec = parse_spec(plugin.get("spec"))
+    except InvalidManifest as error:
+        raise InvalidManifest((*violations, *error.violations)) from None
+    violations += _entrypoint(spec)
+    violations += _config(spec)
+    if violations:
+        raise InvalidManifest(tuple(violations))
+    return spec
+
+
+def violations_of(plugin: Mapping[str, Any]) -> tuple[Violation, ...]:
+    """Return what :func:`admit` would raise; empty when it would not."""
+    try:
+        admit(plugin)
+    except InvalidManifest as error:
+        return error.violations
+    return ()
+
+
+def _metadata(meta: Mapping[str, Any]) -> Iterator[Violation]:
+    if len(str(meta.get("name", ""))) > NAME_LIMIT:
+        yield Violation("metadata.name", f"is longer than {NAME_LIMIT} characters: shorten it")
+    if "." in str(meta.get("name", "")):
+        yield Violation("metadata.name", "contains a dot: use letters, digits and '-'")
+    known = {names.RESTARTED_AT, names.SOURCE_DIGEST}
+    for where in ("labels", "annotations"):
+        for key in meta.get(where) or {}:
+            reserved = key.startswith(f"{names.GROUP}/") or key.partition("/")[0].endswith(f".{names.GROUP}")
+            if reserved and key not in known:
+                yield Violation(f"metadata.{where}", f"{key} is reserved for the controller: remove it")
+
+
+def _entrypoint(spec: PluginSpec) -> Iterator[Violation]:
+    program = spec.entrypoint[0]
+    if any("\0" in word for word in spec.entrypoint):
+        yield Violation("spec.entrypoint", "contains a NUL byte, which no argument can hold")
+    try:
+        TypeAdapter(RelativePath).validate_python(program)
+    except ValidationError as error:
+        yield Violation("spec.entrypoint[0]", error.errors()[0]["msg"].removeprefix("Value error, "))
+        return
+    inline = spec.source.inline
+    if inline is not None and program not in inline:
+        yield Violation("spec.entrypoint[0]", f"{program} is not among the files of source.inline")
+    if inline is not None:
+        for folder in {name for name in inline for other in inline if other.startswith(f"{name}/")}:
+            yield Violation(f"spec.source.inline.{folder}", "is a file and, by another name, a folder")
+
+
+def _config(spec: PluginSpec) -> Iterator[Violation]:
+    if _depth(spec.config) > _DEPTH:
+        yield Violation("spec.config", f"is nested deeper than {_DEPTH} levels")
+        return
+    if spec.config_schema is None:
+        return
+    heavy = sorted(set(_keywords(spec.config_schema)) & _HEAVY_KEYWORDS)
+    if heavy or _depth(spec.config_schema) > _DEPTH:
+        what = f"uses {', '.join(heavy)}" if heavy else f"is nested deeper than {_DEPTH} levels"
+        yield Violation(
+            "spec.configSchema", f"{what}, which could keep the controller busy for ever: leave it out"
+        )
+        return
+    yield from _schema_violations(spec.config, spec.config_schema)
+
+
+def _schema_violations(config: dict[str, Any], schema: dict[str, Any]) -> Iterator[Violation]:
+    import jsonschema  # noqa: PLC0415 - 60 ms that only a plugin with a schema has to pay
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        yield Violation("spec.configSchema", f"is no JSON Schema: {error.message}")
+        return
+    for problem in jsonschema.Draft202012Validator(schema).iter_errors(config):
+        yield Violation(field_path(("spec", "config", *problem.absolute_path)), problem.message[:500])
+
+
+def _keywords(schema: object) -> Iterator[str]:
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            yield key
+            yield from _keywords(value)
+    elif isinstance(schema, list):
+        for item in schema:
+            yield from _keywords(item)
+
+
+def _depth(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max((_depth(item) for item in inner), default=0)

@@ -1,0 +1,138 @@
+"""The one decision point: from everything that is to what should happen now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from crucible.core import report
+from crucible.core.render import render
+from crucible.core.replica import supervise_replica, wind_down
+from crucible.errors import Violation
+from crucible.model.decision import Decision
+from crucible.model.enforcement import Level
+from crucible.model.manifest import PluginSpec
+from crucible.model.status import Replica
+
+if TYPE_CHECKING:
+    from crucible.model.instance import Instance
+    from crucible.model.world import World
+
+DEFAULT_GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL for a plugin whose manifest cannot be read."""
+SOURCE_RETRY = 30.0
+"""Seconds until a source that could not be had is tried again."""
+
+
+def decide(world: World) -> Decision:
+    """Return what to do for one Plugin, what to say of it, and when to look again.
+
+    A ladder of guards; the first that holds decides and names the reason. Deciding twice from the same
+    world gives the same answer, and once a world is as it should be the answer holds no action.
+    """
+    if world.identity.deleting:
+        return _terminate(world)
+    refusal = refusal_of(world)
+    if refusal is not None or not isinstance(world.spec, PluginSpec):
+        return _refuse(world, refusal or Refusal("Invalid", "the manifest cannot be read"))
+    if isinstance(world.source, Violation):
+        return _await_source(world, world.source)
+    if world.spec.suspend:
+        return _suspend(world, world.spec)
+    return _run(world, world.spec, world.source.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a Plugin may not run: one CamelCase word, and what to change."""
+
+    reason: str
+    message: str
+
+
+def refusal_of(world: World) -> Refusal | None:
+    """Return why this Plugin may not run here, or None when it may."""
+    spec = world.spec
+    if not isinstance(spec, PluginSpec):
+        return Refusal("Invalid", "; ".join(str(violation) for violation in spec))
+    here = world.capabilities
+    if spec.type.value not in here.types:
+        return Refusal(
+            "TypeUnavailable",
+            f"spec.type: the {here.runtime} runtime of this host cannot run {spec.type.value}; "
+            f"it runs {', '.join(sorted(here.types)) or 'nothing'} (see 'crucible doctor')",
+        )
+    if spec.sandbox.isolation.value not in here.isolation:
+        return Refusal(
+            "IsolationUnavailable",
+            f"spec.sandbox.isolation: the {here.runtime} runtime does not offer "
+            f"{spec.sandbox.isolation.value}; it offers {', '.join(sorted(here.isolation))}",
+        )
+    gaps = [
+        entry
+        for entry in here.controls
+        if entry.level is not Level.ENFORCED and entry.control not in spec.sandbox.allow_degraded
+    ]
+    if gaps:
+        what = "; ".join(f"{gap.control.value} is {gap.level.value}: {gap.by}" for gap in gaps)
+        names = ", ".join(gap.control.value for gap in gaps)
+        return Refusal(
+            "NotEnforceable",
+            f"{what}. Mend the host, or accept it with spec.sandbox.allowDegraded: [{names}]",
+        )
+    return None
+
+
+def _terminate(world: World) -> Decision:
+    down = wind_down(world.instances, _grace(world), world.now)
+    return Decision(
+        actions=down.actions,
+        status=report.terminating(world),
+        revisit=down.revisit,
+        released=not world.instances,
+    )
+
+
+def _refuse(world: World, refusal: Refusal) -> Decision:
+    down = wind_down(world.instances, _grace(world), world.now)
+    return report.refused(world, refusal.reason, refusal.message, down)
+
+
+def _await_source(world: World, violation: Violation) -> Decision:
+    """Leave what runs as it is; the source may come back."""
+    decision = report.without_source(world, violation)
+    return replace(decision, revisit=world.now + SOURCE_RETRY)
+
+
+def _suspend(world: World, spec: PluginSpec) -> Decision:
+    down = wind_down(world.instances, spec.stop_grace, world.now)
+    return report.suspended(world, down)
+
+
+def _run(world: World, spec: PluginSpec, source: str) -> Decision:
+    workload = render(world.identity, spec, source)
+    known = {replica.ordinal: replica for replica in world.status.instances}
+    verdicts = [
+        supervise_replica(
+            known.get(ordinal, Replica(ordinal=ordinal)),
+            _of(world.instances, ordinal),
+            workload,
+            spec.recovery,
+            world.now,
+        )
+        for ordinal in range(spec.replicas)
+    ]
+    surplus = wind_down(
+        tuple(instance for instance in world.instances if instance.slot.ordinal >= spec.replicas),
+        spec.stop_grace,
+        world.now,
+    )
+    return report.supervised(world, spec, workload.revision, verdicts, surplus)
+
+
+def _of(instances: tuple[Instance, ...], ordinal: int) -> tuple[Instance, ...]:
+    return tuple(instance for instance in instances if instance.slot.ordinal == ordinal)
+
+
+def _grace(world: World) -> float:
+    return world.spec.stop_grace if isinstance(world.spec, PluginSpec) else DEFAULT_GRACE

@@ -1,0 +1,230 @@
+"""What is said of a Plugin: phase, conditions and events, each with one reason made where it was decided."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from crucible.model.decision import Decision, Event
+from crucible.model.enforcement import Level
+from crucible.model.instance import State
+from crucible.model.status import (
+    Condition,
+    ControlReport,
+    Phase,
+    PluginStatus,
+    Replica,
+    SourceReport,
+    format_time,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crucible.core.replica import Verdict
+    from crucible.errors import Violation
+    from crucible.model.manifest import PluginSpec
+    from crucible.model.world import World
+
+Truth = Literal["True", "False", "Unknown"]
+Claim = tuple[str, bool, str, str]
+"""Condition type, whether it holds, reason, message."""
+
+
+def supervised(
+    world: World, spec: PluginSpec, revision: str, verdicts: Sequence[Verdict], surplus: Verdict
+) -> Decision:
+    """Report on a Plugin whose replicas are kept running."""
+    replicas = tuple(verdict.replica for verdict in verdicts)
+    ready = sum(
+        verdict.serving is not None and verdict.serving.state is State.RUNNING for verdict in verdicts
+    )
+    phase, reason, message = _summary(spec, replicas, ready, surplus)
+    settled = phase in {Phase.RUNNING, Phase.BACK_OFF, Phase.QUARANTINED}
+    degraded = _degradation(world, spec, verdicts)
+    status = _status(
+        world,
+        phase,
+        ("Ready", ready == spec.replicas and phase is Phase.RUNNING, reason, message),
+        ("Progressing", not settled, reason, message),
+        ("Degraded", *(degraded or (False, "AsExpected", "every control holds and nothing crashed lately"))),
+        ("Stalled", phase is Phase.QUARANTINED, reason, message),
+    ).model_copy(
+        update={
+            "revision": revision,
+            "ready_replicas": ready,
+            "instances": replicas,
+            "restarts": sum(replica.restarts for replica in replicas),
+        }
+    )
+    events = tuple(event for verdict in verdicts for event in verdict.events)
+    revisits = [verdict.revisit for verdict in (*verdicts, surplus) if verdict.revisit is not None]
+    actions = (*surplus.actions, *(action for verdict in verdicts for action in verdict.actions))
+    return Decision(actions, status, events, min(revisits, default=None))
+
+
+def refused(world: World, reason: str, message: str, down: Verdict) -> Decision:
+    """Report on a Plugin that may not run here as it is."""
+    status = _status(
+        world,
+        Phase.REFUSED,
+        ("Ready", False, reason, message),
+        ("Progressing", any(instance.alive for instance in world.instances), reason, message),
+        ("Degraded", True, reason, message),
+        ("Stalled", True, reason, message),
+    )
+    said = any(
+        condition.type == "Stalled" and condition.reason == reason and condition.message == message[:2048]
+        for condition in world.status.conditions
+    )
+    events = () if said else (Event("Warning", reason, message),)
+    return Decision(down.actions, status, events, down.revisit)
+
+
+def suspended(world: World, down: Verdict) -> Decision:
+    """Report on a Plugin that a person put to rest."""
+    resting = not any(instance.alive for instance in world.instances)
+    message = "every instance is stopped; set spec.suspend to false to resume" if resting else "stopping"
+    phase = Phase.SUSPENDED if resting else Phase.STOPPING
+    status = _status(
+        world,
+        phase,
+        ("Ready", False, "Suspended", message),
+        ("Progressing", not resting, "Suspended", message),
+        ("Degraded", False, "Suspended", message),
+        ("Stalled", False, "Suspended", message),
+    ).model_copy(update={"instances": tuple(_at_rest(world, replica) for replica in world.status.instances)})
+    entered = world.status.phase not in {Phase.SUSPENDED, Phase.STOPPING}
+    events = (Event("Normal", "Suspended", "suspended by spec.suspend"),) if entered else ()
+    return Decision(down.actions, status, events, down.revisit)
+
+
+def without_source(world: World, violation: Violation) -> Decision:
+    """Report on a Plugin whose files cannot be had now. What runs goes on running."""
+    message = str(violation)
+    status = _status(
+        world,
+        Phase.PENDING,
+        ("Ready", False, "SourceUnavailable", message),
+        ("Progressing", False, "SourceUnavailable", message),
+        ("Degraded", True, "SourceUnavailable", message),
+        ("Stalled", True, "SourceUnavailable", message),
+    ).model_copy(update={"instances": world.status.instances, "source": world.status.source})
+    said = any(
+        condition.type == "Stalled" and condition.message == status.conditions[-1].message
+        for condition in world.status.conditions
+    )
+    events = () if said else (Event("Warning", "SourceUnavailable", message),)
+    return Decision((), status, events)
+
+
+def terminating(world: World) -> PluginStatus:
+    """Report on a Plugin that is being deleted."""
+    count = len(world.instances)
+    message = f"{count} instance{'' if count == 1 else 's'} left to clear away"
+    return _status(
+        world,
+        Phase.TERMINATING,
+        ("Ready", False, "Deleting", message),
+        ("Progressing", True, "Deleting", message),
+        ("Degraded", False, "Deleting", message),
+        ("Stalled", False, "Deleting", message),
+    )
+
+
+def _summary(
+    spec: PluginSpec, replicas: tuple[Replica, ...], ready: int, surplus: Verdict
+) -> tuple[Phase, str, str]:
+    """Return phase, reason and message of the replica that most needs attention."""
+    for replica in replicas:
+        if replica.quarantined:
+            return Phase.QUARANTINED, "CrashLoop", _quarantine_message(replica)
+    for replica in replicas:
+        if replica.next_start is not None:
+            return Phase.BACK_OFF, "BackOff", _back_off_message(replica)
+    count = f"{ready} of {spec.replicas} replica{'' if spec.replicas == 1 else 's'} running"
+    if (
+        any(replica.state == State.STOPPING.value for replica in replicas)
+        or surplus.revisit
+        or surplus.actions
+    ):
+        return Phase.STOPPING, "Replacing", f"{count}; instances of another revision or replica are stopping"
+    if ready < spec.replicas:
+        return Phase.STARTING, "Starting", count
+    return Phase.RUNNING, "Running", count
+
+
+def _quarantine_message(replica: Replica) -> str:
+    last = replica.last_exit.message if replica.last_exit else "ended"
+    return (
+        f"replica {replica.ordinal} ended {len(replica.crashes)} times within the recovery window, "
+        f"the last time it {last}; mend the plugin and apply it again, or run 'crucible restart'"
+    )
+
+
+def _back_off_message(replica: Replica) -> str:
+    last = replica.last_exit.message if replica.last_exit else "ended"
+    at = format_time(replica.next_start or 0)
+    return f"replica {replica.ordinal} {last}; crash {len(replica.crashes)}, started again at {at}"
+
+
+def _degradation(world: World, spec: PluginSpec, verdicts: Sequence[Verdict]) -> tuple[bool, str, str] | None:
+    """Return the most pressing thing that is not as it should be although the plugin may run."""
+    for verdict in verdicts:
+        replica = verdict.replica
+        if replica.quarantined:
+            return True, "CrashLoop", _quarantine_message(replica)
+        if replica.next_start is not None:
+            return True, "BackOff", _back_off_message(replica)
+    for verdict in verdicts:
+        if verdict.serving is not None and verdict.serving.notices:
+            return True, "Limited", f"{verdict.serving.name}: {'; '.join(verdict.serving.notices)}"
+    weak = [
+        f"{entry.control.value} is {entry.level.value}: {entry.by}"
+        for entry in world.capabilities.controls
+        if entry.level is not Level.ENFORCED and entry.control in spec.sandbox.allow_degraded
+    ]
+    return (True, "WeakerThanPromised", "; ".join(weak)) if weak else None
+
+
+def _at_rest(world: World, replica: Replica) -> Replica:
+    states = [item.state for item in world.instances if item.slot.ordinal == replica.ordinal and item.alive]
+    state = State.STOPPING if states else State.EXITED
+    return Replica(
+        ordinal=replica.ordinal,
+        attempt=max(
+            [replica.attempt, *(i.slot.attempt for i in world.instances if i.slot.ordinal == replica.ordinal)]
+        ),
+        state=state.value,
+        last_exit=replica.last_exit,
+    )
+
+
+def _status(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
+    """Build the parts of a status that every rung of the ladder shares."""
+    before = {condition.type: condition for condition in world.status.conditions}
+    return PluginStatus(
+        observed_generation=world.identity.generation,
+        phase=phase,
+        conditions=tuple(_condition(world, claim, before.get(claim[0])) for claim in claims),
+        runtime=world.capabilities.runtime,
+        replicas=sum(instance.alive for instance in world.instances),
+        source=world.source if isinstance(world.source, SourceReport) else None,
+        enforcement=tuple(
+            ControlReport(control=entry.control.value, level=entry.level.value, by=entry.by)
+            for entry in world.capabilities.controls
+        ),
+    )
+
+
+def _condition(world: World, claim: Claim, before: Condition | None) -> Condition:
+    kind, holds, reason, message = claim
+    truth: Truth = "True" if holds else "False"
+    unchanged = before is not None and before.status == truth
+    return Condition(
+        type=kind,
+        status=truth,
+        reason=reason,
+        message=message[:2048],
+        last_transition_time=before.last_transition_time if before is not None and unchanged else world.now,
+        observed_generation=world.identity.generation,
+    )

@@ -1,0 +1,60 @@
+"""When a replica whose instance ended is started again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crucible.model.manifest import Strategy
+
+if TYPE_CHECKING:
+    from crucible.model.manifest import Backoff, Recovery
+
+_JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class RestartAt:
+    """Start again, not before this moment (unix seconds)."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Do not start again until a person says so."""
+
+
+def recent(crashes: tuple[float, ...], recovery: Recovery, now: float) -> tuple[float, ...]:
+    """Return the crashes that still count: those within the window, the newest hundred."""
+    return tuple(at for at in crashes if at > now - recovery.window)[-100:]
+
+
+def after_crash(crashes: tuple[float, ...], recovery: Recovery, seed: str) -> RestartAt | Quarantine:
+    """Decide what follows a replica's newest crash.
+
+    Args:
+        crashes: unix seconds of those that count, oldest first, the newest included.
+        recovery: the manifest's policy.
+        seed: what makes this replica's jitter its own.
+    """
+    if len(crashes) > recovery.max_restarts and Strategy.QUARANTINE in recovery.strategy:
+        return Quarantine()
+    return RestartAt(crashes[-1] + delay(len(crashes), recovery.backoff, seed))
+
+
+def delay(crashes: int, backoff: Backoff, seed: str) -> float:
+    """Return seconds to wait after the nth crash.
+
+    None after the first: most crashes come alone, and waiting would only add to the outage. Then
+    ``initial``, doubled each time up to ``max``, less up to a tenth so that a fault shared by many
+    plugins does not bring them all back in the same instant. The tenth is computed from the seed,
+    so a controller that died and came back computes the same moment.
+    """
+    if crashes <= 1:
+        return 0.0
+    exponent = min(crashes - 2, 40)
+    full = min(backoff.initial * float(2**exponent), backoff.max)
+    digest = hashlib.sha256(f"{seed}/{crashes}".encode()).digest()
+    return full * (1 - _JITTER * int.from_bytes(digest[:4], "big") / 2**32)

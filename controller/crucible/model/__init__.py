@@ -1,0 +1,1 @@
+"""Inert values: what a person asks for, what is, and what was decided. No I/O, no clock, no randomness."""

@@ -1,0 +1,70 @@
+"""What was decided: inert values that the loop carries out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from crucible.model.status import PluginStatus
+    from crucible.model.workload import Slot, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Make one instance."""
+
+    workload: Workload
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Ask an instance to end."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End an instance that did not end when asked."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete what is left of an ended instance."""
+
+    slot: Slot
+
+
+Action = Start | Stop | Kill | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, for people. Becomes a Kubernetes Event."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do now, what to say, and when to look again.
+
+    Attributes:
+        actions: carried out in this order.
+        status: what to say of the Plugin.
+        events: what happened since the last status.
+        revisit: unix seconds at which to look again though nothing changed; None: not needed.
+        released: nothing of the Plugin is left and it may disappear.
+    """
+
+    actions: tuple[Action, ...]
+    status: PluginStatus
+    events: tuple[Event, ...] = ()
+    revisit: float | None = None
+    released: bool = False

@@ -1,0 +1,62 @@
+"""What a runtime can hold a plugin to, control by control."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Control(StrEnum):
+    """One thing the manifest or the product promises to keep a plugin from doing."""
+
+    IDENTITY = "identity"
+    NAMESPACES = "namespaces"
+    ROOT_FS = "rootFilesystem"
+    PRIVILEGES = "privileges"
+    SYSCALLS = "systemCalls"
+    NETWORK = "network"
+    CPU = "cpu"
+    MEMORY = "memory"
+    PIDS = "pids"
+    DISK = "disk"
+    OPEN_FILES = "openFiles"
+
+
+class Level(StrEnum):
+    """How well a control holds: by the kernel, by something weaker, or not at all."""
+
+    ENFORCED = "enforced"
+    DEGRADED = "degraded"
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Enforcement:
+    """One control, how well it holds here, and by what (or why not, and the fix)."""
+
+    control: Control
+    level: Level
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What one runtime on this host offers: asked by the core before anything is started.
+
+    Attributes:
+        runtime: ``process``, ``docker`` or ``kubernetes``.
+        types: plugin types it can run.
+        isolation: values of ``sandbox.isolation`` it can give.
+        controls: one entry for every :class:`Control`.
+    """
+
+    runtime: str
+    types: frozenset[str]
+    isolation: frozenset[str]
+    controls: tuple[Enforcement, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a report with a hole: a control nobody spoke of would look like one that holds."""
+        missing = set(Control) - {entry.control for entry in self.controls}
+        if missing:
+            raise ValueError(f"capabilities of {self.runtime} say nothing about {sorted(missing)}")

@@ -1,0 +1,96 @@
+"""One running (or ended) copy of a plugin, as its runtime reports it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from signal import Signals
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crucible.model.workload import Slot
+
+
+class State(StrEnum):
+    """Where an instance is in its life. Only ``EXITED`` is final."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How an instance ended.
+
+    Attributes:
+        at: unix seconds.
+        code: exit status, None when a signal ended it or nobody saw the end.
+        signal: the signal that ended it.
+        oom: the kernel killed it for its memory limit.
+        problem: why it never ran, or why its end is unknown; empty otherwise.
+    """
+
+    at: float
+    code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+    problem: str = ""
+
+    @property
+    def reason(self) -> str:
+        """One CamelCase word, as Kubernetes prints reasons."""
+        if self.oom:
+            return "OOMKilled"
+        if self.problem:
+            return "StartFailed"
+        return "Completed" if self.code == 0 else "Crashed"
+
+    def __str__(self) -> str:
+        """A clause for people: ``was killed by the kernel: it went over its memory limit``."""
+        if self.oom:
+            return "was killed by the kernel: it went over its memory limit"
+        if self.problem:
+            return self.problem
+        if self.signal is not None:
+            return f"was ended by {_signal_name(self.signal)}"
+        return f"exited with status {self.code}"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance.
+
+    Attributes:
+        plugin_uid: the Plugin that owns it.
+        name: unique among the instances of a runtime; for people and logs.
+        slot: which replica, which attempt.
+        revision: of the workload it was started from.
+        state: where it is in its life.
+        created_at: unix seconds.
+        stopping_at: when it was asked to stop, unix seconds; None while nobody asked.
+        pid: of the plugin's main process on this host, where there is one.
+        exit: how it ended; None until it did.
+        notices: what it does that a person should know, in words: ``output is throttled to 1 MiB/s``.
+    """
+
+    plugin_uid: str
+    name: str
+    slot: Slot
+    revision: str
+    state: State
+    created_at: float
+    stopping_at: float | None = None
+    pid: int | None = None
+    exit: Exit | None = None
+    notices: tuple[str, ...] = ()
+
+    @property
+    def alive(self) -> bool:
+        """It may still run code."""
+        return self.state is not State.EXITED
+
+
+def _signal_name(number: int) -> str:
+    return Signals(number).name if number in set(Signals) else f"signal {number}"

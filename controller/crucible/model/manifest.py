@@ -1,0 +1,430 @@
+"""The manifest: every field a person can write, its unit, its bounds and its default.
+
+These models are the one source: the CRD, ``crucible schema`` and the manifest reference are generated
+from them. A field marked :class:`NotYet` is part of the published manifest, and a value in it is refused
+until the release that enforces it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from crucible.model import quantity
+from crucible.model.enforcement import Control
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Marks a field, or some values of one, that this release refuses.
+
+    Attributes:
+        values: the values refused; empty: every value but an empty one.
+        instead: what a person can do today.
+    """
+
+    values: frozenset[str] = frozenset()
+    instead: str = "remove it"
+
+
+@dataclass(frozen=True, slots=True)
+class ListMap:
+    """Marks a list whose items are told apart by one of their fields."""
+
+    key: str
+
+
+def _quantity_schema(pattern: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": pattern, "example": example})
+
+
+Bytes = Annotated[
+    int,
+    BeforeValidator(quantity.parse_bytes),
+    PlainSerializer(quantity.format_bytes),
+    _quantity_schema(quantity.BYTES_PATTERN, "64Mi"),
+]
+Cpu = Annotated[
+    int,
+    BeforeValidator(quantity.parse_cpu),
+    PlainSerializer(quantity.format_cpu),
+    _quantity_schema(quantity.CPU_PATTERN, "500m"),
+]
+Duration = Annotated[
+    float,
+    BeforeValidator(quantity.parse_duration),
+    PlainSerializer(quantity.format_duration),
+    WithJsonSchema({"type": "string", "pattern": quantity.DURATION_PATTERN, "example": "10s"}),
+]
+
+_MI = 2**20
+INLINE_TOTAL = 256 * 1024
+"""Bytes that all files of ``source.inline`` may have together."""
+
+_PATH = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+SEMVER = (
+    r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)"
+    r"(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$"
+)
+
+
+def _inside(path: str) -> str:
+    """Refuse a path that is absolute, climbs, or could mean two things."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"{path!r} points outside the source: write a path relative to it, without '..'")
+    if _PATH.fullmatch(path) is None or "." in path.split("/"):
+        raise ValueError(f"{path!r} is not a plain relative path: use letters, digits, '.', '_', '-' and '/'")
+    return path
+
+
+def _semver(text: str) -> str:
+    if re.fullmatch(SEMVER, text) is None:
+        raise ValueError(f"{text!r} is not a semantic version: write three numbers like 1.4.2")
+    return text
+
+
+Version = Annotated[
+    str,
+    Field(max_length=128),
+    AfterValidator(_semver),
+    WithJsonSchema({"type": "string", "pattern": SEMVER, "maxLength": 128, "example": "1.4.2"}),
+]
+RelativePath = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_inside)]
+Word = Annotated[str, Field(max_length=4096)]
+
+
+def _rule(rule: str, message: str) -> dict[str, Any]:
+    """Say in CEL, for the API server, what a validator below says in Python."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
+
+
+class _Part(BaseModel):
+    """Strict, frozen, camelCase outside; an unknown field is an error."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class PluginType(StrEnum):
+    """The six forms a plugin can have."""
+
+    PYTHON = "python"
+    JAVASCRIPT = "javascript"
+    WASM = "wasm"
+    BINARY = "binary"
+    RUNE = "rune"
+    SERVICE = "service"
+
+
+class Isolation(StrEnum):
+    """What stands between a plugin and the host."""
+
+    PROCESS = "process"
+    CONTAINER = "container"
+    VM = "vm"
+    LANGUAGE = "language"
+
+
+class Strategy(StrEnum):
+    """One step of recovery, tried in the order written."""
+
+    RESTART = "restart"
+    RECREATE = "recreate"
+    ROLLBACK = "rollback"
+    QUARANTINE = "quarantine"
+
+
+class UpdateStrategy(StrEnum):
+    """How a new revision takes over."""
+
+    RECREATE = "recreate"
+    ROLLING = "rolling"
+    HANDOVER = "handover"
+
+
+class Source(_Part):
+    """Where the plugin's files come from: exactly one of these."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_rule(
+            "[has(self.inline), has(self.path), has(self.artifact), has(self.image), has(self.url)]"
+            ".filter(given, given).size() == 1",
+            "give exactly one of inline, path, artifact, image, url",
+        )
+    )
+
+    inline: Annotated[
+        dict[RelativePath, Annotated[str, Field(max_length=INLINE_TOTAL)]] | None, Field(max_length=64)
+    ] = None
+    """Files by relative path, 256 KiB in all."""
+    path: Annotated[str | None, Field(min_length=1, max_length=4096)] = None
+    """A folder on the controller's machine, copied when applied. Only for the local control plane."""
+    artifact: Annotated[str | None, Field(max_length=1024), NotYet(instead="use inline or path")] = None
+    """A bundle in an OCI registry, by digest."""
+    image: Annotated[str | None, Field(max_length=1024), NotYet(instead="use inline or path")] = None
+    """A whole image, by digest or tag."""
+    url: Annotated[str | None, Field(max_length=2048), NotYet(instead="use inline or path")] = None
+    """An endpoint that someone else runs. Only for type service."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Source:
+        given = sorted(self.model_fields_set)
+        if len([name for name in given if getattr(self, name) is not None]) != 1:
+            raise ValueError(f"give exactly one of inline, path, artifact, image, url; got {given or 'none'}")
+        if (
+            self.inline is not None
+            and sum(len(text.encode()) for text in self.inline.values()) > INLINE_TOTAL
+        ):
+            raise ValueError("the files of inline are larger than 256 KiB in all: use path or artifact")
+        return self
+
+
+class SecretKey(_Part):
+    """One key of a Secret in the Plugin's own namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Of the Secret."""
+    key: Annotated[str, Field(min_length=1, max_length=253)]
+    """In the Secret's data."""
+
+
+class EnvVar(_Part):
+    """One environment variable."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_rule("has(self.value) != has(self.secret)", "give exactly one of value and secret")
+    )
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
+    """A letter or underscore, then letters, digits and underscores."""
+    value: Annotated[str | None, Field(max_length=32768)] = None
+    """Its value."""
+    secret: Annotated[SecretKey | None, NotYet(instead="give a value that is not secret")] = None
+    """Takes the value from a Secret."""
+
+    @model_validator(mode="after")
+    def _means_something(self) -> EnvVar:
+        if (self.value is None) == (self.secret is None):
+            raise ValueError("give exactly one of value and secret")
+        if self.value is not None and "\0" in self.value:
+            raise ValueError("the value contains a NUL byte, which no environment can hold")
+        if self.name.startswith(("CRUCIBLE_", "LD_")):
+            raise ValueError(
+                "names that begin with CRUCIBLE_ or LD_ are kept for the sandbox: choose another"
+            )
+        return self
+
+
+class Dependency(_Part):
+    """Another Plugin of the same namespace that this one needs."""
+
+    name: Annotated[str, Field(min_length=1, max_length=50)]
+    """Of the other Plugin."""
+    version: Annotated[str, Field(min_length=1, max_length=128)] = "*"
+    """The versions that fit, like ``>=2,<3``."""
+    optional: bool = False
+    """Start without it where it is absent."""
+
+
+class NetworkCapability(_Part):
+    """What of the network the plugin may use. Empty: none but its own loopback."""
+
+    connect: Annotated[tuple[Annotated[str, Field(max_length=260)], ...], Field(max_length=64), NotYet()] = ()
+    """Hosts it may connect to, as ``host:port``."""
+    listen: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(max_length=16), NotYet()] = ()
+    """Ports others may connect to."""
+
+
+class FileCapability(_Part):
+    """A volume the plugin may see."""
+
+    volume: Annotated[str, Field(min_length=1, max_length=63)]
+    """Its name, given by the administrator."""
+    mount: Annotated[str, Field(pattern=r"^/data/[A-Za-z0-9._-]+$", max_length=128)]
+    """Where it appears, below ``/data``."""
+    access: Literal["read", "write"] = "read"
+    """``read`` or ``write``."""
+
+
+class BusCapability(_Part):
+    """What of the bus the plugin may use."""
+
+    publish: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64), NotYet()] = ()
+    """Subjects it may publish to."""
+    subscribe: Annotated[
+        tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64), NotYet()
+    ] = ()
+    """Subjects it may subscribe to."""
+    call: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64), NotYet()] = ()
+    """Methods of other plugins it may call, as ``plugin.method``."""
+
+
+class StoreCapability(_Part):
+    """Key-value data of the plugin's own."""
+
+    size: Bytes
+    """How much it may hold."""
+
+
+class Capabilities(_Part):
+    """What the plugin may do. Everything empty, the default, means nothing."""
+
+    network: NetworkCapability = NetworkCapability()
+    """The network."""
+    files: Annotated[tuple[FileCapability, ...], Field(max_length=16), NotYet()] = ()
+    """Volumes."""
+    secrets: Annotated[tuple[Annotated[str, Field(max_length=253)], ...], Field(max_length=16), NotYet()] = ()
+    """Secrets of its namespace it may read, as files."""
+    bus: BusCapability = BusCapability()
+    """Messages."""
+    store: Annotated[StoreCapability | None, NotYet()] = None
+    """A key-value store."""
+
+
+class Resources(_Part):
+    """What each instance may use. The kernel holds it to every one of these."""
+
+    cpu: Annotated[Cpu, Field(ge=10, le=256_000)] = 500
+    """Share of cores."""
+    memory: Annotated[Bytes, Field(ge=8 * _MI, le=2**44)] = 128 * _MI
+    """Memory, scratch files included; there is no swap."""
+    pids: Annotated[int, Field(ge=4, le=32768)] = 64
+    """Processes and threads, four of them the sandbox's own."""
+    disk: Annotated[Bytes, Field(ge=_MI, le=2**44)] = 64 * _MI
+    """Scratch space in /tmp, gone with the instance."""
+    open_files: Annotated[int, Field(ge=16, le=65536)] = 256
+    """File descriptors of each process."""
+    network: Annotated[Bytes | None, NotYet()] = None
+    """Bytes a second through the egress proxy."""
+
+
+class Sandbox(_Part):
+    """How the plugin is isolated."""
+
+    isolation: Isolation = Isolation.PROCESS
+    """The least that must stand between the plugin and the host."""
+    allow_degraded: Annotated[tuple[Control, ...], Field(max_length=16)] = ()
+    """Controls this plugin may start without where the host cannot enforce them."""
+
+
+class Health(_Part):
+    """When the plugin counts as started, ready and alive."""
+
+    startup: Annotated[dict[str, Any] | None, NotYet()] = None
+    """Holds the other probes back until it succeeds."""
+    ready: Annotated[dict[str, Any] | None, NotYet()] = None
+    """Decides whether the plugin is Ready."""
+    live: Annotated[dict[str, Any] | None, NotYet()] = None
+    """Restarts an instance that fails it."""
+
+
+class Backoff(_Part):
+    """How long to wait between restarts: doubled from the second crash on, up to a limit."""
+
+    initial: Annotated[Duration, Field(ge=0.01, le=3600)] = 0.1
+    """Before the restart that follows the second crash; the first is restarted at once."""
+    max: Annotated[Duration, Field(ge=0.01, le=86400)] = 30.0
+    """The longest wait."""
+
+
+class Recovery(_Part):
+    """What happens when an instance ends by itself."""
+
+    strategy: Annotated[
+        tuple[
+            Annotated[Strategy, NotYet(frozenset({"recreate", "rollback"}), "use restart and quarantine")],
+            ...,
+        ],
+        Field(min_length=1, max_length=4),
+    ] = (Strategy.RESTART, Strategy.QUARANTINE)
+    """What to try, in order. Without quarantine at the end, restarts go on for ever."""
+    max_restarts: Annotated[int, Field(ge=0, le=100)] = 5
+    """Restarts within the window before the next strategy."""
+    window: Annotated[Duration, Field(ge=1, le=86400)] = 600.0
+    """How far back restarts count."""
+    backoff: Backoff = Backoff()
+    """How long to wait."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Recovery:
+        if len(set(self.strategy)) != len(self.strategy):
+            raise ValueError("a strategy is named twice")
+        if Strategy.QUARANTINE in self.strategy[:-1]:
+            raise ValueError("quarantine ends recovery: write it last")
+        return self
+
+
+class Update(_Part):
+    """How a new revision takes over."""
+
+    strategy: Annotated[UpdateStrategy, NotYet(frozenset({"rolling", "handover"}), "use recreate")] = (
+        UpdateStrategy.RECREATE
+    )
+    """``recreate`` stops the old instances before it starts the new ones."""
+    verify: Annotated[Duration | None, NotYet()] = None
+    """How long a new revision must stay healthy."""
+    rollback_on_failure: Annotated[bool | None, NotYet()] = None
+    """Go back to the last revision that was healthy."""
+
+
+class PluginSpec(_Part):
+    """The desired state of one plugin."""
+
+    version: Version
+    """Semantic version of the plugin."""
+    description: Annotated[str, Field(max_length=1024)] = ""
+    """One line for people."""
+    type: Annotated[
+        PluginType, NotYet(frozenset({"wasm", "rune", "service"}), "use python, javascript or binary")
+    ]
+    """What the plugin is written in."""
+    source: Source
+    """Where its files come from."""
+    entrypoint: Annotated[tuple[Word, ...], Field(min_length=1, max_length=64)]
+    """The program, relative to the source, then its arguments."""
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=64), ListMap("name")] = ()
+    """Environment variables."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Handed to the plugin as a JSON file, whose path is in CRUCIBLE_CONFIG."""
+    config_schema: dict[str, Any] | None = None
+    """JSON Schema that config must satisfy."""
+    replicas: Annotated[int, Field(ge=0, le=100)] = 1
+    """How many instances run."""
+    suspend: bool = False
+    """Stop every instance, keep everything else."""
+    dependencies: Annotated[tuple[Dependency, ...], Field(max_length=32), ListMap("name"), NotYet()] = ()
+    """Plugins this one needs."""
+    capabilities: Capabilities = Capabilities()
+    """What it may do."""
+    resources: Resources = Resources()
+    """What it may use."""
+    sandbox: Sandbox = Sandbox()
+    """How it is isolated."""
+    health: Health = Health()
+    """How to tell that it is well."""
+    recovery: Recovery = Recovery()
+    """What to do when it is not."""
+    update: Update = Update()
+    """How a new revision takes over."""
+    stop_grace: Annotated[Duration, Field(ge=0, le=3600)] = 10.0
+    """Time between the polite request to end (SIGTERM) and the end (SIGKILL)."""

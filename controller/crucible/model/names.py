@@ -1,0 +1,24 @@
+"""Names that other programs see: the API group, kinds, labels and annotations."""
+
+from __future__ import annotations
+
+from typing import Final
+
+GROUP: Final = "crucible.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+KIND: Final = "Plugin"
+PLURAL: Final = "plugins"
+SINGULAR: Final = "plugin"
+SHORT_NAME: Final = "plg"
+CATEGORY: Final = "crucible"
+
+FINALIZER: Final = f"{GROUP}/instances"
+"""Holds a Plugin until its instances are gone."""
+
+RESTARTED_AT: Final = f"{GROUP}/restarted-at"
+"""Annotation: a person asked for a restart then. A new value replaces every instance."""
+
+SOURCE_DIGEST: Final = f"{GROUP}/source-digest"
+"""Annotation: the digest of the folder that ``spec.source.path`` named when it was applied."""

@@ -1,0 +1,166 @@
+"""What the controller says of a Plugin. It is also all the controller remembers between two lives."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+from crucible.model.manifest import ListMap
+
+
+class Phase(StrEnum):
+    """One word for a table. Programs read the conditions instead."""
+
+    PENDING = "Pending"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    STOPPING = "Stopping"
+    SUSPENDED = "Suspended"
+    BACK_OFF = "BackOff"
+    QUARANTINED = "Quarantined"
+    REFUSED = "Refused"
+    TERMINATING = "Terminating"
+
+
+def format_time(unix_seconds: float) -> str:
+    """Return RFC 3339 in UTC, to the microsecond, as Kubernetes' MicroTime."""
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_time(text: str | float) -> float:
+    """Return unix seconds."""
+    return text if isinstance(text, int | float) else datetime.fromisoformat(text).timestamp()
+
+
+Time = Annotated[
+    float,
+    BeforeValidator(parse_time),
+    PlainSerializer(format_time),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+
+
+class _Part(BaseModel):
+    """Lenient when read: an older controller wrote it, or a newer one."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class Condition(_Part):
+    """One standard condition."""
+
+    type: Annotated[str, Field(max_length=64)]
+    """Ready, Progressing, Degraded; Reconciling and Stalled for tools that follow kstatus."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
+    reason: Annotated[str, Field(max_length=128)]
+    """One CamelCase word for programs."""
+    message: Annotated[str, Field(max_length=2048)]
+    """What happened and what to do, for people."""
+    last_transition_time: Time
+    """When status last changed."""
+    observed_generation: int | None = None
+    """The generation it was said of."""
+
+
+class LastExit(_Part):
+    """How the previous instance of a replica ended."""
+
+    attempt: int
+    """Of the instance that ended."""
+    at: Time
+    """When."""
+    reason: Annotated[str, Field(max_length=128)]
+    """OOMKilled, Crashed, Completed or StartFailed."""
+    message: Annotated[str, Field(max_length=2048)]
+    """In words."""
+    code: int | None = None
+    """Exit status."""
+    signal: int | None = None
+    """The signal that ended it."""
+
+
+class Replica(_Part):
+    """One replica: the instance that serves it now, and what became of those before."""
+
+    ordinal: int
+    """Counts from 0."""
+    name: Annotated[str, Field(max_length=128)] = ""
+    """Of the instance."""
+    attempt: int = 0
+    """How many instances were started for it."""
+    state: Annotated[str, Field(max_length=16)] = ""
+    """starting, running, stopping, exited; empty before the first start."""
+    revision: Annotated[str, Field(max_length=64)] = ""
+    """Of the workload that crashes are counted for."""
+    pid: int | None = None
+    """Of its main process, where there is one."""
+    started_at: Time | None = None
+    """When the instance was made."""
+    restarts: int = 0
+    """Restarts of this revision that followed an end nobody asked for."""
+    crashes: Annotated[tuple[Time, ...], Field(max_length=101)] = ()
+    """Ends of this revision that nobody asked for, within the recovery window."""
+    next_start: Time | None = None
+    """When a replica that backs off is started again."""
+    quarantined: bool = False
+    """No restart until a person changes the Plugin or asks for one."""
+    last_exit: LastExit | None = None
+    """How the instance before ended."""
+
+
+class ControlReport(_Part):
+    """How well one control holds for this Plugin."""
+
+    control: Annotated[str, Field(max_length=32)]
+    """Its name."""
+    level: Literal["enforced", "degraded", "unavailable"]
+    """How well it holds."""
+    by: Annotated[str, Field(max_length=512)]
+    """What enforces it, or why nothing does and how to mend that."""
+
+
+class SourceReport(_Part):
+    """What the source was resolved to."""
+
+    digest: Annotated[str, Field(max_length=80)]
+    """Of every file's name, mode and content."""
+    resolved_for: Annotated[str, Field(max_length=256)]
+    """The generation and annotation it was resolved for."""
+
+
+class PluginStatus(_Part):
+    """What is."""
+
+    observed_generation: int = 0
+    """The generation this status speaks of."""
+    phase: Phase = Phase.PENDING
+    """One word."""
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16), ListMap("type")] = ()
+    """What holds, why, and what to do."""
+    revision: Annotated[str, Field(max_length=64)] = ""
+    """Of the workload that should run."""
+    runtime: Annotated[str, Field(max_length=32)] = ""
+    """What makes its instances."""
+    replicas: int = 0
+    """Instances that are alive."""
+    ready_replicas: int = 0
+    """Instances that serve."""
+    restarts: int = 0
+    """Of all replicas."""
+    source: SourceReport | None = None
+    """What the source was resolved to."""
+    instances: Annotated[tuple[Replica, ...], Field(max_length=100), ListMap("ordinal")] = ()
+    """One entry for each replica."""
+    enforcement: Annotated[tuple[ControlReport, ...], Field(max_length=32), ListMap("control")] = ()
+    """How well each control holds."""

@@ -1,0 +1,77 @@
+"""What a runtime is asked to run: a manifest with every default, unit and reference resolved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Upper bounds for one instance.
+
+    Attributes:
+        cpu: thousandths of a core.
+        memory: bytes, swap included.
+        pids: processes and threads.
+        disk: bytes of scratch space.
+        open_files: file descriptors of each process.
+    """
+
+    cpu: int
+    memory: int
+    pids: int
+    disk: int
+    open_files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One instance's worth of work, the same for every runtime.
+
+    Attributes:
+        namespace: of the Plugin.
+        plugin: the Plugin's name.
+        plugin_uid: the Plugin's uid; owns everything made for it.
+        type: ``python``, ``javascript``, ``binary``, …
+        entrypoint: the program, relative to the source, then its arguments.
+        env: variables, in the manifest's order.
+        config: the plugin's configuration, as JSON text.
+        source: digest of the source snapshot (``sha256:…``).
+        limits: what it may use.
+        isolation: value of ``sandbox.isolation``.
+        grace: seconds between SIGTERM and SIGKILL.
+        restart: changes when a person asks for a restart.
+    """
+
+    namespace: str
+    plugin: str
+    plugin_uid: str
+    type: str
+    entrypoint: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    config: str
+    source: str
+    limits: Limits
+    isolation: str
+    grace: float
+    restart: str
+
+    @property
+    def revision(self) -> str:
+        """Sixteen hex digits that change exactly when what would run changes."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Which instance of a plugin: the replica's ordinal, and how manieth it is for that replica, from 1."""
+
+    ordinal: int
+    attempt: int
+
+    def __str__(self) -> str:
+        """``ordinal-attempt``: unique within a plugin, for ever."""
+        return f"{self.ordinal}-{self.attempt}"

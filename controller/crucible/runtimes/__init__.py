@@ -1,0 +1,1 @@
+"""What makes instances: one package for each runtime, one protocol for all."""
