@@ -4,7 +4,8 @@ The tree, and what a caller may do about each::
 
     CrucibleError                  never raised itself
     ├── InvalidInput               a person's input is wrong: tell them, do not retry
-    │   └── InvalidManifest        a manifest is; carries the field and the fix of each violation
+    │   ├── InvalidManifest        a manifest is; carries the field and the fix of each violation
+    │   └── InvalidSource          the files a manifest names are missing, too large or leave their folder
     ├── Unsupported                this host or runtime cannot do it: tell them, do not retry
     ├── NotFound                   the thing named does not exist
     ├── Conflict                   someone else owns or changed it: read again, then decide
@@ -44,6 +45,10 @@ class InvalidManifest(InvalidInput):
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         super().__init__("; ".join(str(violation) for violation in violations))
         self.violations = violations
+
+
+class InvalidSource(InvalidInput):
+    """The files that a manifest names cannot be had as they are."""
 
 
 class Unsupported(CrucibleError):

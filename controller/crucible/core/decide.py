@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from crucible.core import report
 from crucible.core.render import render
-from crucible.core.replica import supervise_replica, wind_down
+from crucible.core.replica import Policy, supervise_replica, wind_down
 from crucible.errors import Violation
 from crucible.model.decision import Decision
 from crucible.model.enforcement import Level
@@ -112,16 +112,14 @@ def _suspend(world: World, spec: PluginSpec) -> Decision:
 def _run(world: World, spec: PluginSpec, source: str) -> Decision:
     workload = render(world.identity, spec, source)
     known = {replica.ordinal: replica for replica in world.status.instances}
-    verdicts = [
-        supervise_replica(
-            known.get(ordinal, Replica(ordinal=ordinal)),
-            _of(world.instances, ordinal),
-            workload,
-            spec.recovery,
-            world.now,
-        )
-        for ordinal in range(spec.replicas)
-    ]
+    attempts = report.attempts_of(world)
+    verdicts = []
+    for ordinal in range(spec.replicas):
+        before = known.get(ordinal, Replica(ordinal=ordinal))
+        policy = Policy(spec.recovery, attempts + 1, world.now)
+        verdict = supervise_replica(before, _of(world.instances, ordinal), workload, policy)
+        attempts = max(attempts, verdict.replica.attempt)
+        verdicts.append(verdict)
     surplus = wind_down(
         tuple(instance for instance in world.instances if instance.slot.ordinal >= spec.replicas),
         spec.stop_grace,

@@ -36,6 +36,21 @@ class Verdict:
     serving: Instance | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a replica's ladder goes by besides what is.
+
+    Attributes:
+        recovery: of the manifest.
+        attempt: the number of the instance to start, if one has to be.
+        now: unix seconds.
+    """
+
+    recovery: Recovery
+    attempt: int
+    now: float
+
+
 def wind_down(instances: tuple[Instance, ...], grace: float, now: float) -> Verdict:
     """Bring instances to an end and clear them away: ask, wait for the grace period, kill, remove.
 
@@ -59,7 +74,10 @@ def wind_down(instances: tuple[Instance, ...], grace: float, now: float) -> Verd
 
 
 def supervise_replica(
-    before: Replica, instances: tuple[Instance, ...], workload: Workload, recovery: Recovery, now: float
+    before: Replica,
+    instances: tuple[Instance, ...],
+    workload: Workload,
+    policy: Policy,
 ) -> Verdict:
     """Keep one instance of the workload running for one replica.
 
@@ -67,9 +85,9 @@ def supervise_replica(
         before: what was last said of it.
         instances: all of this replica, oldest first.
         workload: what should run.
-        recovery: what to do when it ends by itself.
-        now: unix seconds.
+        policy: what to do when it ends by itself.
     """
+    recovery, now = policy.recovery, policy.now
     known = before if before.revision == workload.revision else _fresh(before, workload.revision)
     replica, events = _absorb(known, instances, recovery)
     serving = _serving(instances, workload.revision)
@@ -87,7 +105,7 @@ def supervise_replica(
     if any(instance.alive for instance in instances):
         stopping = replica.model_copy(update={"state": State.STOPPING.value})
         return Verdict(stopping, (*rest.actions, *cleared), events, rest.revisit)
-    verdict = _start_again(replica, instances, workload, recovery, now)
+    verdict = _start_again(replica, workload, policy)
     return replace(verdict, actions=(*verdict.actions, *cleared), events=(*events, *verdict.events))
 
 
@@ -151,7 +169,7 @@ def _outdated(instances: tuple[Instance, ...], before: Replica) -> tuple[Action,
 
 
 def _describe(replica: Replica, instance: Instance) -> Replica:
-    started_again = replica.crashes and replica.attempt and instance.slot.attempt > replica.attempt
+    started_again = replica.crashes and instance.slot.attempt > replica.attempt > 0
     return replica.model_copy(
         update={
             "name": instance.name,
@@ -166,31 +184,26 @@ def _describe(replica: Replica, instance: Instance) -> Replica:
     )
 
 
-def _start_again(
-    replica: Replica, instances: tuple[Instance, ...], workload: Workload, recovery: Recovery, now: float
-) -> Verdict:
+def _start_again(replica: Replica, workload: Workload, policy: Policy) -> Verdict:
     """Nothing runs: start now, later, or not at all."""
-    attempt = max([replica.attempt, *(instance.slot.attempt for instance in instances)])
-    idle = replica.model_copy(
-        update={"state": State.EXITED.value if attempt else "", "pid": None, "attempt": attempt}
-    )
+    idle = replica.model_copy(update={"state": State.EXITED.value if replica.last_exit else "", "pid": None})
     if replica.quarantined:
         return Verdict(idle)
     if replica.crashes:
         seed = f"{workload.plugin_uid}/{replica.ordinal}"
-        match restart.after_crash(replica.crashes, recovery, seed):
+        match restart.after_crash(replica.crashes, policy.recovery, seed):
             case restart.Quarantine():
                 held = idle.model_copy(update={"quarantined": True, "next_start": None})
                 what = (
                     f"replica {replica.ordinal} ended {len(replica.crashes)} times: it is not started again"
                 )
                 return Verdict(held, events=(Event("Warning", "Quarantined", what),))
-            case restart.RestartAt(at=at) if at > now:
+            case restart.RestartAt(at=at) if at > policy.now:
                 waiting = idle.model_copy(update={"next_start": at})
                 return Verdict(waiting, revisit=at)
             case restart.RestartAt():
                 pass
-    slot = Slot(replica.ordinal, attempt + 1)
+    slot = Slot(replica.ordinal, policy.attempt)
     name = instance_name(workload, slot)
     started = replica.model_copy(
         update={
@@ -198,7 +211,7 @@ def _start_again(
             "attempt": slot.attempt,
             "state": State.STARTING.value,
             "pid": None,
-            "started_at": now,
+            "started_at": policy.now,
             "restarts": replica.restarts + (1 if replica.crashes else 0),
             "next_start": None,
         }

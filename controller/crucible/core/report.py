@@ -53,6 +53,7 @@ def supervised(
             "revision": revision,
             "ready_replicas": ready,
             "instances": replicas,
+            "attempts": max([attempts_of(world), *(replica.attempt for replica in replicas)]),
             "restarts": sum(replica.restarts for replica in replicas),
         }
     )
@@ -71,7 +72,7 @@ def refused(world: World, reason: str, message: str, down: Verdict) -> Decision:
         ("Progressing", any(instance.alive for instance in world.instances), reason, message),
         ("Degraded", True, reason, message),
         ("Stalled", True, reason, message),
-    )
+    ).model_copy(update={"instances": _at_rest(world)})
     said = any(
         condition.type == "Stalled" and condition.reason == reason and condition.message == message[:2048]
         for condition in world.status.conditions
@@ -92,7 +93,7 @@ def suspended(world: World, down: Verdict) -> Decision:
         ("Progressing", not resting, "Suspended", message),
         ("Degraded", False, "Suspended", message),
         ("Stalled", False, "Suspended", message),
-    ).model_copy(update={"instances": tuple(_at_rest(world, replica) for replica in world.status.instances)})
+    ).model_copy(update={"instances": _at_rest(world)})
     entered = world.status.phase not in {Phase.SUSPENDED, Phase.STOPPING}
     events = (Event("Normal", "Suspended", "suspended by spec.suspend"),) if entered else ()
     return Decision(down.actions, status, events, down.revisit)
@@ -108,7 +109,7 @@ def without_source(world: World, violation: Violation) -> Decision:
         ("Progressing", False, "SourceUnavailable", message),
         ("Degraded", True, "SourceUnavailable", message),
         ("Stalled", True, "SourceUnavailable", message),
-    ).model_copy(update={"instances": world.status.instances, "source": world.status.source})
+    ).model_copy(update={"instances": world.status.instances})
     said = any(
         condition.type == "Stalled" and condition.message == status.conditions[-1].message
         for condition in world.status.conditions
@@ -186,16 +187,20 @@ def _degradation(world: World, spec: PluginSpec, verdicts: Sequence[Verdict]) ->
     return (True, "WeakerThanPromised", "; ".join(weak)) if weak else None
 
 
-def _at_rest(world: World, replica: Replica) -> Replica:
-    states = [item.state for item in world.instances if item.slot.ordinal == replica.ordinal and item.alive]
-    state = State.STOPPING if states else State.EXITED
-    return Replica(
-        ordinal=replica.ordinal,
-        attempt=max(
-            [replica.attempt, *(i.slot.attempt for i in world.instances if i.slot.ordinal == replica.ordinal)]
-        ),
-        state=state.value,
-        last_exit=replica.last_exit,
+def attempts_of(world: World) -> int:
+    """Return how many instances were started so far: as was said, or more if a report went missing."""
+    return max([world.status.attempts, *(instance.slot.attempt for instance in world.instances)])
+
+
+def _at_rest(world: World) -> tuple[Replica, ...]:
+    """Say of every replica that has something left that it comes to rest."""
+    return tuple(
+        Replica(
+            ordinal=ordinal,
+            attempt=max(item.slot.attempt for item in world.instances if item.slot.ordinal == ordinal),
+            state=State.STOPPING.value,
+        )
+        for ordinal in sorted({item.slot.ordinal for item in world.instances})
     )
 
 
@@ -208,7 +213,8 @@ def _status(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
         conditions=tuple(_condition(world, claim, before.get(claim[0])) for claim in claims),
         runtime=world.capabilities.runtime,
         replicas=sum(instance.alive for instance in world.instances),
-        source=world.source if isinstance(world.source, SourceReport) else None,
+        attempts=attempts_of(world),
+        source=world.source if isinstance(world.source, SourceReport) else world.status.source,
         enforcement=tuple(
             ControlReport(control=entry.control.value, level=entry.level.value, by=entry.by)
             for entry in world.capabilities.controls

@@ -152,16 +152,23 @@ def _mark(schema: dict[str, Any], model: type[BaseModel], *, defaults: bool) -> 
             described["default"] = written[alias]
         for marker in markers(field):
             rules += _rules(alias, described, marker)
-        for entry in field.metadata:
-            if isinstance(entry, ListMap):
-                described["x-kubernetes-list-type"] = "map"
-                described["x-kubernetes-list-map-keys"] = [entry.key]
-        if described.get("type") == "array":
-            described.setdefault("x-kubernetes-list-type", "atomic")
         for inner, part in _inner(described, field):
             _mark(inner, part, defaults=defaults)
+        if described.get("type") == "array":
+            _mark_list(described, field)
     if rules:
         schema["x-kubernetes-validations"] = rules
+
+
+def _mark_list(described: dict[str, Any], field: FieldInfo) -> None:
+    """Say how two writers' lists merge: by a key, or not at all."""
+    keys = [entry.key for entry in field.metadata if isinstance(entry, ListMap)]
+    if not keys:
+        described["x-kubernetes-list-type"] = "atomic"
+        return
+    described["x-kubernetes-list-type"] = "map"
+    described["x-kubernetes-list-map-keys"] = keys
+    described["items"].setdefault("required", keys)
 
 
 def _inner(described: dict[str, Any], field: FieldInfo) -> Iterator[tuple[dict[str, Any], type[BaseModel]]]:

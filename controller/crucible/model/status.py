@@ -98,7 +98,7 @@ class Replica(_Part):
     name: Annotated[str, Field(max_length=128)] = ""
     """Of the instance."""
     attempt: int = 0
-    """How many instances were started for it."""
+    """Which of the Plugin's instances serves it, or did last: they are counted from 1."""
     state: Annotated[str, Field(max_length=16)] = ""
     """starting, running, stopping, exited; empty before the first start."""
     revision: Annotated[str, Field(max_length=64)] = ""
@@ -158,6 +158,8 @@ class PluginStatus(_Part):
     """Instances that serve."""
     restarts: int = 0
     """Of all replicas."""
+    attempts: int = 0
+    """Instances started so far, whatever became of them."""
     source: SourceReport | None = None
     """What the source was resolved to."""
     instances: Annotated[tuple[Replica, ...], Field(max_length=100), ListMap("ordinal")] = ()

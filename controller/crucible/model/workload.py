@@ -67,7 +67,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Which instance of a plugin: the replica's ordinal, and how manieth it is for that replica, from 1."""
+    """Which instance of a plugin: the replica it serves, and how manieth of the plugin's it is, from 1."""
 
     ordinal: int
     attempt: int

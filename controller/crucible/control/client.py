@@ -1,0 +1,99 @@
+"""The asynchronous client of an API server: dicts in, dicts out, one connection pool."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+
+from crucible.control.answers import error_of
+from crucible.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crucible.control.kubeconfig import Endpoint
+
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+_DEADLINE = aiohttp.ClientTimeout(total=30)
+
+
+class Client:
+    """Talks to one API server. Use as an async context manager."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        headers = {"accept": "application/json", "user-agent": "crucible"}
+        if self._endpoint.token:
+            headers["authorization"] = f"Bearer {self._endpoint.token}"
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=tls_of(self._endpoint), limit=16),
+            headers=headers,
+            timeout=_DEADLINE,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Read one object or a list."""
+        return await self._request("GET", path, params=params)
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object in a collection."""
+        return await self._request("POST", path, body, "application/json")
+
+    async def patch(self, path: str, body: object, kind: str = MERGE_PATCH) -> dict[str, Any]:
+        """Change part of an object."""
+        return await self._request("PATCH", path, body, kind)
+
+    async def _request(
+        self,
+        verb: str,
+        path: str,
+        body: object = None,
+        content_type: str = "",
+        params: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Ask, and turn an answer that is an error into ours.
+
+        Raises:
+            CrucibleError: as the server's Status says; ``Unavailable`` where it says nothing.
+        """
+        if self._session is None:
+            raise Unavailable("the client is not open")
+        data = None if body is None else json.dumps(body)
+        headers = {"content-type": content_type} if content_type else {}
+        try:
+            async with self._session.request(
+                verb, self._endpoint.server + path, data=data, headers=headers, params=params
+            ) as response:
+                text = await response.text()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{self._endpoint.server} does not answer: {error}") from error
+        if response.status >= 400:  # noqa: PLR2004 - HTTP's own figure
+            raise error_of(response.status, text)
+        answer: dict[str, Any] = json.loads(text)
+        return answer
+
+
+def tls_of(endpoint: Endpoint) -> ssl.SSLContext:
+    """Return the TLS context an endpoint asks for; certificates are always verified."""
+    context = ssl.create_default_context(cadata=endpoint.ca or None)
+    if endpoint.certificate:
+        with tempfile.TemporaryDirectory() as folder:
+            chain = Path(folder, "chain.pem")
+            chain.touch(mode=0o600)
+            chain.write_text(f"{endpoint.certificate}\n{endpoint.key}")
+            context.load_cert_chain(chain)
+    return context

@@ -1,0 +1,150 @@
+"""The kopf operator: hosts one supervise coroutine for each Plugin, and wakes it.
+
+Nothing here decides. The daemon runs the loop, the event handler hands it the newest object, and the
+runtime's own news wakes it. kopf is imported nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import kopf
+
+from crucible.loop import supervise
+from crucible.model import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crucible.control.kubeconfig import Endpoint
+    from crucible.loop import Ports
+
+
+class Inbox:
+    """The newest object of every Plugin, and the bell that wakes its loop."""
+
+    def __init__(self) -> None:
+        self._bells: dict[str, asyncio.Event] = {}
+        self._objects: dict[str, Mapping[str, Any]] = {}
+
+    def put(self, plugin: Mapping[str, Any]) -> None:
+        """Keep an object and ring its bell."""
+        uid = plugin["metadata"]["uid"]
+        self._objects[uid] = plugin
+        self.ring(uid)
+
+    def newest(self, uid: str) -> Mapping[str, Any]:
+        """Return the object put last."""
+        return self._objects[uid]
+
+    def bell(self, uid: str) -> asyncio.Event:
+        """Return the bell of one Plugin."""
+        return self._bells.setdefault(uid, asyncio.Event())
+
+    def ring(self, uid: str) -> None:
+        """Wake the loop of one Plugin, if it has one."""
+        if uid in self._bells:
+            self._bells[uid].set()
+
+    def drop(self, uid: str) -> None:
+        """Forget a Plugin whose loop has ended."""
+        self._bells.pop(uid, None)
+        self._objects.pop(uid, None)
+
+    def known(self) -> frozenset[str]:
+        """Return the uids of all Plugins seen and not dropped."""
+        return frozenset(self._objects)
+
+
+async def operate(
+    endpoint: Endpoint, ports: Ports, inbox: Inbox, *, ready: asyncio.Event, stop: asyncio.Event
+) -> None:
+    """Run until told to stop. Instances go on running afterwards.
+
+    Args:
+        endpoint: the API server, and whom to be there.
+        ports: what the loops touch.
+        inbox: shared with whoever has news of instances.
+        ready: set when the operator watches.
+        stop: set to end it.
+    """
+    wake_all = asyncio.create_task(_ring_when_set(stop, inbox))
+    try:
+        await _kopf(endpoint, ports, inbox, ready, stop)
+    finally:
+        wake_all.cancel()
+
+
+async def _ring_when_set(stop: asyncio.Event, inbox: Inbox) -> None:
+    """Let every loop see that the operator stops; kopf's own stop flag also means deletion."""
+    await stop.wait()
+    for uid in inbox.known():
+        inbox.ring(uid)
+
+
+async def _kopf(
+    endpoint: Endpoint, ports: Ports, inbox: Inbox, ready: asyncio.Event, stop: asyncio.Event
+) -> None:
+    await kopf.operator(
+        registry=_registry(endpoint, ports, inbox, stop),
+        settings=_settings(),
+        standalone=True,
+        clusterwide=True,
+        stop_flag=stop,
+        ready_flag=ready,
+    )
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False  # events are ours, each with the reason that was decided
+    settings.persistence.finalizer = names.FINALIZER
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{names.GROUP}")
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"kopf.{names.GROUP}")
+    settings.background.cancellation_polling = 2.0
+    settings.watching.server_timeout = 300
+    settings.networking.request_timeout = 30
+    return settings
+
+
+def _registry(endpoint: Endpoint, ports: Ports, inbox: Inbox, stop: asyncio.Event) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+    where: dict[str, Any] = {
+        "group": names.GROUP,
+        "version": names.VERSION,
+        "plural": names.PLURAL,
+        "registry": registry,
+    }
+
+    @kopf.on.login(registry=registry)
+    def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf hands over whatever it has
+        return connection_of(endpoint)
+
+    @kopf.on.event(**where)
+    def notice(body: kopf.Body, **_: Any) -> None:  # noqa: ANN401
+        inbox.put(dict(body))
+
+    @kopf.daemon(id="supervise", **where)
+    async def keep(body: kopf.Body, **_: Any) -> None:  # noqa: ANN401
+        uid = body["metadata"]["uid"]
+        inbox.put(dict(body))
+        try:
+            await supervise(lambda: inbox.newest(uid), ports, inbox.bell(uid), stop.is_set)
+        finally:
+            inbox.drop(uid)
+
+    return registry
+
+
+def connection_of(endpoint: Endpoint) -> kopf.ConnectionInfo:
+    """Say in kopf's words where the API server is."""
+    return kopf.ConnectionInfo(
+        server=endpoint.server,
+        ca_data=endpoint.ca or None,
+        token=endpoint.token or None,
+        scheme="Bearer" if endpoint.token else None,
+        certificate_data=endpoint.certificate or None,
+        private_key_data=endpoint.key or None,
+        default_namespace=endpoint.namespace,
+    )

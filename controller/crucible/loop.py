@@ -1,0 +1,215 @@
+"""One coroutine per Plugin: gather what is, decide, perform, report; then wait until something changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, assert_never
+
+from pydantic import ValidationError
+
+from crucible.core.admission import admit
+from crucible.core.decide import decide
+from crucible.errors import CrucibleError, InvalidManifest, InvalidSource, Violation
+from crucible.model.decision import Kill, Remove, Start, Stop
+from crucible.model.manifest import PluginSpec
+from crucible.model.plugin import read_identity
+from crucible.model.status import PluginStatus
+from crucible.model.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from crucible.model.decision import Action, Decision, Event
+    from crucible.model.plugin import Identity
+    from crucible.model.status import SourceReport
+    from crucible.runtimes.base import Runtime
+
+_RETRY_FIRST = 0.5
+_RETRY_LONGEST = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class Sources(Protocol):
+    """Turns ``spec.source`` into files that do not change any more."""
+
+    async def resolve(self, identity: Identity, spec: PluginSpec, known: SourceReport | None) -> SourceReport:
+        """Return the digest of the source, taking a snapshot where there is none yet.
+
+        Args:
+            identity: of the Plugin.
+            spec: what it asks for.
+            known: what the source was resolved to before.
+
+        Raises:
+            InvalidSource: it does not exist, leaves its folder or is too large.
+        """
+        ...
+
+
+class Voice(Protocol):
+    """What the loop says to the control plane."""
+
+    async def report(self, identity: Identity, status: PluginStatus) -> None:
+        """Replace the Plugin's status.
+
+        Raises:
+            NotFound: the Plugin is gone.
+            Unavailable: the control plane does not answer.
+        """
+        ...
+
+    async def tell(self, identity: Identity, event: Event) -> None:
+        """Record an event; one that cannot be recorded is logged and lost."""
+        ...
+
+    async def release(self, identity: Identity) -> None:
+        """Let the Plugin disappear: remove the finalizer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All that a supervised Plugin touches of the outside."""
+
+    runtime: Runtime
+    sources: Sources
+    voice: Voice
+    now: Callable[[], float]
+
+
+async def supervise(
+    observe: Callable[[], Mapping[str, Any]], ports: Ports, wake: asyncio.Event, stopped: Callable[[], bool]
+) -> None:
+    """Keep one Plugin as it should be until it is gone or the controller stops.
+
+    Args:
+        observe: returns the Plugin object as last seen.
+        ports: the outside.
+        wake: set by anyone who saw something change.
+        stopped: the controller is stopping; instances go on.
+    """
+    said: PluginStatus | None = None
+    failures = 0
+    while not stopped():
+        wake.clear()
+        try:
+            decision, said = await step(observe(), said, ports)
+            failures = 0
+            if decision.released:
+                return
+            pause = None if decision.revisit is None else decision.revisit - ports.now()
+        except Exception as error:  # noqa: BLE001 - the one boundary: a Plugin's loop outlives any fault
+            failures += 1
+            pause = min(_RETRY_FIRST * 2.0 ** (failures - 1), _RETRY_LONGEST)
+            _log_failure(observe(), error, pause)
+        await _wait(wake, pause)
+
+
+async def step(
+    plugin: Mapping[str, Any], said: PluginStatus | None, ports: Ports
+) -> tuple[Decision, PluginStatus]:
+    """Gather, decide, perform and report once.
+
+    Acting comes before reporting: what was done can be read back from the runtime, so a controller that
+    dies in between forgets nothing, and a restart does not wait for the control plane.
+    """
+    world = await gather(plugin, said, ports)
+    decision = decide(world)
+    for action in decision.actions:
+        await perform(action, world.identity.uid, ports.runtime)
+    if decision.released:
+        await ports.voice.release(world.identity)
+        return decision, decision.status
+    if decision.status != world.status:
+        await ports.voice.report(world.identity, decision.status)
+    for event in decision.events:
+        await ports.voice.tell(world.identity, event)
+    return decision, decision.status
+
+
+async def gather(plugin: Mapping[str, Any], said: PluginStatus | None, ports: Ports) -> World:
+    """Read everything a decision looks at.
+
+    Args:
+        plugin: the Plugin object as last seen.
+        said: the status this controller reported last; it may be newer than the object's.
+        ports: the outside.
+    """
+    identity = read_identity(plugin)
+    status = said or read_status(plugin.get("status"))
+    try:
+        spec: PluginSpec | tuple[Violation, ...] = admit(plugin)
+    except InvalidManifest as error:
+        spec = error.violations
+    return World(
+        now=ports.now(),
+        identity=identity,
+        spec=spec,
+        source=await _resolve(identity, spec, status, ports.sources),
+        capabilities=ports.runtime.capabilities,
+        instances=ports.runtime.instances(identity.uid),
+        status=status,
+    )
+
+
+async def _resolve(
+    identity: Identity, spec: PluginSpec | tuple[Violation, ...], status: PluginStatus, sources: Sources
+) -> SourceReport | Violation:
+    if not isinstance(spec, PluginSpec) or identity.deleting:
+        return Violation("spec.source", "is not looked at: the plugin is refused or being deleted")
+    try:
+        return await sources.resolve(identity, spec, status.source)
+    except InvalidSource as error:
+        return Violation("spec.source", str(error))
+
+
+def read_status(status: object) -> PluginStatus:
+    """Read what was said before; a status that cannot be read counts as nothing said."""
+    try:
+        return PluginStatus.model_validate(status or {})
+    except ValidationError as error:
+        log.warning("the stored status cannot be read and is written anew: %s", error)
+        return PluginStatus()
+
+
+async def perform(action: Action, plugin_uid: str, runtime: Runtime) -> None:
+    """Carry out one action."""
+    match action:
+        case Start(workload=workload, slot=slot):
+            await runtime.start(workload, slot)
+        case Stop(slot=slot):
+            await runtime.stop(plugin_uid, slot)
+        case Kill(slot=slot):
+            await runtime.kill(plugin_uid, slot)
+        case Remove(slot=slot):
+            await runtime.remove(plugin_uid, slot)
+        case _:
+            assert_never(action)
+
+
+def _log_failure(plugin: Mapping[str, Any], error: Exception, pause: float) -> None:
+    """Say once what went wrong; a fault nobody foresaw comes with its traceback."""
+    name = f"{plugin['metadata'].get('namespace')}/{plugin['metadata'].get('name')}"
+    foreseen = isinstance(error, CrucibleError)
+    log.warning(
+        "%s: %s; next try in %.1f s",
+        name,
+        error or type(error).__name__,
+        pause,
+        exc_info=None if foreseen else error,
+    )
+
+
+async def _wait(wake: asyncio.Event, pause: float | None) -> None:
+    """Sleep until woken, or until the pause (seconds; None: for ever) is over."""
+    if pause is not None and pause <= 0:
+        await asyncio.sleep(0)
+        return
+    try:
+        async with asyncio.timeout(pause):
+            await wake.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,1 @@
+"""What the controller tells people and programs about itself."""

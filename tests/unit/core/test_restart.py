@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crucible.core.restart import Quarantine, RestartAt, after_crash, delay, recent
+from crucible.model.manifest import Recovery, Strategy
+
+POLICY = Recovery.model_validate_json(
+    '{"maxRestarts": 3, "window": "60s", "backoff": {"initial": "100ms", "max": "2s"}}'
+)
+FOR_EVER = POLICY.model_copy(update={"strategy": (Strategy.RESTART,)})
+
+
+def test_the_first_crash_is_answered_at_once() -> None:
+    assert after_crash((50.0,), POLICY, "a") == RestartAt(50.0)
+
+
+def test_waits_double_from_the_second_crash_up_to_the_limit() -> None:
+    waits = [delay(count, POLICY.backoff, "a") for count in range(2, 9)]
+    for wait, full in zip(waits, [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0], strict=True):
+        assert 0.9 * full < wait <= full
+
+
+def test_the_wait_is_the_same_whenever_it_is_computed_and_differs_between_replicas() -> None:
+    assert delay(5, POLICY.backoff, "a/0") == delay(5, POLICY.backoff, "a/0")
+    assert delay(5, POLICY.backoff, "a/0") != delay(5, POLICY.backoff, "a/1")
+
+
+def test_quarantine_follows_when_the_restarts_are_used_up() -> None:
+    assert isinstance(after_crash((1.0, 2.0, 3.0), POLICY, "a"), RestartAt)
+    assert after_crash((1.0, 2.0, 3.0, 4.0), POLICY, "a") == Quarantine()
+
+
+def test_without_quarantine_restarts_go_on_for_ever() -> None:
+    crashes = tuple(float(at) for at in range(100))
+    assert isinstance(after_crash(crashes, FOR_EVER, "a"), RestartAt)
+
+
+def test_zero_restarts_means_quarantine_after_the_first_crash() -> None:
+    assert after_crash((1.0,), POLICY.model_copy(update={"max_restarts": 0}), "a") == Quarantine()
+
+
+def test_only_crashes_within_the_window_count() -> None:
+    assert recent((1.0, 40.0, 41.0, 99.0), POLICY, now=100.0) == (41.0, 99.0)
+
+
+def test_at_most_a_hundred_crashes_are_kept_the_newest() -> None:
+    crashes = tuple(1000.0 + number / 100 for number in range(150))
+    assert recent(crashes, POLICY, now=1002.0) == crashes[50:]
+
+
+@given(st.integers(min_value=0, max_value=10_000))
+def test_no_wait_is_negative_or_beyond_the_limit(crashes: int) -> None:
+    assert 0 <= delay(crashes, POLICY.backoff, "a") <= POLICY.backoff.max
