@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from build import plugin
+
+from crucible.core.admission import admit, violations_of
+
+
+def refusals(**spec: Any) -> list[str]:
+    return [str(violation) for violation in violations_of(plugin(**spec))]
+
+
+def test_a_small_manifest_is_admitted_with_every_default() -> None:
+    spec = admit(plugin())
+    assert spec.resources.memory == 128 * 2**20
+    assert spec.resources.cpu == 500
+    assert spec.capabilities.network.connect == ()
+    assert spec.stop_grace == 10.0
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"resorces": {}}, "spec.resorces: unknown field: did you mean resources?"),
+        ({"resources": {"pid": 3}}, "spec.resources.pid: unknown field: did you mean pids?"),
+        ({"zzz": 1}, "spec.zzz: unknown field: remove it (known: version, "),
+        ({"replicas": "1"}, "spec.replicas: input should be a valid integer"),
+        ({"replicas": 101}, "spec.replicas: input should be less than or equal to 100"),
+        ({"version": "1"}, "spec.version: '1' is not a semantic version: write three numbers like 1.4.2"),
+        ({"resources": {"memory": "64Q"}}, "spec.resources.memory: '64Q' is not an amount of bytes"),
+        ({"resources": {"memory": "1Mi"}}, "spec.resources.memory: input should be greater than or equal"),
+        ({"resources": {"cpu": True}}, "spec.resources.cpu: true is not an amount of cpu"),
+        ({"type": "cobol"}, "spec.type: input should be 'python', 'javascript'"),
+        ({"env": [{"name": "A"}]}, "spec.env[0]: give exactly one of value and secret"),
+        ({"env": [{"name": "A B", "value": ""}]}, "spec.env[0].name: string should match pattern"),
+        ({"env": [{"name": "LD_PRELOAD", "value": "x"}]}, "spec.env[0]: names that begin with CRUCIBLE_"),
+        ({"env": [{"name": "A", "value": "a\0b"}]}, "spec.env[0]: the value contains a NUL byte"),
+        ({"source": {}}, "spec.source: give exactly one of inline, path"),
+        ({"source": {"inline": {"main.py": ""}, "path": "/x"}}, "spec.source: give exactly one of inline"),
+        ({"source": {"inline": {"/main.py": ""}}}, "'/main.py' points outside the source"),
+        ({"source": {"inline": {"a/../../b": ""}}}, "points outside the source"),
+        ({"source": {"inline": {"a//b": ""}}}, "is not a plain relative path"),
+        (
+            {"source": {"inline": {"main.py": "", "main.py/x": ""}}},
+            "is a file and, by another name, a folder",
+        ),
+        ({"source": {"inline": {"main.py": "é" * 140_000}}}, "are larger than 256 KiB"),
+        ({"entrypoint": []}, "spec.entrypoint: tuple should have at least 1 item"),
+        ({"entrypoint": ["../main.py"]}, "spec.entrypoint[0]: '../main.py' points outside the source"),
+        ({"entrypoint": ["other.py"]}, "spec.entrypoint[0]: other.py is not among the files"),
+        ({"entrypoint": ["main.py", "a\0b"]}, "spec.entrypoint: contains a NUL byte"),
+        ({"recovery": {"strategy": ["quarantine", "restart"]}}, "quarantine ends recovery: write it last"),
+        ({"recovery": {"strategy": ["restart", "restart"]}}, "a strategy is named twice"),
+        ({"sandbox": {"allowDegraded": ["gravity"]}}, "spec.sandbox.allowDegraded[0]: input should be"),
+        ({"config": 1}, "spec.config: input should be"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], message: str) -> None:
+    assert any(message in refusal for refusal in refusals(**spec)), refusals(**spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"type": "wasm"}, "spec.type"),
+        ({"source": {"image": "x"}}, "spec.source.image"),
+        ({"source": {"artifact": "oci://x"}}, "spec.source.artifact"),
+        ({"source": {"url": "https://x"}}, "spec.source.url"),
+        ({"env": [{"name": "A", "secret": {"name": "s", "key": "k"}}]}, "spec.env[0].secret"),
+        ({"dependencies": [{"name": "x"}]}, "spec.dependencies"),
+        ({"capabilities": {"network": {"connect": ["a:1"]}}}, "spec.capabilities.network.connect"),
+        ({"capabilities": {"network": {"listen": [80]}}}, "spec.capabilities.network.listen"),
+        ({"capabilities": {"files": [{"volume": "v", "mount": "/data/v"}]}}, "spec.capabilities.files"),
+        ({"capabilities": {"secrets": ["s"]}}, "spec.capabilities.secrets"),
+        ({"capabilities": {"bus": {"call": ["a.b"]}}}, "spec.capabilities.bus.call"),
+        ({"capabilities": {"store": {"size": "1Mi"}}}, "spec.capabilities.store"),
+        ({"resources": {"network": "1Mi"}}, "spec.resources.network"),
+        ({"health": {"ready": {}}}, "spec.health.ready"),
+        ({"recovery": {"strategy": ["recreate"]}}, "spec.recovery.strategy"),
+        ({"update": {"strategy": "rolling"}}, "spec.update.strategy"),
+        ({"update": {"verify": "1s"}}, "spec.update.verify"),
+        ({"update": {"rollbackOnFailure": False}}, "spec.update.rollbackOnFailure"),
+    ],
+)
+def test_what_is_not_built_yet_is_refused_never_ignored(spec: dict[str, Any], field: str) -> None:
+    (refusal,) = refusals(**spec)
+    assert refusal.startswith(f"{field}: ")
+    assert "not supported yet" in refusal
+
+
+def test_naming_a_capability_and_granting_nothing_is_admitted() -> None:
+    nothing = {"network": {"connect": [], "listen": []}, "files": [], "bus": {"publish": []}, "store": None}
+    assert refusals(capabilities=nothing) == []
+
+
+def test_every_violation_is_named_not_only_the_first() -> None:
+    assert len(refusals(replicas="1", version="x", zzz=1)) == 3
+
+
+SCHEMA = {"type": "object", "properties": {"limit": {"type": "integer", "maximum": 9}}, "required": ["limit"]}
+
+
+def test_config_is_checked_against_its_schema() -> None:
+    assert refusals(configSchema=SCHEMA, config={"limit": 3}) == []
+    assert refusals(configSchema=SCHEMA, config={"limit": 10}) == [
+        "spec.config.limit: 10 is greater than the maximum of 9"
+    ]
+    assert refusals(configSchema=SCHEMA) == ["spec.config: 'limit' is a required property"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"a": {"pattern": "(a+)+$"}}},
+        {"$ref": "#"},
+        {"anyOf": [{"patternProperties": {"(a+)+$": {}}}]},
+    ],
+)
+def test_a_schema_that_could_stall_the_controller_is_refused(schema: dict[str, Any]) -> None:
+    (refusal,) = refusals(configSchema=schema, config={"a": "a" * 40 + "!"})
+    assert "busy for ever" in refusal
+
+
+def test_what_is_no_schema_is_refused() -> None:
+    assert "is no JSON Schema" in refusals(configSchema={"type": 3})[0]
+
+
+def test_nesting_is_bounded() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(20):
+        deep = {"a": deep}
+    assert refusals(config=deep) == ["spec.config: is nested deeper than 16 levels"]
+    bottomless: dict[str, Any] = {}
+    for _ in range(100_000):
+        bottomless = {"a": bottomless}
+    assert refusals(config=bottomless) == ["spec: is nested too deeply"]
+
+
+def test_a_spec_of_megabytes_is_refused() -> None:
+    assert refusals(config={"a": "x" * 2**20}) == ["spec: is larger than 1 MiB: move files into source.path"]
+
+
+@pytest.mark.parametrize("spec", [None, [], "x", 3, {}])
+def test_what_is_no_spec_at_all_is_refused(spec: object) -> None:
+    assert violations_of({"metadata": {"name": "x"}, "spec": spec})
+
+
+def test_names_leave_room_for_what_is_derived_from_them() -> None:
+    long = plugin()
+    long["metadata"]["name"] = "a" * 51
+    assert [violation.field for violation in violations_of(long)] == ["metadata.name"]
+    dotted = plugin()
+    dotted["metadata"]["name"] = "a.b"
+    assert [violation.field for violation in violations_of(dotted)] == ["metadata.name"]
+
+
+@pytest.mark.parametrize("key", ["crucible.dev/plugin-uid", "x.crucible.dev/y", "crucible.dev/instance"])
+def test_labels_that_the_controller_trusts_cannot_be_forged(key: str) -> None:
+    forged = plugin()
+    forged["metadata"]["labels"] = {key: "1"}
+    assert [violation.field for violation in violations_of(forged)] == ["metadata.labels"]
+
+
+def test_annotations_made_for_people_are_admitted() -> None:
+    asked = plugin()
+    asked["metadata"]["annotations"] = {"crucible.dev/restarted-at": "2026-01-01T00:00:00Z", "a.b/c": "d"}
+    assert violations_of(asked) == ()
