@@ -1,0 +1,54 @@
+# Every target installs what it needs and says what it does. Start with `make demo`.
+
+PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
+BIN    := .venv/bin
+STAMP  := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit check generate lock bench fuzz mutants clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## Make the virtual environment, with every package pinned by hash
+
+$(STAMP): requirements.lock pyproject.toml scripts/setup
+	@scripts/setup "$(PYTHON)"
+	@touch $@
+
+demo: $(STAMP)  ## Run real plugins, break them, watch them come back; tear everything down
+	@$(BIN)/python scripts/demo.py
+
+test: $(STAMP) .tools/bin/helm  ## Run every test this machine can host
+	@$(BIN)/pytest $(ARGS)
+
+unit: $(STAMP)  ## Run the tests that need nothing but Python
+	@$(BIN)/pytest tests/unit $(ARGS)
+
+check: $(STAMP)  ## Lint, types, import rules, generated files
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/crucible schema --crd | diff -u crds/plugins.crucible.dev.yaml - || { echo "crds/ is out of date: run 'make generate'"; exit 1; }
+
+generate: $(STAMP)  ## Write crds/ from the models
+	@$(BIN)/crucible schema --crd --output crds/plugins.crucible.dev.yaml
+
+lock:  ## Resolve the dependencies anew
+	@scripts/lock --upgrade
+
+bench: $(STAMP)  ## Measure; prints a table and writes build/bench.json (ONLY=name for one)
+	@$(BIN)/python tests/bench/run.py $(if $(ONLY),--only $(ONLY))
+
+fuzz: $(STAMP)  ## Run the property tests for longer
+	@CRUCIBLE_LONG=1 $(BIN)/pytest tests/unit tests/controlplane -m "not slow" $(ARGS)
+
+mutants: $(STAMP)  ## Change the core in every way mutmut knows; print how many changes the tests notice
+	@scripts/mutants
+
+.tools/bin/helm: $(STAMP) scripts/tools
+	@$(BIN)/python scripts/tools
+
+clean:  ## Remove everything made here
+	@rm -rf .venv .tools build dist mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
