@@ -1,0 +1,137 @@
+"""Compiles a workload into the arguments of its sandbox. Pure: what is asked is all it knows.
+
+The arguments come in two parts. The first is the command line proper, which anyone on the host can read: the
+sandbox's shape and the program. The second travels through a pipe (``--args``): the root file system, the
+environment and whatever else is the plugin's own. Without the second part the sandbox has an empty root, so a
+start that was never confirmed can run nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from crucible.model.workload import Limits, Workload
+
+# Numbers of the descriptors that bubblewrap is given. 0 to 2 are the plugin's own.
+ARGS_FD: Final = 3
+STATUS_FD: Final = 4
+SECCOMP_FD: Final = 5
+CONFIG_FD: Final = 6
+BLOCK_FD: Final = 7
+
+UID: Final = 1000
+GID: Final = 1000
+SOURCE: Final = "/plugin"
+CONFIG: Final = "/config/config.json"
+DEVICES: Final = ("null", "zero", "full", "random", "urandom")
+
+_SHARED_MEMORY_MAX: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """How a type's programs are run inside.
+
+    Attributes:
+        before: the interpreter and its flags; empty for a program that runs by itself.
+        env: variables the interpreter needs.
+    """
+
+    before: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where bubblewrap finds what it shows: the root file system and the source."""
+
+    root: str
+    source: str
+
+
+# Where they are shown to a sandbox of another user, which cannot walk to where they are.
+SHOWN: Final = Places("/tmp/root", "/tmp/source")  # noqa: S108 - covered for that process alone
+
+
+def command_line(workload: Workload, program: Program, mark: str, *, held: bool) -> tuple[str, ...]:
+    """Return the sandbox's own arguments and the command, after the name it shows.
+
+    Args:
+        workload: what to run.
+        program: how its type runs.
+        mark: the first argument, which says whose process this is.
+        held: wait on ``BLOCK_FD`` before the program starts.
+    """
+    return (
+        mark,
+        *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
+        *("--unshare-cgroup", "--disable-userns", "--uid", str(UID), "--gid", str(GID)),
+        *("--cap-drop", "ALL", "--new-session", "--clearenv"),
+        *("--json-status-fd", str(STATUS_FD), "--seccomp", str(SECCOMP_FD)),
+        *(("--block-fd", str(BLOCK_FD)) if held else ()),
+        *("--args", str(ARGS_FD), "--"),
+        *program.before,
+        f"{SOURCE}/{workload.entrypoint[0]}",
+        *workload.entrypoint[1:],
+    )
+
+
+def confirmation(workload: Workload, program: Program, instance: str, places: Places) -> tuple[str, ...]:
+    """Return the arguments that go through the pipe: file systems, host name, environment."""
+    scratch, shared = scratch_sizes(workload.limits)
+    return (
+        *("--ro-bind", places.root, "/"),
+        *("--ro-bind", places.source, SOURCE),
+        *("--proc", "/proc"),
+        *(word for name in DEVICES for word in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")),
+        *("--perms", "1777", "--size", str(scratch), "--tmpfs", "/tmp"),  # noqa: S108 - inside the sandbox
+        *("--perms", "1777", "--size", str(shared), "--tmpfs", "/dev/shm"),  # noqa: S108 - the same
+        *("--perms", "0444", "--ro-bind-data", str(CONFIG_FD), CONFIG),
+        *("--hostname", _host_name(instance), "--chdir", SOURCE),
+        *(
+            word
+            for name, value in environment(workload, program, instance)
+            for word in ("--setenv", name, value)
+        ),
+    )
+
+
+def environment(workload: Workload, program: Program, instance: str) -> tuple[tuple[str, str], ...]:
+    """Return every variable the plugin finds; the manifest's own come last and so prevail."""
+    return (
+        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        ("HOME", "/tmp"),  # noqa: S108 - inside the sandbox
+        ("LANG", "C.UTF-8"),
+        *program.env,
+        ("CRUCIBLE_PLUGIN", workload.plugin),
+        ("CRUCIBLE_NAMESPACE", workload.namespace),
+        ("CRUCIBLE_INSTANCE", instance),
+        ("CRUCIBLE_CONFIG", CONFIG),
+        ("CRUCIBLE_SOURCE", SOURCE),
+        *workload.env,
+    )
+
+
+def scratch_sizes(limits: Limits) -> tuple[int, int]:
+    """Split the disk limit: a quarter, at most 16 MiB, for shared memory, the rest for ``/tmp``, in bytes."""
+    shared = min(limits.disk // 4, _SHARED_MEMORY_MAX)
+    # A tmpfs of size 0 has no limit at all.
+    return max(limits.disk - shared, 1), max(shared, 1)
+
+
+def encode(arguments: tuple[str, ...]) -> bytes:
+    """Return arguments as ``--args`` reads them: each ended by a zero byte.
+
+    Raises:
+        ValueError: one holds a zero byte, and would be read as two.
+    """
+    if any("\0" in argument for argument in arguments):
+        raise ValueError("a zero byte is in the environment or in an argument")
+    return b"".join(argument.encode() + b"\0" for argument in arguments)
+
+
+def _host_name(instance: str) -> str:
+    """Return a host name made of an instance's name: 63 characters at most, the distinguishing end kept."""
+    return instance.rpartition("/")[2][-63:].strip("-.") or "plugin"

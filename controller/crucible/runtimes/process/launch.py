@@ -1,0 +1,217 @@
+"""Starts one sandbox, in the order that no moment's death of the controller can make wrong.
+
+1. The record is on disk (the caller's part), without a process.
+2. The cgroup is made and limited; the process is forked, joins it, and becomes bubblewrap, which waits.
+3. The record gets the process.
+4. Only now the pipe delivers the rest of the arguments. Had the controller died before, bubblewrap would read
+   an empty end, find nothing in its root file system to execute, and end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import resource
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from crucible.model.enforcement import Control
+from crucible.runtimes.process import argv, proc
+from crucible.runtimes.process.cgroups.base import SANDBOX_PIDS, Refused, joins
+from crucible.runtimes.process.output import PIPE
+from crucible.runtimes.process.record import read_status, save
+from crucible.runtimes.process.spawn import Launch, Spawned, read_to_end
+
+if TYPE_CHECKING:
+    from crucible.model.workload import Limits, Slot, Workload
+    from crucible.runtimes.process.argv import Program
+    from crucible.runtimes.process.cgroups import Cgroups
+    from crucible.runtimes.process.record import Record
+    from crucible.runtimes.process.spawn import Spawner
+
+_PIPE_DEFAULT: Final = 1 << 16
+_INIT_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What this host offers to start sandboxes with.
+
+    Attributes:
+        bwrap: bubblewrap, opened; executed by descriptor, so its path may be closed to the plugin's uid.
+        bwrap_identity: its device and inode.
+        seccomp: the compiled filter.
+        roots: root file system and way to run by plugin type.
+        cgroups: how limits are set; None where they cannot be.
+        boot: id of this boot.
+    """
+
+    bwrap: int
+    bwrap_identity: tuple[int, int]
+    seccomp: Path
+    roots: dict[str, tuple[Path, Program]]
+    cgroups: Cgroups | None
+    boot: str
+
+    def holds(self, control: Control) -> bool:
+        """Tell whether cgroups enforce a control here."""
+        return self.cgroups is not None and control in self.cgroups.controls
+
+
+class CannotStart(Exception):
+    """This instance cannot run: the reason, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """An instance about to start: its record, the directory that is in, the directory of its source."""
+
+    record: Record
+    directory: Path
+    source: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The descriptors of one start: those the sandbox gets, and the controller's end of its two pipes."""
+
+    given: tuple[int, ...]
+    confirm: int
+    release: int | None
+
+
+async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Prospect) -> tuple[Record, int]:
+    """Start a sandbox and return its record with the process, and the pidfd of its monitor.
+
+    Raises:
+        CannotStart: nothing runs, and why.
+        Unavailable: the spawner died; nothing runs.
+    """
+    record, directory = instance.record, instance.directory
+    if workload.type not in host.roots:
+        raise CannotStart(f"plugins of type {workload.type} cannot run on this host")
+    root, program = host.roots[workload.type]
+    places = argv.Places(str(root), str(instance.source))
+    shown = places if record.uid is None else argv.SHOWN
+    # Without a cgroup and a uid of its own, the number of processes is held by a limit that must be set once
+    # the sandbox's own user namespace is there: outside it would count everything the user runs.
+    held = record.uid is None and not host.holds(Control.PIDS)
+    with ExitStack() as stack:
+        try:
+            confirmation = argv.encode(argv.confirmation(workload, program, record.name, shown))
+            if host.cgroups is not None:
+                host.cgroups.make(group_name(record.plugin_uid, record.slot), workload.limits)
+            ends = _open(stack, host, workload, instance, held=held)
+            if len(confirmation) > _PIPE_DEFAULT:
+                fcntl.fcntl(ends.confirm, fcntl.F_SETPIPE_SZ, len(confirmation))
+        except (OSError, ValueError, Refused) as error:
+            raise CannotStart(str(error)) from error
+        spawned, told = await spawner.launch(
+            Launch(
+                argv=argv.command_line(workload, program, record.mark, held=held),
+                program=host.bwrap,
+                descriptors=ends.given,
+                uid=record.uid,
+                groups=joins(tuple(Path(path) for path in record.cgroups)),
+                rlimits=rlimits(host, workload.limits, own_uid=record.uid is not None),
+                views=_views(places, shown),
+            )
+        )
+        if not isinstance(spawned, Spawned):
+            os.close(told)
+            raise CannotStart(spawned)
+        record = replace(record, monitor=proc.Identity(spawned.pid, spawned.started, host.boot))
+        save(record, directory)
+        os.write(ends.confirm, confirmation)
+    problem = await read_to_end(told)
+    if problem:
+        os.close(spawned.pidfd)
+        raise CannotStart(problem)
+    if ends.release is not None:
+        await _limit_processes(spawned.pidfd, directory, workload.limits.pids, ends.release)
+    return record, spawned.pidfd
+
+
+def _views(places: argv.Places, shown: argv.Places) -> tuple[tuple[str, str], ...]:
+    if shown == places:
+        return ()
+    return ((places.root, shown.root), (places.source, shown.source))
+
+
+def group_name(plugin_uid: str, slot: Slot) -> str:
+    """Return the name of an instance's cgroup."""
+    return f"{plugin_uid}_{slot}"
+
+
+def rlimits(host: Host, limits: Limits, *, own_uid: bool) -> tuple[tuple[int, int, int], ...]:
+    """Return the limits each of the instance's processes starts with: resource, soft, hard."""
+    wanted = {
+        resource.RLIMIT_NOFILE: limits.open_files,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 64 * 1024,
+        resource.RLIMIT_MSGQUEUE: 64 * 1024,
+        resource.RLIMIT_RTPRIO: 0,
+        resource.RLIMIT_NICE: 0,
+    }
+    if own_uid:
+        wanted[resource.RLIMIT_NPROC] = limits.pids + SANDBOX_PIDS
+    if not host.holds(Control.MEMORY):
+        wanted[resource.RLIMIT_DATA] = limits.memory
+    return tuple((which, *_within(which, most)) for which, most in wanted.items())
+
+
+def _within(which: int, most: int) -> tuple[int, int]:
+    """Cap a limit at the controller's own, which only a privileged process may raise."""
+    _, hard = resource.getrlimit(which)
+    value = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    return value, value
+
+
+def _open(stack: ExitStack, host: Host, workload: Workload, instance: Prospect, *, held: bool) -> _Ends:
+    """Open everything the sandbox gets, in the order of the numbers it knows them by."""
+
+    def keep(descriptor: int) -> int:
+        stack.callback(os.close, descriptor)
+        return descriptor
+
+    directory, uid = instance.directory, instance.record.uid
+    os.mkfifo(directory / PIPE, 0o600)
+    if uid is not None:
+        # The plugin may open its own output again, as programs do through /dev/stdout.
+        os.chown(directory / PIPE, uid, uid)
+    (directory / "config.json").write_text(workload.config)
+    output = keep(os.open(directory / PIPE, os.O_RDWR | os.O_CLOEXEC))
+    arguments, confirm = (keep(end) for end in os.pipe2(os.O_CLOEXEC))
+    given = [
+        *(keep(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)), output, output, arguments),
+        keep(
+            os.open(directory / "status.json", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        ),
+        keep(os.open(host.seccomp, os.O_RDONLY | os.O_CLOEXEC)),
+        keep(os.open(directory / "config.json", os.O_RDONLY | os.O_CLOEXEC)),
+    ]
+    if not held:
+        return _Ends(tuple(given), confirm, None)
+    block, release = os.pipe2(os.O_CLOEXEC)
+    given.append(keep(block))
+    return _Ends(tuple(given), confirm, release)
+
+
+async def _limit_processes(pidfd: int, directory: Path, most: int, release: int) -> None:
+    """Limit a held sandbox to ``most`` processes beside its init, then let its program start."""
+    deadline = asyncio.get_running_loop().time() + _INIT_SECONDS
+    try:
+        while (init := read_status(directory).init) is None:
+            if proc.ended(pidfd) or asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(0.001)
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(init, resource.RLIMIT_NPROC, (most + 1, most + 1))
+        with contextlib.suppress(BrokenPipeError):
+            os.write(release, b"1")
+    finally:
+        os.close(release)

