@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import ssl
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 
 from crucible.control.answers import error_of
+from crucible.control.tls import tls_of
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -85,15 +83,3 @@ class Client:
             raise error_of(response.status, text)
         answer: dict[str, Any] = json.loads(text)
         return answer
-
-
-def tls_of(endpoint: Endpoint) -> ssl.SSLContext:
-    """Return the TLS context an endpoint asks for; certificates are always verified."""
-    context = ssl.create_default_context(cadata=endpoint.ca or None)
-    if endpoint.certificate:
-        with tempfile.TemporaryDirectory() as folder:
-            chain = Path(folder, "chain.pem")
-            chain.touch(mode=0o600)
-            chain.write_text(f"{endpoint.certificate}\n{endpoint.key}")
-            context.load_cert_chain(chain)
-    return context
