@@ -92,11 +92,14 @@ async def supervise(
         stopped: the controller is stopping; instances go on.
     """
     said: PluginStatus | None = None
+    read: Read | None = None
     failures = 0
     while not stopped():
         wake.clear()
         try:
-            decision, said = await step(observe(), said, ports)
+            seen = observe()
+            read = read if read is not None and read.plugin is seen else read_plugin(seen)
+            decision, said = await step(read, said, ports)
             failures = 0
             if decision.released:
                 return
@@ -108,15 +111,36 @@ async def supervise(
         await _wait(wake, pause)
 
 
-async def step(
-    plugin: Mapping[str, Any], said: PluginStatus | None, ports: Ports
-) -> tuple[Decision, PluginStatus]:
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A Plugin object and what was read of it; read again only when another object comes in.
+
+    Attributes:
+        plugin: the object as the control plane holds it.
+        identity: who it is.
+        spec: what it asks for, or why that cannot be.
+    """
+
+    plugin: Mapping[str, Any]
+    identity: Identity
+    spec: PluginSpec | tuple[Violation, ...]
+
+
+def read_plugin(plugin: Mapping[str, Any]) -> Read:
+    """Read and check a Plugin object."""
+    try:
+        return Read(plugin, read_identity(plugin), admit(plugin))
+    except InvalidManifest as error:
+        return Read(plugin, read_identity(plugin), error.violations)
+
+
+async def step(read: Read, said: PluginStatus | None, ports: Ports) -> tuple[Decision, PluginStatus]:
     """Gather, decide, perform and report once.
 
     Acting comes before reporting: what was done can be read back from the runtime, so a controller that
     dies in between forgets nothing, and a restart does not wait for the control plane.
     """
-    world = await gather(plugin, said, ports)
+    world = await gather(read, said, ports)
     decision = decide(world)
     for action in decision.actions:
         await perform(action, world.identity.uid, ports.runtime)
@@ -130,38 +154,32 @@ async def step(
     return decision, decision.status
 
 
-async def gather(plugin: Mapping[str, Any], said: PluginStatus | None, ports: Ports) -> World:
+async def gather(read: Read, said: PluginStatus | None, ports: Ports) -> World:
     """Read everything a decision looks at.
 
     Args:
-        plugin: the Plugin object as last seen.
+        read: the Plugin as last seen.
         said: the status this controller reported last; it may be newer than the object's.
         ports: the outside.
     """
-    identity = read_identity(plugin)
-    status = said or read_status(plugin.get("status"))
-    try:
-        spec: PluginSpec | tuple[Violation, ...] = admit(plugin)
-    except InvalidManifest as error:
-        spec = error.violations
+    status = said or read_status(read.plugin.get("status"))
+    source = await _resolve(read, status, ports.sources)
     return World(
         now=ports.now(),
-        identity=identity,
-        spec=spec,
-        source=await _resolve(identity, spec, status, ports.sources),
+        identity=read.identity,
+        spec=read.spec,
+        source=source,
         capabilities=ports.runtime.capabilities,
-        instances=ports.runtime.instances(identity.uid),
+        instances=ports.runtime.instances(read.identity.uid),
         status=status,
     )
 
 
-async def _resolve(
-    identity: Identity, spec: PluginSpec | tuple[Violation, ...], status: PluginStatus, sources: Sources
-) -> SourceReport | Violation:
-    if not isinstance(spec, PluginSpec) or identity.deleting:
+async def _resolve(read: Read, status: PluginStatus, sources: Sources) -> SourceReport | Violation:
+    if not isinstance(read.spec, PluginSpec) or read.identity.deleting:
         return Violation("spec.source", "is not looked at: the plugin is refused or being deleted")
     try:
-        return await sources.resolve(identity, spec, status.source)
+        return await sources.resolve(read.identity, read.spec, status.source)
     except InvalidSource as error:
         return Violation("spec.source", str(error))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -20,6 +20,7 @@ NAME_LIMIT = 50
 """Characters of a Plugin's name; what is derived from it still fits a DNS label."""
 
 _DEPTH = 16
+_PROGRAM: Final[TypeAdapter[str]] = TypeAdapter(RelativePath)
 _HEAVY_KEYWORDS = frozenset({"pattern", "patternProperties", "$ref", "$dynamicRef", "$recursiveRef"})
 """Keywords with which a hostile schema could keep the controller busy for ever."""
 
@@ -69,7 +70,7 @@ def _entrypoint(spec: PluginSpec) -> Iterator[Violation]:
     if any("\0" in word for word in spec.entrypoint):
         yield Violation("spec.entrypoint", "contains a NUL byte, which no argument can hold")
     try:
-        TypeAdapter(RelativePath).validate_python(program)
+        _PROGRAM.validate_python(program)
     except ValidationError as error:
         yield Violation("spec.entrypoint[0]", error.errors()[0]["msg"].removeprefix("Value error, "))
         return

@@ -87,10 +87,10 @@ def supervise_replica(
         workload: what should run.
         policy: what to do when it ends by itself.
     """
-    recovery, now = policy.recovery, policy.now
-    known = before if before.revision == workload.revision else _fresh(before, workload.revision)
+    recovery, now, revision = policy.recovery, policy.now, workload.revision
+    known = before if before.revision == revision else _fresh(before, revision)
     replica, events = _absorb(known, instances, recovery)
-    serving = _serving(instances, workload.revision)
+    serving = _serving(instances, revision)
     rest = wind_down(
         tuple(instance for instance in instances if instance.alive and instance is not serving),
         workload.grace,

@@ -64,7 +64,7 @@ class Instance:
 
     Attributes:
         plugin_uid: the Plugin that owns it.
-        name: unique among the instances of a runtime; for people and logs.
+        name: ``plugin-ordinal-attempt``, unique in its namespace; for people and logs.
         slot: which replica, which attempt.
         revision: of the workload it was started from.
         state: where it is in its life.
@@ -73,6 +73,9 @@ class Instance:
         pid: of the plugin's main process on this host, where there is one.
         exit: how it ended; None until it did.
         notices: what it does that a person should know, in words: ``output is throttled to 1 MiB/s``.
+        namespace: of the Plugin.
+        plugin: the Plugin's name.
+        source: digest of the snapshot it runs from.
     """
 
     plugin_uid: str
@@ -85,6 +88,9 @@ class Instance:
     pid: int | None = None
     exit: Exit | None = None
     notices: tuple[str, ...] = ()
+    namespace: str = ""
+    plugin: str = ""
+    source: str = ""
 
     @property
     def alive(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -52,9 +53,11 @@ class SnapshotStore:
             InvalidSource: the source cannot be had, or lacks the entrypoint.
         """
         source = spec.source
+        wanted = occasion(identity, spec)
+        if known is not None and known.resolved_for == wanted and self._path(known.digest).is_dir():
+            return known
         if source.inline is not None:
-            tree = inline_tree(source.inline)
-            return await self._keep(tree, "inline", spec)
+            return await self._keep(inline_tree(source.inline), wanted, spec)
         if source.path is None:
             raise InvalidSource("this release reads inline and path only")
         if not source.path.startswith("/"):
@@ -62,9 +65,6 @@ class SnapshotStore:
                 f"path {source.path!r} is relative, and only 'crucible apply' knows to what: "
                 "apply it with that, or write an absolute path"
             )
-        wanted = f"path {identity.source_digest} {identity.restart} {source.path}"[-256:]
-        if known is not None and known.resolved_for == wanted and self._path(known.digest).is_dir():
-            return known
         tree = await asyncio.to_thread(read_folder, Path(source.path))
         return await self._keep(tree, wanted, spec)
 
@@ -115,3 +115,12 @@ class SnapshotStore:
         finally:
             if folder.exists():
                 shutil.rmtree(folder)
+
+
+def occasion(identity: Identity, spec: PluginSpec) -> str:
+    """Return a word that changes exactly when the source has to be looked at again."""
+    source = spec.source
+    if source.inline is not None:
+        return f"inline {identity.generation}"
+    told = (source.path, spec.entrypoint[0], identity.source_digest, identity.restart)
+    return f"path {hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"

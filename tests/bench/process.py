@@ -1,0 +1,76 @@
+"""The process runtime beside bare processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+from rows import Row, median, percentile
+from scene import Scene, bare, end, plugin, scene, until_ready
+
+ROUNDS = 5
+KILLS = 50
+
+
+async def cold(count: int) -> Row:
+    """From nothing to ``count`` plugins that have printed their first line, beside as many bare processes."""
+    ours: list[float] = []
+    reference: list[float] = []
+    async with scene() as made:
+        await _cold(made, 1)
+        for _ in range(ROUNDS if count < 100 else 3):
+            ours.append(await _cold(made, count))
+            begin = time.perf_counter()
+            started = bare(count)
+            reference.append(time.perf_counter() - begin)
+            end(started)
+    target = 1.35 if count == 100 else None
+    return Row(f"process-cold-{count}", "s", median(ours), median(reference), target)
+
+
+async def _cold(made: Scene, count: int) -> float:
+    begin = time.perf_counter()
+    for number in range(count):
+        made.apply(plugin(f"p{number}"))
+    await asyncio.gather(*(until_ready(made.runtime, f"uid-p{number}", 1) for number in range(count)))
+    seconds = time.perf_counter() - begin
+    await made.clear()
+    return seconds
+
+
+async def recovery() -> list[Row]:
+    """From SIGKILL of the plugin to the first line of its successor, beside a bare parent that respawns."""
+    ours: list[float] = []
+    reference: list[float] = []
+    async with scene() as made:
+        made.apply(plugin("p"))
+        await until_ready(made.runtime, "uid-p", 1)
+        (process,) = bare(1)
+        for attempt in range(1, KILLS + 1):
+            ours.append(await _kill(made, attempt))
+            begin = time.perf_counter()
+            process.kill()
+            end([process])
+            (process,) = bare(1)
+            reference.append(time.perf_counter() - begin)
+        end([process])
+    milli = 1000
+    return [
+        Row("process-recovery-p50", "ms", milli * median(ours), milli * median(reference)),
+        Row("process-recovery-p99", "ms", milli * percentile(ours, 0.99), milli * percentile(reference, 0.99)),
+    ]
+
+
+async def _kill(made: Scene, attempt: int) -> float:
+    while True:
+        (found,) = [item for item in made.runtime.instances("uid-p") if item.slot.attempt == attempt]
+        if found.pid is not None and found.state.value == "running":
+            break
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(1.05)  # the crash before leaves the window: each kill is a first crash
+    begin = time.perf_counter()
+    os.kill(found.pid, signal.SIGKILL)
+    await until_ready(made.runtime, "uid-p", attempt + 1)
+    return time.perf_counter() - begin

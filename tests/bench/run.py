@@ -1,0 +1,48 @@
+"""Prints what this machine measures and writes it to build/bench.json. Usage: run.py [--only NAME]"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import process
+from rows import Row, save, table
+
+Measure = Callable[[], Awaitable[Row | list[Row]]]
+
+MEASURES: dict[str, Measure] = {
+    "process-cold-1": lambda: process.cold(1),
+    "process-cold-20": lambda: process.cold(20),
+    "process-cold-100": lambda: process.cold(100),
+    "process-recovery": process.recovery,
+}
+
+
+async def measure(only: str | None) -> list[Row]:
+    """Run the measures, one after the other, and say which is under way."""
+    rows: list[Row] = []
+    for name, take in MEASURES.items():
+        if only in {None, name}:
+            print(f"measuring {name} …", file=sys.stderr, flush=True)
+            found = await take()
+            rows += found if isinstance(found, list) else [found]
+    return rows
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=sorted(MEASURES))
+    rows = asyncio.run(measure(parser.parse_args().only))
+    print(table(rows))
+    save(rows, Path("build/bench.json"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
