@@ -1,0 +1,122 @@
+"""The entry point: finds the command, loads only that, and turns errors into exit codes."""
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any, Final, cast
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from crucible import __version__
+from crucible.cli import exits
+from crucible.cli.terminal import complain
+from crucible.errors import CrucibleError
+
+_ABOUT: Final = """Run plugins you do not fully trust, isolated and kept healthy.
+
+\b
+Start here:
+  crucible doctor                what this host offers, and what is missing
+  crucible up                    the control plane, on this machine
+  crucible apply -f plugin.yaml  a plugin
+  crucible get -w                how it is doing
+
+\b
+Exit codes: 0 done · 1 it failed, or time ran out · 2 wrong usage · 3 not found
+            4 refused, nothing was changed · 5 no control plane answers
+"""
+_SETTINGS: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    module: str
+    about: str
+
+
+_COMMANDS: Final = {
+    "up": _Entry("up", "Run the control plane on this machine."),
+    "apply": _Entry("apply", "Create or change plugins from manifests."),
+    "get": _Entry("get", "List plugins."),
+    "describe": _Entry("describe", "Show one plugin: state, instances, limits, events."),
+    "logs": _Entry("logs", "Print what a plugin wrote."),
+    "events": _Entry("events", "List what happened."),
+    "restart": _Entry("restart", "Replace every instance of plugins."),
+    "delete": _Entry("delete", "Stop plugins and remove all that was made for them."),
+    "doctor": _Entry("doctor", "Say what this host can enforce, and how to mend what it cannot."),
+    "schema": _Entry("schema", "Print the manifest's JSON Schema, or the CRD."),
+    "version": _Entry("version", "Print the versions of this program and of the control plane."),
+}
+
+
+class _Lazy(TyperCommand):
+    """Stands for a command until it is called: its module is imported only then."""
+
+    def __init__(self, name: str, entry: _Entry) -> None:
+        super().__init__(name=name, help=entry.about, rich_markup_mode=None)
+        self._module = entry.module
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: Any = None,  # noqa: ANN401 - a type of typer's that has moved between releases
+        **extra: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        """Load the command and hand over to it."""
+        module = import_module(f"crucible.cli.{self._module}")
+        loaded = typer.Typer(add_completion=False, rich_markup_mode=None)
+        loaded.command(name=self.name, epilog=getattr(module, "EXAMPLES", None))(module.command)
+        command = typer.main.get_command(loaded)
+        return command.make_context(info_name, args, parent=parent, **extra, **_SETTINGS)
+
+
+def commands() -> TyperGroup:
+    """Return the whole command line."""
+    app = typer.Typer(
+        name="crucible",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings=dict(_SETTINGS),
+    )
+
+    @app.callback(help=_ABOUT)
+    def root(
+        version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    ) -> None:
+        if version:
+            print(f"crucible {__version__}")
+            raise typer.Exit
+
+    group = cast("TyperGroup", typer.main.get_command(app))
+    group.commands = {name: _Lazy(name, entry) for name, entry in _COMMANDS.items()}
+    return group
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code. This is the one place that errors end."""
+    try:
+        try:
+            commands().main(arguments, prog_name="crucible")
+        finally:
+            sys.stdout.flush()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else exits.FAILED
+    except CrucibleError as error:
+        for line in exits.lines_of(error):
+            complain(line)
+        return exits.code_of(error)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter would complain when it flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.BROKEN_PIPE
+    return 0

@@ -1,0 +1,89 @@
+"""Options that several commands share, each declared once."""
+
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crucible.cli.complete import complete_plugins
+from crucible.cli.endpoint import Access
+
+_ACCESS: dict[str, Any] = {
+    "kubeconfig": Annotated[
+        Path | None, typer.Option("--kubeconfig", metavar="FILE", help="How to reach the control plane.")
+    ],
+    "context": Annotated[
+        str | None, typer.Option("--context", metavar="NAME", help="Context of the kubeconfig.")
+    ],
+    "namespace": Annotated[
+        str | None,
+        typer.Option("--namespace", "-n", metavar="NAME", help="Namespace; default: the context's."),
+    ],
+    "state": Annotated[
+        Path | None,
+        typer.Option("--state", metavar="DIR", help="State folder of the local control plane to talk to."),
+    ],
+}
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help="Plugins.", autocompletion=complete_plugins, show_default=False),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The plugin.", autocompletion=complete_plugins)]
+Files = Annotated[
+    list[str] | None,
+    typer.Option("--filename", "-f", metavar="FILE|DIR|-", help="Manifests: a file, a folder, - for input."),
+]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return only when it is done.")]
+Timeout = Annotated[
+    str,
+    typer.Option("--timeout", metavar="TIME", help="How long to wait, like 30s or 2m.", show_default=True),
+]
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Go on, line by line, as things change.")]
+AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")]
+
+
+class Output(StrEnum):
+    """How to print objects."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+class Data(StrEnum):
+    """How to print facts that are no objects."""
+
+    TEXT = "text"
+    JSON = "json"
+    YAML = "yaml"
+
+
+ObjectOutput = Annotated[
+    Output, typer.Option("--output", "-o", metavar="table|wide|json|yaml|name", help="How to print.")
+]
+DataOutput = Annotated[Data, typer.Option("--output", "-o", metavar="text|json|yaml", help="How to print.")]
+
+
+def with_access(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, whose first parameter is an Access, the four options that make one."""
+
+    def expanded(**given: Any) -> None:  # noqa: ANN401 - whatever the command takes
+        command(Access(**{name: given.pop(name) for name in _ACCESS}), **given)
+
+    own = list(inspect.signature(command).parameters.values())[1:]
+    shared = [_keyword(name, annotation, None) for name, annotation in _ACCESS.items()]
+    parameters = [*(_keyword(each.name, each.annotation, each.default) for each in own), *shared]
+    expanded.__doc__ = command.__doc__
+    expanded.__annotations__ = {each.name: each.annotation for each in parameters}
+    vars(expanded)["__signature__"] = inspect.Signature(parameters)
+    return expanded
+
+
+def _keyword(name: str, annotation: object, default: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

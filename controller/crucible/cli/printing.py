@@ -1,0 +1,50 @@
+"""Objects as programs read them: JSON, YAML, names."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from crucible.cli.objects import PLUGIN
+from crucible.cli.options import Data, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def yaml_of(value: object) -> str:
+    """Return YAML as people write it, every key in the order it came."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=False, width=110)
+    return text
+
+
+def objects_as(items: Sequence[Mapping[str, Any]], output: Output, *, single: bool) -> str:
+    """Return Plugins as json, yaml or name.
+
+    Args:
+        items: as the API server sent them.
+        output: which of the three.
+        single: print the one object itself instead of a List.
+    """
+    if output is Output.NAME:
+        return "".join(f"{PLUGIN.label}/{item['metadata']['name']}\n" for item in items)
+    shown = [_tidy(item) for item in items]
+    whole: object = (
+        shown[0] if single else {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": shown}
+    )
+    return yaml_of(whole) if output is Output.YAML else json.dumps(whole, indent=2) + "\n"
+
+
+def _tidy(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out managedFields, which no one reads, and name the kind, which lists leave out."""
+    meta = {key: value for key, value in item["metadata"].items() if key != "managedFields"}
+    head = {"apiVersion": PLUGIN.api_version, "kind": PLUGIN.kind}
+    return {**head, **item, "metadata": meta}
+
+
+def data_as(value: object, output: Data) -> str:
+    """Return facts as json or yaml."""
+    return yaml_of(value) if output is Data.YAML else json.dumps(value, indent=2) + "\n"

@@ -1,0 +1,76 @@
+"""Waiting for something to become so, with a deadline; and knowing early that it will not."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from crucible.cli.exits import Failed, WrongUsage
+from crucible.cli.objects import condition, holds
+from crucible.model.quantity import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_PAUSE_FIRST: Final = 0.05
+_PAUSE_LONGEST: Final = 0.5
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a ``--timeout``.
+
+    Raises:
+        WrongUsage: it is no duration.
+    """
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise WrongUsage(f"--timeout: {error}") from None
+
+
+def wait_until(done: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
+    """Look again and again, ever less often, until it is so.
+
+    Args:
+        done: looks.
+        seconds: how long to go on.
+        what: says what is so instead, once time is up.
+
+    Raises:
+        Failed: time ran out.
+    """
+    deadline = time.monotonic() + seconds
+    pause = _PAUSE_FIRST
+    while not done():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Failed(f"{what()}; waited {seconds:g} s")
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, _PAUSE_LONGEST)
+
+
+def is_ready(plugin: Mapping[str, Any], *, stale: str | None = None) -> bool:
+    """Whether a Plugin runs as it was last asked to.
+
+    Args:
+        plugin: the object.
+        stale: a revision that should be gone; None where any will do.
+
+    Raises:
+        Failed: it will not become ready until a person does something.
+    """
+    status = plugin.get("status") or {}
+    if status.get("observedGeneration", 0) < plugin["metadata"].get("generation", 1):
+        return False
+    if stale is not None and status.get("revision") == stale:
+        return False
+    if holds(plugin, "Stalled"):
+        why = condition(plugin, "Stalled")
+        raise Failed(f"{plugin['metadata']['name']} will not come up: {why.get('message')}")
+    return holds(plugin, "Ready") or status.get("phase") == "Suspended"
+
+
+def unready(plugin: Mapping[str, Any]) -> str:
+    """Say what keeps a Plugin from being ready."""
+    why = condition(plugin, "Ready").get("message") or "the controller has not spoken of it yet"
+    return f"{plugin['metadata']['name']} is not ready: {why}"
