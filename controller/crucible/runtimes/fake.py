@@ -1,0 +1,272 @@
+"""A runtime in memory, for tests of whatever stands above one.
+
+What runs is a :class:`FakeHost`; a :class:`FakeRuntime` is one controller's view of it. A second runtime on
+the same host is what a controller's restart looks like::
+
+    host = FakeHost()
+    runtime = FakeRuntime(host)
+    await runtime.open(changed)
+    await runtime.start(workload, Slot(0, 1))
+    host.crash(workload.plugin_uid, Slot(0, 1), code=3)   # calls ``changed``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from crucible.errors import NotFound, Unavailable
+from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
+from crucible.model.instance import Exit, Instance, State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from crucible.model.workload import Slot, Workload
+
+_TERM = 15
+_KILL = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """What a plugin does once started.
+
+    Attributes:
+        comes_up: it reaches ``RUNNING`` by itself; otherwise it waits for :meth:`FakeHost.come_up`.
+        output: lines it prints at once.
+        code: the status it exits with at once; None to go on running.
+        signal: the signal that ends it at once.
+        oom: it is killed at once for its memory limit.
+        problem: why it cannot start at all.
+        obeys: SIGTERM ends it.
+    """
+
+    comes_up: bool = True
+    output: tuple[bytes, ...] = ()
+    code: int | None = None
+    signal: int | None = None
+    oom: bool = False
+    problem: str = ""
+    obeys: bool = True
+
+    @property
+    def ends(self) -> bool:
+        """It does not stay."""
+        return self.code is not None or self.signal is not None or self.oom or bool(self.problem)
+
+
+STAYS = Behaviour()
+FULL = Capabilities(
+    runtime="fake",
+    types=frozenset({"python", "javascript", "binary"}),
+    isolation=frozenset({"process", "container"}),
+    controls=tuple(Enforcement(control, Level.ENFORCED, "the fake") for control in Control),
+)
+
+
+@dataclass(slots=True)
+class Cell:
+    """One instance on the host, whoever's it is."""
+
+    owner: str
+    instance: Instance
+    behaviour: Behaviour
+    output: list[bytes] = field(default_factory=list)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    def wake(self) -> None:
+        """Let those who follow its output go on."""
+        waiting, self.waiting = self.waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+
+class FakeHost:
+    """What runs, and the hooks that make things happen to it.
+
+    Attributes:
+        behave: says what a workload's plugin does; replace it at will.
+        now: the clock, in unix seconds.
+        up: the runtime answers; set False to have every verb raise ``Unavailable``.
+        started: how many instances were ever started.
+        cells: every instance, of every control plane.
+        listeners: whom to tell of a change, by control plane.
+    """
+
+    def __init__(
+        self,
+        behave: Callable[[Workload], Behaviour] = lambda _: STAYS,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.behave = behave
+        self.now = now
+        self.up = True
+        self.started = 0
+        self.cells: dict[tuple[str, str, Slot], Cell] = {}
+        self.listeners: dict[str, Callable[[str], None]] = {}
+
+    def cell(self, plugin_uid: str, slot: Slot) -> Cell:
+        """Return an instance by name, whoever's it is; with two of that name, the first."""
+        return next(cell for key, cell in self.cells.items() if key[1:] == (plugin_uid, slot))
+
+    def come_up(self, plugin_uid: str, slot: Slot) -> None:
+        """Let an instance reach ``RUNNING``."""
+        self.change(self.cell(plugin_uid, slot), state=State.RUNNING)
+
+    def crash(
+        self, plugin_uid: str, slot: Slot, *, code: int | None = None, signal: int | None = None
+    ) -> None:
+        """End an instance with a status, or by a signal."""
+        self.end(plugin_uid, slot, Exit(at=self.now(), code=code, signal=signal))
+
+    def run_out_of_memory(self, plugin_uid: str, slot: Slot) -> None:
+        """End an instance as the kernel does when it goes over its memory limit."""
+        self.end(plugin_uid, slot, Exit(at=self.now(), signal=_KILL, oom=True))
+
+    def end(self, plugin_uid: str, slot: Slot, end: Exit) -> None:
+        """End an instance in any way, and tell its controller."""
+        self.finish(self.cell(plugin_uid, slot), end)
+
+    def finish(self, cell: Cell, end: Exit) -> None:
+        """End an instance unless it has ended."""
+        if cell.instance.alive:
+            self.change(cell, state=State.EXITED, exit=end, pid=None)
+
+    def say(self, plugin_uid: str, slot: Slot, *lines: bytes) -> None:
+        """Let an instance print lines."""
+        cell = self.cell(plugin_uid, slot)
+        cell.output.extend(lines)
+        cell.wake()
+
+    def notice(self, plugin_uid: str, slot: Slot, *notices: str) -> None:
+        """Raise notices about an instance, or lift them all."""
+        self.change(self.cell(plugin_uid, slot), notices=notices)
+
+    def change(self, cell: Cell, **changes: object) -> None:
+        """Change an instance, and tell its controller."""
+        cell.instance = replace(cell.instance, **changes)  # type: ignore[arg-type] # names are Instance's own
+        cell.wake()
+        if cell.owner in self.listeners:
+            self.listeners[cell.owner](cell.instance.plugin_uid)
+
+
+class FakeRuntime:
+    """One controller's view of a host; keeps the contract of :class:`crucible.runtimes.base.Runtime`."""
+
+    def __init__(
+        self, host: FakeHost, control_plane: str = "fake", capabilities: Capabilities = FULL
+    ) -> None:
+        self.host = host
+        self._owner = control_plane
+        self._capabilities = capabilities
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it was told to claim."""
+        return self._capabilities
+
+    async def open(self, changed: Callable[[str], None]) -> None:
+        """Begin to listen to the host."""
+        self._answering()
+        self.host.listeners[self._owner] = changed
+
+    async def close(self) -> None:
+        """Stop listening."""
+        self.host.listeners.pop(self._owner, None)
+
+    def instances(self, plugin_uid: str | None = None) -> tuple[Instance, ...]:
+        """Return what runs or ended, oldest first."""
+        found = (cell.instance for cell in self._cells() if plugin_uid in {None, cell.instance.plugin_uid})
+        return tuple(sorted(found, key=lambda instance: instance.created_at))
+
+    async def start(self, workload: Workload, slot: Slot) -> Instance:
+        """Start an instance, which then does what the host's ``behave`` says."""
+        self._answering()
+        found = self._cell(workload.plugin_uid, slot)
+        if found is not None:
+            return found.instance
+        self.host.started += 1
+        behaviour = self.host.behave(workload)
+        instance = Instance(
+            plugin_uid=workload.plugin_uid,
+            name=f"{workload.plugin}-{slot}",
+            slot=slot,
+            revision=workload.revision,
+            state=State.RUNNING if behaviour.comes_up else State.STARTING,
+            created_at=self.host.now(),
+            pid=self.host.started,
+            namespace=workload.namespace,
+            plugin=workload.plugin,
+            source=workload.source,
+        )
+        cell = Cell(self._owner, instance, behaviour, list(behaviour.output))
+        self.host.cells[self._owner, workload.plugin_uid, slot] = cell
+        if behaviour.ends:
+            self.host.finish(
+                cell,
+                Exit(
+                    at=self.host.now(),
+                    code=behaviour.code,
+                    signal=_KILL if behaviour.oom else behaviour.signal,
+                    oom=behaviour.oom,
+                    problem=behaviour.problem,
+                ),
+            )
+        return cell.instance
+
+    async def stop(self, plugin_uid: str, slot: Slot) -> None:
+        """Note the time, and end the instance if it obeys."""
+        self._answering()
+        cell = self._cell(plugin_uid, slot)
+        if cell is None or not cell.instance.alive or cell.instance.stopping_at is not None:
+            return
+        cell.instance = replace(cell.instance, state=State.STOPPING, stopping_at=self.host.now())
+        if cell.behaviour.obeys:
+            self.host.finish(cell, Exit(at=self.host.now(), signal=_TERM))
+
+    async def kill(self, plugin_uid: str, slot: Slot) -> None:
+        """End the instance."""
+        self._answering()
+        cell = self._cell(plugin_uid, slot)
+        if cell is not None:
+            self.host.finish(cell, Exit(at=self.host.now(), signal=_KILL))
+
+    async def remove(self, plugin_uid: str, slot: Slot) -> None:
+        """Forget the instance."""
+        await self.kill(plugin_uid, slot)
+        cell = self._cell(plugin_uid, slot)
+        if cell is not None:
+            del self.host.cells[self._owner, plugin_uid, slot]
+            cell.wake()
+
+    async def logs(
+        self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool
+    ) -> AsyncIterator[bytes]:
+        """Yield what the instance printed."""
+        cell = self._cell(plugin_uid, slot)
+        if cell is None:
+            raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
+        said = 0 if tail is None else max(len(cell.output) - tail, 0)
+        while True:
+            while said < len(cell.output):
+                said += 1
+                yield cell.output[said - 1]
+            if not (follow and cell.instance.alive and self._cell(plugin_uid, slot) is cell):
+                return
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            cell.waiting.append(future)
+            await future
+
+    def _answering(self) -> None:
+        if not self.host.up:
+            raise Unavailable("the fake runtime was told not to answer")
+
+    def _cells(self) -> tuple[Cell, ...]:
+        return tuple(cell for cell in self.host.cells.values() if cell.owner == self._owner)
+
+    def _cell(self, plugin_uid: str, slot: Slot) -> Cell | None:
+        return self.host.cells.get((self._owner, plugin_uid, slot))

@@ -1,0 +1,284 @@
+"""What the conformance suite needs of a runtime under test, and the two that offer it here."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from crucible.model.workload import Limits, Slot, Workload
+from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
+from crucible.runtimes.process import LogLimits, ProcessRuntime, ProcessSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crucible.model.instance import Instance
+    from crucible.runtimes.base import Runtime
+
+MIB = 1 << 20
+FIRST = Slot(0, 1)
+LIMITS = Limits(cpu=2000, memory=64 * MIB, pids=16, disk=8 * MIB, open_files=64)
+SECONDS = 20.0
+
+# Does what its arguments say, one after the other.
+PROGRAM = """\
+import os, signal, sys
+for word in sys.argv[1:]:
+    verb, _, value = word.partition(":")
+    if verb == "say": print(value)
+    elif verb == "exit": sys.exit(int(value))
+    elif verb == "die": os.kill(os.getpid(), int(value))
+    elif verb == "deaf": signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif verb == "eat":
+        kept = []
+        while True: kept.append(b"x" * (1 << 20))
+    elif verb == "stay":
+        print("staying")
+        while True: signal.pause()
+"""
+
+
+class Harness(Protocol):
+    """A runtime, and the ways to give it work and to look at what it left."""
+
+    runtime: Runtime
+    heard: list[str]
+
+    def workload(self, *words: str, name: str = "p") -> Workload:
+        """Return a workload whose program does what the words say."""
+        ...
+
+    def source(self, name: str, files: dict[str, str]) -> str:
+        """Keep a source snapshot, and return its digest."""
+        ...
+
+    async def reopen(self) -> None:
+        """Close the runtime, and open another on the same host."""
+        ...
+
+    async def stranger(self) -> Runtime:
+        """Open the runtime of another control plane on the same host."""
+        ...
+
+    def leftovers(self) -> list[str]:
+        """Name what is left on the host of instances that were removed."""
+        ...
+
+
+class Common:
+    """What both harnesses share."""
+
+    def __init__(self) -> None:
+        self.runtime: Runtime
+        self.heard: list[str] = []
+        self.opened: list[Runtime] = []
+
+    def instance(self, workload: Workload, slot: Slot = FIRST) -> Instance:
+        (found,) = (one for one in self.runtime.instances(workload.plugin_uid) if one.slot == slot)
+        return found
+
+    async def until(
+        self, workload: Workload, holds: Callable[[Instance], bool], slot: Slot = FIRST
+    ) -> Instance:
+        await wait_for(
+            lambda: holds(self.instance(workload, slot)), lambda: str(self.instance(workload, slot))
+        )
+        return self.instance(workload, slot)
+
+    async def run(self, workload: Workload) -> Instance:
+        """Start and wait for the end."""
+        await self.runtime.start(workload, FIRST)
+        return await self.until(workload, lambda one: not one.alive)
+
+    async def lines(self, workload: Workload, tail: int | None = None) -> list[bytes]:
+        return [line async for line in self.runtime.logs(workload.plugin_uid, FIRST, tail=tail, follow=False)]
+
+    async def says(self, workload: Workload, line: bytes) -> None:
+        """Wait until it printed a line."""
+        deadline = time.monotonic() + SECONDS
+        while line not in (found := await self.lines(workload)):
+            assert time.monotonic() < deadline, found
+            assert self.instance(workload).alive, (self.instance(workload), found)
+            await asyncio.sleep(0.005)
+
+    def workload(self, *words: str, name: str = "p", **changes: object) -> Workload:
+        values = {
+            "namespace": "default",
+            "plugin": name,
+            "plugin_uid": f"uid-{name}",
+            "type": "python",
+            "entrypoint": ("main.py", *words),
+            "env": (),
+            "config": "{}",
+            "source": self.source("program", {"main.py": PROGRAM}),
+            "limits": LIMITS,
+            "isolation": "process",
+            "grace": 5.0,
+            "restart": "",
+        }
+        return Workload(**(values | changes))  # type: ignore[arg-type]
+
+    def source(self, name: str, files: dict[str, str]) -> str:
+        raise NotImplementedError
+
+
+async def wait_for(holds: Callable[[], bool], otherwise: Callable[[], str] = str) -> None:
+    """Wait for a condition, with a deadline."""
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, otherwise()
+        await asyncio.sleep(0.005)
+
+
+class FakeHarness(Common):
+    """The runtime in memory; it does what the same words say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.host = FakeHost(behave)
+
+    async def open(self) -> None:
+        self.runtime = FakeRuntime(self.host)
+        await self.runtime.open(self.heard.append)
+
+    async def reopen(self) -> None:
+        await self.runtime.close()
+        await self.open()
+
+    async def stranger(self) -> Runtime:
+        return FakeRuntime(self.host, "stranger")
+
+    async def close(self) -> None:
+        await self.runtime.close()
+
+    def source(self, name: str, files: dict[str, str]) -> str:
+        del files
+        return name
+
+    def leftovers(self) -> list[str]:
+        return [str(key) for key in self.host.cells]
+
+
+def behave(workload: Workload) -> Behaviour:
+    """Do in the fake what PROGRAM does."""
+    output: list[bytes] = []
+    found = Behaviour()
+    if workload.type != "python":
+        return Behaviour(problem="cannot run here")
+    for word in workload.entrypoint[1:]:
+        verb, _, value = word.partition(":")
+        match verb:
+            case "say":
+                output.append(value.encode())
+            case "exit":
+                found = Behaviour(code=int(value))
+            case "die":
+                found = Behaviour(signal=int(value))
+            case "eat":
+                found = Behaviour(oom=True)
+            case "deaf":
+                found = Behaviour(obeys=False)
+            case "stay":
+                output.append(b"staying")
+    return Behaviour(
+        output=tuple(output), code=found.code, signal=found.signal, oom=found.oom, obeys=found.obeys
+    )
+
+
+class ProcessHarness(Common):
+    """The process runtime, in a directory of its own, with root file systems shared by the whole session."""
+
+    def __init__(self, place: Path, roots: Path, cgroup_parent: str | None) -> None:
+        super().__init__()
+        self.place = place
+        self.control_plane = f"test-{os.getpid()}-{place.name[-12:].strip('-_')}"
+        self.cgroup_parent = cgroup_parent
+        self.sources = place / "sources"
+        self.sources.mkdir()
+        self.state = self._state_dir("state", roots)
+        self.roots = roots
+        self.strangers: list[Runtime] = []
+
+    def settings(self, **changes: object) -> ProcessSettings:
+        values = {
+            "state_dir": self.state,
+            "control_plane": self.control_plane,
+            "cgroup_parent": self.cgroup_parent,
+            "logs": LogLimits(files=3, file_bytes=MIB, rate=MIB, burst=MIB),
+        }
+        return ProcessSettings(**(values | changes))  # type: ignore[arg-type]
+
+    async def open(self) -> None:
+        self.runtime = ProcessRuntime(self.settings(), self.sources.joinpath)
+        await self.runtime.open(self.heard.append)
+
+    async def reopen(self) -> None:
+        await self.runtime.close()
+        await self.open()
+
+    async def stranger(self) -> Runtime:
+        settings = self.settings(
+            state_dir=self._state_dir("other", self.roots),
+            control_plane=f"{self.control_plane}-other",
+            uid_base=1_800_000_000,
+        )
+        runtime = ProcessRuntime(settings, self.sources.joinpath)
+        await runtime.open(lambda _: None)
+        self.strangers.append(runtime)
+        return runtime
+
+    async def close(self) -> None:
+        for runtime in (self.runtime, *self.strangers):
+            for instance in runtime.instances():
+                await runtime.remove(instance.plugin_uid, instance.slot)
+            await runtime.close()
+
+    def source(self, name: str, files: dict[str, str]) -> str:
+        place = self.sources / name
+        for path, text in files.items():
+            file = place / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+            file.chmod(0o755)
+            file.parent.chmod(0o755)
+        return name
+
+    def script(self, text: str, name: str = "s", *words: str, **changes: object) -> Workload:
+        """Return a workload with a program of its own."""
+        source = self.source(f"script-{name}", {"main.py": text})
+        return self.workload(name=name, source=source, **({"entrypoint": ("main.py", *words)} | changes))
+
+    def leftovers(self) -> list[str]:
+        mark = f"crucible:{self.control_plane}/".encode()
+        found = [str(path) for path in (self.state / "instances").rglob("*")]
+        found += [str(pid) for pid in processes() if mark in cmdline(pid)]
+        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/**/crucible-{self.control_plane}")]
+        return found + [
+            line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.place) in line
+        ]
+
+    def _state_dir(self, name: str, roots: Path) -> Path:
+        state = self.place / name
+        if not state.exists():
+            state.mkdir(mode=0o700)
+            (state / "roots").symlink_to(roots)
+        return state
+
+
+def processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def clear(place: Path) -> None:
+    shutil.rmtree(place, ignore_errors=True)
