@@ -1,0 +1,12 @@
+"""The local control plane: a Kubernetes API server for plugins in one process, on one SQLite file.
+
+It serves custom resources and the core kinds the controller touches, by the rules of the real server, so that
+``kubectl``, ``helm``, kopf and the official Python client work against it unchanged.
+"""
+
+from .kubeconfig import merge_kubeconfig
+from .pods import ExecSession, LogOptions, PodProvider
+from .server import ApiServer
+from .settings import ServerSettings
+
+__all__ = ["ApiServer", "ExecSession", "LogOptions", "PodProvider", "ServerSettings", "merge_kubeconfig"]

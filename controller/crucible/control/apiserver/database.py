@@ -1,0 +1,188 @@
+"""The SQLite file: objects, the log of changes, and the newest revision.
+
+Every method blocks and belongs on the store's writer thread. One transaction holds a whole batch of
+writes; it is on disk (WAL, ``synchronous=FULL``) when ``write`` returns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
+
+from crucible.errors import InvalidInput, Unavailable
+
+from .keys import Event, EventType, Key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+FIRST_REVISION = 1000
+PRUNE_EVERY = 1000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS objects (
+    collection TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    revision INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (collection, namespace, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS log (
+    revision INTEGER PRIMARY KEY, type TEXT NOT NULL,
+    collection TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
+    body BLOB NOT NULL, previous BLOB);
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Seal(Protocol):
+    """How object bytes are kept on disk; the plain one keeps them as they are."""
+
+    def close(self, key: Key, raw: bytes) -> bytes:
+        """The bytes to store."""
+
+    def open(self, key: Key, stored: bytes) -> bytes:
+        """The bytes that were given to ``close``.
+
+        Raises:
+            InvalidInput: The key file does not fit what is stored.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """All that a database file held when it was opened."""
+
+    objects: list[tuple[Key, int, bytes]]
+    log: list[Event]
+    revision: int
+
+
+class Database:
+    """One open database file."""
+
+    def __init__(self, path: Path, seal: Seal) -> None:
+        self._path = path
+        self._seal = seal
+        self._writes_since_prune = 0
+        try:
+            self._link = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2)
+            self._prepare()
+        except sqlite3.Error as error:
+            raise _explained(path, error) from error
+
+    def _prepare(self) -> None:
+        link = self._link
+        link.execute("PRAGMA journal_mode=WAL")
+        link.execute("PRAGMA synchronous=FULL")
+        link.execute("PRAGMA cache_size=-2000")
+        (verdict,) = link.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        (version,) = link.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise InvalidInput(f"{self._path} was written by a newer release (format {version})")
+        link.executescript(_SCHEMA)
+        link.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self._path.chmod(0o600)
+
+    def load(self) -> Contents:
+        """Everything stored, the log oldest first."""
+        try:
+            rows = self._link.execute("SELECT collection, namespace, name, revision, body FROM objects")
+            objects = [
+                (key := Key(*row[:3]), int(row[3]), self._seal.open(key, row[4])) for row in rows.fetchall()
+            ]
+            rows = self._link.execute(
+                "SELECT revision, type, collection, namespace, name, body, previous FROM log ORDER BY revision"
+            )
+            log = [self._event(row) for row in rows.fetchall()]
+            row = self._link.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()
+        except sqlite3.Error as error:
+            raise _explained(self._path, error) from error
+        return Contents(objects, log, int(row[0]) if row else FIRST_REVISION)
+
+    def _event(self, row: tuple[int, str, str, str, str, bytes, bytes | None]) -> Event:
+        key = Key(row[2], row[3], row[4])
+        previous = None if row[6] is None else self._seal.open(key, row[6])
+        return Event(cast("EventType", row[1]), row[0], key, self._seal.open(key, row[5]), previous)
+
+    def write(self, events: Sequence[Event], floor: int) -> None:
+        """Apply ``events`` in one durable transaction; log rows up to ``floor`` may be dropped.
+
+        Raises:
+            Unavailable: Nothing of the batch was written.
+        """
+        link = self._link
+        try:
+            link.execute("BEGIN IMMEDIATE")
+            try:
+                for event in events:
+                    self._apply(event)
+                link.execute("INSERT OR REPLACE INTO meta VALUES ('revision', ?)", (events[-1].revision,))
+                self._prune(len(events), floor)
+                link.execute("COMMIT")
+            except BaseException:
+                if link.in_transaction:
+                    link.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise Unavailable(f"cannot write {self._path}: {error}") from error
+
+    def _apply(self, event: Event) -> None:
+        link, key = self._link, event.key
+        raw = self._seal.close(key, event.raw)
+        previous = None if event.previous is None else self._seal.close(key, event.previous)
+        if event.type == "DELETED":
+            link.execute("DELETE FROM objects WHERE collection=? AND namespace=? AND name=?", key)
+        else:
+            link.execute("INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?)", (*key, event.revision, raw))
+        link.execute(
+            "INSERT INTO log VALUES (?,?,?,?,?,?,?)", (event.revision, event.type, *key, raw, previous)
+        )
+
+    def _prune(self, written: int, floor: int) -> None:
+        self._writes_since_prune += written
+        if self._writes_since_prune >= PRUNE_EVERY:
+            self._writes_since_prune = 0
+            self._link.execute("DELETE FROM log WHERE revision <= ?", (floor,))
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and close it."""
+        try:
+            self._link.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self._link.close()
+
+    def copy_to(self, target: Path) -> None:
+        """Write a consistent copy of the whole database to ``target``."""
+        with sqlite3.connect(target) as copy:
+            self._link.backup(copy)
+        copy.close()
+        target.chmod(0o600)
+
+
+class PlainSeal:
+    """Keeps bytes as they are."""
+
+    def close(self, _key: Key, raw: bytes) -> bytes:
+        """The bytes themselves."""
+        return raw
+
+    def open(self, _key: Key, stored: bytes) -> bytes:
+        """The bytes themselves."""
+        return stored
+
+
+def _explained(path: Path, error: sqlite3.Error) -> InvalidInput | Unavailable:
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        return Unavailable(f"{path} is in use by another program; close it and start again")
+    return InvalidInput(
+        f"{path} is damaged ({text}). Restore a backup with `crucible restore`, or move the file away to start empty"
+    )
+
+
+def total_bytes(events: Iterable[Event]) -> int:
+    """Bytes of object bodies that ``events`` keep alive."""
+    return sum(len(event.raw) for event in events)

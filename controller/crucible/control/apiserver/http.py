@@ -1,0 +1,276 @@
+"""HTTP: every request's way in, and every error's way out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import platform
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from crucible import __version__
+from crucible.errors import CrucibleError, NotFound, Unsupported
+
+from . import discovery, openapi, status
+from .decode import PROTOBUF
+from .guard import check_request
+from .handlers import Asked, answer
+from .jsontypes import encode
+from .keys import Key
+from .negotiate import negotiate
+from .reads import View, include_of
+from .routes import read_path, refusal, resolve
+from .selectors import FieldTerm
+from .streams import run_exec, send_logs, send_watch
+from .watches import read_watch
+
+if TYPE_CHECKING:
+    from .handlers import Site
+    from .pods import PodProvider
+    from .resources import Catalog
+    from .routes import Target
+    from .settings import ServerSettings
+    from .watch import Hub
+
+_LOG = logging.getLogger(__name__)
+_TRUE = frozenset({"true", "1", "True"})
+
+
+class Frontend:
+    """Turns HTTP requests into calls on a site."""
+
+    token = ""
+
+    def __init__(self, site: Site, hub: Hub, settings: ServerSettings, pods: PodProvider | None) -> None:
+        self._site = site
+        self._hub = hub
+        self._settings = settings
+        self._pods = pods
+        self._documents: dict[tuple[int, str], tuple[bytes, str]] = {}
+        self._catalog: Catalog | None = None
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(
+            client_max_size=self._settings.max_body,
+            handler_args={"max_line_size": 16384, "max_field_size": 16384},
+        )
+        app.router.add_route("*", "/{path:.*}", self.handle)
+        return app
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request; whatever goes wrong becomes a Status."""
+        try:
+            return await self._handle(request)
+        except status.ApiError as error:
+            return _failure(error)
+        except web.HTTPRequestEntityTooLarge:
+            return _failure(_too_large(self._settings.max_body))
+        except TimeoutError:
+            return _failure(status.ApiError(504, "Timeout", "the request took too long"))
+        except NotFound as error:
+            return _failure(status.ApiError(404, "NotFound", str(error)))
+        except Unsupported as error:
+            return _failure(status.ApiError(501, "NotImplemented", str(error)))
+        except CrucibleError as error:
+            return _failure(status.ApiError(503 if error.retry else 500, "ServiceUnavailable", str(error)))
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        has_certificate = bool(request.transport and request.transport.get_extra_info("peercert"))
+        check_request(request.headers, self.token, has_certificate=has_certificate)
+        path = request.path
+        address = read_path(path) if path.startswith(("/api/", "/apis/")) else None
+        if address is None:
+            return self._document(request, path)
+        target = resolve(address, self._site.catalog())
+        if target is None:
+            refused = refusal(address, request.method)
+            if refused:
+                raise refused
+            return web.Response(status=404, text="404 page not found\n")
+        if target.resource.plural == "pods" and target.subresource in {"log", "exec"}:
+            return await self._pod_stream(request, target)
+        if request.query.get("watch") in _TRUE and request.method == "GET":
+            return await self._watch(request, target)
+        async with asyncio.timeout(self._settings.request_timeout):
+            return await self._answer(request, target)
+
+    def _view(self, request: web.Request, target: Target) -> View:
+        accepted = negotiate(request.headers.get("Accept", ""))
+        return View(target.resource, accepted.form, include_of(request.query), _utc)
+
+    async def _answer(self, request: web.Request, target: Target) -> web.Response:
+        length = request.content_length or 0
+        if length > self._settings.max_body:
+            raise _too_large(self._settings.max_body)
+        asked = Asked(
+            method=request.method,
+            target=target,
+            query=request.query,
+            media_type=_media_type(request),
+            raw=await request.read() if request.body_exists else b"",
+            user_agent=request.headers.get("User-Agent", ""),
+            view=self._view(request, target),
+        )
+        found = await answer(self._site, asked)
+        response = _json(found.code, found.body)
+        for warning in found.warnings:
+            response.headers.add("Warning", _warning(warning))
+        return response
+
+    async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
+        if "watch" not in target.resource.verbs or target.subresource:
+            raise status.method_not_allowed()
+        view = self._view(request, target)
+        call = read_watch(request.query, view)
+        if target.name:
+            term = FieldTerm(("metadata", "name"), target.name, equal=True)
+            selector = type(call.selector)(call.selector.labels, (*call.selector.fields, term))
+            call = type(call)(selector, call.since, call.bookmarks, call.ends_initial, call.timeout)
+        return await send_watch(
+            request, self._site.store, self._hub, call, view, target.namespace, self._settings
+        )
+
+    async def _pod_stream(self, request: web.Request, target: Target) -> web.StreamResponse:
+        key = Key("pods", target.namespace, target.name)
+        if self._pods is None or self._site.store.get(key) is None:
+            raise status.not_found("pods", "", target.name)
+        if target.subresource == "log":
+            return await send_logs(request, self._pods, target.namespace, target.name)
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise status.bad_request("exec needs a WebSocket (kubectl 1.31 or later)")
+        return await run_exec(request, self._pods, target.namespace, target.name)
+
+    def _document(self, request: web.Request, path: str) -> web.Response:
+        if request.method not in {"GET", "HEAD"}:
+            refused = refusal(read_path(path), request.method)
+            raise refused or status.method_not_allowed()
+        if path in {"/readyz", "/livez", "/healthz"}:
+            return web.Response(text="ok")
+        parts = path.strip("/").split("/")
+        accepted = (
+            negotiate(request.headers.get("Accept", ""), discovery=True)
+            if path in {"/api", "/apis"}
+            else None
+        )
+        form = accepted.form if accepted else "object"
+        found = self._cached(tuple(parts), form, request.host)
+        if found is None:
+            refused = refusal(_group_address(parts), "GET")
+            if refused:
+                raise refused
+            return web.Response(status=404, text="404 page not found\n")
+        body, tag = found
+        headers = {"ETag": tag, "Vary": "Accept", "Cache-Control": "no-cache, private"}
+        headers["Content-Type"] = accepted.content_type if accepted else "application/json"
+        if request.headers.get("If-None-Match") == tag:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=body, headers=headers)
+
+    def _cached(self, parts: tuple[str, ...], form: str, host: str) -> tuple[bytes, str] | None:
+        catalog = self._site.catalog()
+        if catalog is not self._catalog:
+            self._documents.clear()
+            self._catalog = catalog
+        mark = (0, "/".join((*parts, form)))
+        if mark not in self._documents:
+            found = _make(catalog, parts, form, host)
+            if found is None:
+                return None
+            raw = encode(found)
+            self._documents[mark] = (raw, f'"{hashlib.sha256(raw).hexdigest()[:32].upper()}"')
+        return self._documents[mark]
+
+
+def _make(catalog: Catalog, parts: tuple[str, ...], form: str, host: str) -> object | None:
+    versions = catalog.versions()
+    match parts:
+        case ["version"]:
+            return version_info()
+        case ["api"]:
+            return (
+                discovery.aggregated(catalog, core=True)
+                if form == "discovery"
+                else discovery.legacy_versions(host)
+            )
+        case ["apis"]:
+            return (
+                discovery.aggregated(catalog, core=False)
+                if form == "discovery"
+                else discovery.legacy_groups(catalog)
+            )
+        case ["api", "v1"]:
+            return discovery.legacy_resources(catalog, "", "v1")
+        case ["apis", group] if group in versions:
+            return {"kind": "APIGroup", "apiVersion": "v1", **discovery.legacy_group(catalog, group)}
+        case ["apis", group, version] if version in versions.get(group, ()):
+            return discovery.legacy_resources(catalog, group, version)
+        case ["openapi", "v3"]:
+            return openapi.index(catalog)
+        case ["openapi", "v3", "api", "v1"]:
+            return openapi.document(catalog, "", "v1")
+        case ["openapi", "v3", "apis", group, version] if version in versions.get(group, ()):
+            return openapi.document(catalog, group, version)
+        case _:
+            return None
+
+
+def _group_address(parts: list[str]):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    return (
+        read_path("/" + "/".join([*parts, *["*"] * (4 - len(parts))]))
+        if parts[0] == "apis" and len(parts) > 1
+        else None
+    )
+
+
+def version_info() -> dict[str, str]:
+    """What ``/version`` answers: the release of the API spoken, and of this server in the build."""
+    return {
+        "major": "1",
+        "minor": "36",
+        "gitVersion": f"v1.36.0+crucible.{__version__}",
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": f"cpython{platform.python_version()}",
+        "platform": f"{platform.system().lower()}/{platform.machine()}",
+    }
+
+
+def _media_type(request: web.Request) -> str:
+    given = request.headers.get("Content-Type", "")
+    return PROTOBUF if given.startswith(PROTOBUF) else given.partition(";")[0].strip().lower()
+
+
+def _json(code: int, body: bytes) -> web.Response:
+    return web.Response(
+        status=code,
+        body=body,
+        headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"},
+    )
+
+
+def _failure(error: status.ApiError) -> web.Response:
+    response = _json(error.code, encode(error.body()))
+    if error.code == 401:  # noqa: PLR2004 - the one code that must say how to authenticate
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _too_large(limit: int) -> status.ApiError:
+    message = f"Request entity too large: limit is {limit}"
+    return status.ApiError(413, "RequestEntityTooLarge", message)
+
+
+def _warning(text: str) -> str:
+    plain = "".join(char if char.isascii() and char.isprintable() else "?" for char in text)
+    escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{escaped}"'
+
+
+def _utc() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,215 @@
+"""Get and list: which records, in which form, in which page."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from . import status
+from .jsontypes import encode
+from .selectors import Selector, parse_fields, parse_labels
+from .tables import partial, table
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from .jsontypes import Object
+    from .keys import Record
+    from .negotiate import Form
+    from .resources import Resource
+    from .store import Store
+    from .tables import Include
+
+ROWS_AT_ONCE: Final = 50
+_TOO_OLD: Final = (
+    "The provided continue parameter is too old to display a consistent list result. You must start a new list "
+    "without the continue parameter."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How records are shown."""
+
+    resource: Resource
+    form: Form
+    include: Include
+    clock: Callable[[], datetime]
+
+    @property
+    def now(self) -> datetime:
+        """The moment ages are counted to."""
+        return self.clock()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list: its records and the list's metadata."""
+
+    records: Sequence[Record]
+    meta: Object
+
+
+def selector_of(query: Mapping[str, str], resource: Resource) -> Selector:
+    """The selectors in a query.
+
+    Raises:
+        ApiError: 400, one is malformed.
+    """
+    labels, fields = query.get("labelSelector", ""), query.get("fieldSelector", "")
+    return Selector(parse_labels(labels), parse_fields(fields, resource) if fields else ())
+
+
+def include_of(query: Mapping[str, str]) -> Include:
+    """How much of each object a Table's rows carry.
+
+    Raises:
+        ApiError: 400, the value is unknown.
+    """
+    match query.get("includeObject", "Metadata"):
+        case "None":
+            return "None"
+        case "Metadata" | "":
+            return "Metadata"
+        case "Object":
+            return "Object"
+        case other:
+            raise status.bad_request(f"unrecognized includeObject value: {other!r}")
+
+
+def page_of(store: Store, resource: Resource, namespace: str, query: Mapping[str, str]) -> Page:
+    """The page a query asks for. Later pages show the moment of the first.
+
+    Raises:
+        ApiError: 400 for a malformed query, 410 for a page whose moment is no longer known.
+    """
+    selector = selector_of(query, resource)
+    limit = whole_number(query, "limit")
+    revision, start = store.revision, ("", "")
+    if query.get("continue"):
+        revision, start = _read_token(query["continue"])
+        past = store.history.undo(store.collection(resource.collection), resource.collection, revision)
+        if past is None:
+            raise status.expired(_TOO_OLD)
+        keys = sorted(key for key in past if not namespace or key.namespace == namespace)
+        records = [past[key] for key in keys if key[1:] > start]
+    else:
+        check_revision(query, store.revision)
+        records = store.list(resource.collection, namespace)
+    if selector:
+        records = [record for record in records if selector.matches(record.body)]
+    meta: Object = {"resourceVersion": str(revision)}
+    if resource.custom:
+        meta["continue"] = ""
+    if limit and len(records) > limit:
+        meta["continue"] = _write_token(revision, records[limit - 1])
+        if not selector:
+            meta["remainingItemCount"] = len(records) - limit
+        records = records[:limit]
+    return Page(records, meta)
+
+
+def whole_number(query: Mapping[str, str], name: str) -> int:
+    """A number in a query, 0 where it is absent.
+
+    Raises:
+        ApiError: 400, it is not a whole number of at most 18 digits.
+    """
+    text = query.get(name) or "0"
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004 - fits 64 bits
+        raise status.bad_request(
+            f"invalid value {text[:40]!r} for query parameter {name}: must be a whole number"
+        )
+    return int(text)
+
+
+def check_revision(query: Mapping[str, str], newest: int) -> None:
+    """Refuse a resourceVersion that is malformed or in the future.
+
+    Raises:
+        ApiError: 400 or 504.
+    """
+    wanted = whole_number(query, "resourceVersion")
+    match = query.get("resourceVersionMatch")
+    if match and (match not in {"Exact", "NotOlderThan"} or "resourceVersion" not in query):
+        detail = "resourceVersionMatch is forbidden unless resourceVersion is provided"
+        raise status.invalid_object("ListOptions", "meta.k8s.io", "", [status.forbidden_field("resourceVersionMatch", detail)])  # fmt: skip
+    if wanted > newest:
+        message = f"Too large resource version: {wanted}, current: {newest}"
+        causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+        raise status.ApiError(504, "Timeout", message, {"causes": causes, "retryAfterSeconds": 1})
+
+
+def _write_token(revision: int, last: Record) -> str:
+    text = json.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": [last.key.namespace, last.key.name]})
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_token(token: str) -> tuple[int, tuple[str, str]]:
+    try:
+        data = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+        namespace, name = data["start"]
+        if not isinstance(data["rv"], int) or not isinstance(namespace, str) or not isinstance(name, str):
+            raise TypeError("continue token of the wrong shape")
+        return data["rv"], (namespace, name)
+    except (binascii.Error, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise status.bad_request(f"continue key is not valid: {error}") from error
+
+
+def record_bytes(record_raw: bytes, body: Object, resource: Resource) -> bytes:
+    """A stored object in the version it is asked for."""
+    if not resource.custom or body.get("apiVersion") == resource.api_version:
+        return record_raw
+    return encode({**body, "apiVersion": resource.api_version})
+
+
+async def show_list(page: Page, view: View) -> bytes:
+    """The bytes of a list. Long ones let the loop run other things in between."""
+    resource = view.resource
+    match view.form:
+        case "table":
+            return await _show_table(page, view)
+        case "partial":
+            head = {
+                "kind": "PartialObjectMetadataList",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": page.meta,
+            }
+            items = [encode(partial(record.body)) async for record in _gently(page.records)]
+        case _:
+            head = {"kind": resource.list_kind, "apiVersion": resource.api_version, "metadata": page.meta}
+            items = [record_bytes(r.raw, r.body, resource) async for r in _gently(page.records)]
+    return encode(head)[:-1] + b',"items":[' + b",".join(items) + b"]}"
+
+
+async def _show_table(page: Page, view: View) -> bytes:
+    head = table((), view.resource, page.meta, view.include, view.now)
+    del head["rows"]
+    rows = [
+        encode(table((record.body,), view.resource, {}, view.include, view.now)["rows"][0])
+        async for record in _gently(page.records)
+    ]
+    return encode(head)[:-1] + b',"rows":[' + b",".join(rows) + b"]}"
+
+
+async def _gently(records: Sequence[Record]) -> AsyncIterator[Record]:
+    for at, record in enumerate(records):
+        if at % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
+            await asyncio.sleep(0)
+        yield record
+
+
+def show_object(body: Object, raw: bytes | None, view: View) -> bytes:
+    """The bytes of one object."""
+    match view.form:
+        case "table":
+            return encode(table((body,), view.resource, body["metadata"], view.include, view.now))
+        case "partial":
+            return encode(partial(body))
+        case _:
+            return record_bytes(raw, body, view.resource) if raw else encode({**body, "apiVersion": view.resource.api_version})  # fmt: skip

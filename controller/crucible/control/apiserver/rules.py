@@ -1,0 +1,163 @@
+"""CEL rules of a schema (``x-kubernetes-validations``), compiled once and evaluated on writes.
+
+The base language is understood; the Kubernetes libraries (``isURL``, ``quantity``, ...) and optionals are
+not, and a CRD that needs them is refused when it is created.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import cel
+
+from . import status
+from .structural import RULES, item_keys, list_kind
+from .validate import ABSENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .jsontypes import Json
+    from .status import Cause, Reason
+    from .structural import Schema
+
+_OLD = re.compile(r"\boldSelf\b")
+_STRINGS = re.compile(r"""("(\\.|[^"\\])*"|'(\\.|[^'\\])*')""")
+_NOT_HERE = re.compile(
+    r"\b(isURL|url|quantity|isQuantity|ip|isIP|cidr|isCIDR|format|authorizer|semver|isSemver)\s*\("
+    r"|\.(lowerAscii|upperAscii|split|join|trim|replace|substring|charAt|indexOf|lastIndexOf|find|findAll"
+    r"|sum|min|max|isSorted|getHost|getPort|getScheme|orValue|hasValue|optMap|format)\s*\(|\.\?|\[\?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One compiled rule."""
+
+    text: str
+    message: str
+    message_expression: Callable[[dict[str, Json]], Json] | None
+    reason: Reason
+    field_path: str
+    transition: bool
+    holds: Callable[[dict[str, Json]], Json]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTree:
+    """The rules of one schema node and of the nodes below it that have any."""
+
+    rules: tuple[Rule, ...]
+    fields: dict[str, RuleTree]
+    each: RuleTree | None
+    schema: Schema
+
+
+def compile_rules(schema: Schema, path: str = "") -> RuleTree | None:
+    """The rules in a schema; None where there are none.
+
+    Raises:
+        ValueError: A rule cannot be understood; the message starts with its field path.
+    """
+    rules = tuple(
+        _compile(rule, f"{path}.{RULES}[{at}].rule") for at, rule in enumerate(schema.get(RULES, ()))
+    )
+    fields = {
+        name: tree
+        for name, below in schema.get("properties", {}).items()
+        if (tree := compile_rules(below, f"{path}.properties[{name}]"))
+    }
+    below = schema.get("items") or schema.get("additionalProperties")
+    each = compile_rules(below, f"{path}.items") if isinstance(below, dict) else None
+    return RuleTree(rules, fields, each, schema) if rules or fields or each else None
+
+
+def _compile(rule: dict[str, Json], where: str) -> Rule:
+    text = str(rule.get("rule", ""))
+    bare = _STRINGS.sub('""', text)
+    if rule.get("optionalOldSelf"):
+        raise ValueError(f"{where}: optionalOldSelf is not supported by this server")
+    missing = _NOT_HERE.search(bare)
+    if missing:
+        raise ValueError(f"{where}: {missing.group().strip('( ')} is outside the CEL base language")
+    try:
+        program = cel.compile(text)
+        expression = rule.get("messageExpression")
+        explain = cel.compile(expression).execute if expression else None
+    except ValueError as error:
+        raise ValueError(f"{where}: compilation failed: {error}") from error
+    return Rule(
+        text=text,
+        message=str(rule.get("message") or f"failed rule: {text.strip()}"),
+        message_expression=explain,
+        reason=cast("Reason", rule.get("reason") or "FieldValueInvalid"),
+        field_path=str(rule.get("fieldPath") or ""),
+        transition=bool(_OLD.search(bare)),
+        holds=program.execute,
+    )
+
+
+def check_rules(value: Json, tree: RuleTree | None, path: str = "", old: Json = ABSENT) -> list[Cause]:
+    """The rules that do not hold for ``value``; transition rules run where there is an ``old`` value.
+
+    Other rules are skipped where the value is what it was.
+    """
+    return list(_broken(value, tree, path, old)) if tree else []
+
+
+def _broken(value: Json, tree: RuleTree, path: str, old: Json) -> Iterator[Cause]:
+    if value is None:
+        return
+    same = old is not ABSENT and value == old
+    for rule in tree.rules:
+        if (rule.transition and old is not ABSENT) or (not rule.transition and not same):
+            cause = _judge(rule, value, old, path)
+            if cause:
+                yield cause
+    if isinstance(value, dict):
+        before = old if isinstance(old, dict) else {}
+        for name, below in tree.fields.items():
+            if name in value:
+                where = f"{path}.{name}" if path else name
+                yield from _broken(value[name], below, where, before.get(name, ABSENT))
+        if tree.each and "items" not in tree.schema:
+            for name, item in value.items():
+                yield from _broken(item, tree.each, f"{path}[{name}]", before.get(name, ABSENT))
+    elif isinstance(value, list) and tree.each:
+        for at, item in enumerate(value):
+            yield from _broken(item, tree.each, f"{path}[{at}]", _before(tree.schema, item, old))
+
+
+def _before(schema: Schema, item: Json, old: Json) -> Json:
+    if not isinstance(old, list) or list_kind(schema) != "map":
+        return ABSENT
+    keys = item_keys(schema, item)
+    return next((found for found in old if item_keys(schema, found) == keys), ABSENT)
+
+
+def _judge(rule: Rule, value: Json, old: Json, path: str) -> Cause | None:
+    scope = {"self": value} if old is ABSENT else {"self": value, "oldSelf": old}
+    where = (path + rule.field_path) if rule.field_path else (path or "<nil>")
+    try:
+        if rule.holds(scope) is True:
+            return None
+    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        what = f"no such key: {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        return status.rule_broken(where, f"rule evaluation error: {what}: {rule.text}")
+    return status.Cause(rule.reason, where, _worded(rule, scope))
+
+
+def _worded(rule: Rule, scope: dict[str, Json]) -> str:
+    text = rule.message
+    if rule.message_expression:
+        try:
+            text = str(rule.message_expression(scope))
+        except (RuntimeError, TypeError, ValueError, KeyError):
+            text = rule.message
+    return {
+        "FieldValueForbidden": f"Forbidden: {text}",
+        "FieldValueRequired": f"Required value: {text}",
+        "FieldValueDuplicate": f"Duplicate value: {text}",
+    }.get(rule.reason, f"Invalid value: {text}")

@@ -1,0 +1,167 @@
+"""A small certificate authority of the server's own, and the certificates it issues."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CA_LIFE: Final = timedelta(days=3650)
+LEAF_LIFE: Final = timedelta(days=397)
+RENEW_BEFORE: Final = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Where the PEM files are."""
+
+    ca: Path
+    server_cert: Path
+    server_key: Path
+    client_cert: Path
+    client_key: Path
+
+
+def prepare_tls(folder: Path, now: datetime) -> TlsFiles:
+    """Make what is missing or about to expire; keep the rest, so that kubeconfigs stay valid."""
+    files = TlsFiles(
+        *(folder / n for n in ("ca.crt", "server.crt", "server.key", "client.crt", "client.key"))
+    )
+    ca_key_file = folder / "ca.key"
+    if not _fresh(files.ca, now) or not ca_key_file.exists():
+        _make_ca(files.ca, ca_key_file, now)
+        files.server_cert.unlink(missing_ok=True)
+        files.client_cert.unlink(missing_ok=True)
+    if not _fresh(files.server_cert, now) or not files.server_key.exists():
+        _issue(folder, files.server_cert, files.server_key, now, client=False)
+    if not _fresh(files.client_cert, now) or not files.client_key.exists():
+        _issue(folder, files.client_cert, files.client_key, now, client=True)
+    return files
+
+
+def server_context(files: TlsFiles) -> ssl.SSLContext:
+    """TLS 1.2 or later; a client certificate is checked where one is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(files.server_cert, files.server_key)
+    context.load_verify_locations(files.ca)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file only its owner can read, in one step."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _fresh(path: Path, now: datetime) -> bool:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return certificate.not_valid_after_utc > now + RENEW_BEFORE
+
+
+def _name(common: str, organization: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
+            x509.NameAttribute(NameOID.COMMON_NAME, common),
+        ]
+    )
+
+
+def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime) -> x509.CertificateBuilder:  # fmt: skip
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+    )
+
+
+def _make_ca(cert_file: Path, key_file: Path, now: datetime) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name("crucible-local-ca", "crucible")
+    certificate = (
+        _builder(name, name, key.public_key(), now)
+        .not_valid_after(now + CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    write_private(key_file, _key_bytes(key))
+    write_private(cert_file, certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _issue(folder: Path, cert_file: Path, key_file: Path, now: datetime, *, client: bool) -> None:
+    ca = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    ca_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
+        raise TypeError("ca.key is not an elliptic curve key")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _name("crucible-admin", "system:masters") if client else _name("crucible-apiserver", "crucible")
+    purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
+    builder = (
+        _builder(subject, ca.subject, key.public_key(), now)
+        .not_valid_after(now + LEAF_LIFE)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+    )
+    if not client:
+        loopback = [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
+        names = [x509.DNSName("localhost"), *(x509.IPAddress(address) for address in loopback)]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    certificate = builder.sign(ca_key, hashes.SHA256())
+    write_private(key_file, _key_bytes(key))
+    write_private(cert_file, certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def utc_now() -> datetime:
+    """The moment, in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,308 @@
+"""Create and update: the rules that turn a request and the live object into the next one."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import admission, status
+from .fieldsets import compare
+from .jsontypes import clone
+from .keys import Key
+from .managed import Writer, after_update, read_entries, same_but_time, write_entries
+from .metadata import generated_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crucible.errors import Violation
+
+    from .admission import Validation
+    from .jsontypes import Json, Object
+    from .keys import Record
+    from .resources import Resource
+    from .store import Store
+
+FOREGROUND = "foregroundDeletion"
+ORPHAN = "orphan"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How a write is asked for.
+
+    Attributes:
+        manager: The field manager.
+        now: The moment of the request, RFC 3339 in whole seconds.
+        apply: True for server-side apply.
+    """
+
+    manager: str
+    now: str
+    validation: Validation = "Warn"
+    dry_run: bool = False
+    force: bool = False
+    subresource: str = ""
+    apply: bool = False
+
+    def writer(self, resource: Resource) -> Writer:
+        """The owner that managedFields record for this write."""
+        operation = "Apply" if self.apply else "Update"
+        return Writer(self.manager, operation, resource.api_version, self.subresource)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a write answers."""
+
+    body: Object
+    warnings: tuple[str, ...] = ()
+    created: bool = False
+    deleted: bool = False
+    raw: bytes | None = None
+
+
+class Writes:
+    """Create and update on one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        admit: Callable[[Object], tuple[Violation, ...]] | None,
+        choices: Callable[..., list[str]],
+    ) -> None:
+        self._store = store
+        self._admit = admit
+        self._choices = choices
+
+    async def create(
+        self, resource: Resource, namespace: str, body: Object, call: Call, duplicates: tuple[str, ...] = ()
+    ) -> Outcome:
+        """Store a new object.
+
+        Raises:
+            ApiError: The object may not be stored, or exists.
+        """
+        self._check_namespace(resource, namespace)
+        meta = _metadata_of(body, resource)
+        _check_identity(resource, namespace, meta.get("name"), body, meta)
+        if meta.get("resourceVersion"):
+            raise status.bad_request("resourceVersion should not be set on objects to be created")
+        shaped = admission.shape(_new_body(resource, body, meta), resource, call.validation, duplicates)
+        new = shaped.body
+        self._name(new["metadata"], resource, namespace)
+        if resource.custom and resource.has_status:
+            new.pop("status", None)
+        new = admission.finish(resource, new, None, call.now)
+        admission.check(resource, new, None, self._admit)
+        key = Key(resource.collection, namespace, new["metadata"]["name"])
+        if self._store.head(key):
+            raise status.already_exists(resource.plural, resource.group, key.name)
+        self._stamp(new, resource, call, entries=None if not call.apply else meta.get("managedFields"))
+        if call.dry_run:
+            return Outcome(new, shaped.warnings, created=True)
+        record = await self._store.put(key, new)
+        return Outcome(record.body, shaped.warnings, created=True, raw=record.raw)
+
+    def _check_namespace(self, resource: Resource, namespace: str) -> None:
+        if not resource.namespaced:
+            return
+        found = self._store.head(Key("namespaces", "", namespace))
+        if found is None:
+            raise status.not_found("namespaces", "", namespace)
+        if found.body["metadata"].get("deletionTimestamp"):
+            detail = f"unable to create new content in namespace {namespace} because it is being terminated"
+            error = status.forbidden(resource.plural, resource.group, "", detail)
+            error.details = {"causes": [{"reason": "NamespaceTerminating", "message": detail}]}
+            raise error
+
+    def _name(self, meta: Object, resource: Resource, namespace: str) -> None:
+        if resource.namespaced:
+            meta["namespace"] = namespace
+        else:
+            meta.pop("namespace", None)
+        prefix = meta.get("generateName")
+        if prefix and not meta.get("name"):
+            meta["name"] = generated_name(prefix, self._choices)
+
+    def _stamp(self, body: Object, resource: Resource, call: Call, entries: Json) -> None:
+        meta = body["metadata"]
+        meta["uid"] = str(uuid.uuid4())
+        meta["creationTimestamp"] = call.now
+        if resource.counts_generation:
+            meta["generation"] = 1
+        if entries is None:
+            empty = {"metadata": {}}
+            diff = compare(empty, {k: v for k, v in body.items() if k != "status" or not resource.has_status}, resource.schema)  # fmt: skip
+            entries = write_entries(after_update((), diff, call.writer(resource), call.now))
+        meta["managedFields"] = entries
+
+    async def update(
+        self,
+        resource: Resource,
+        live: Record,
+        body: Object,
+        call: Call,
+        duplicates: tuple[str, ...] = (),
+        managed: list[Object] | None = None,
+    ) -> Outcome:
+        """Replace an object by ``body``, or only its status through that subresource.
+
+        ``managed`` are the managedFields an apply computed. Nothing is written when nothing changes.
+
+        Raises:
+            ApiError: The object may not become so.
+        """
+        old = live.body
+        meta = _metadata_of(body, resource)
+        _check_identity(resource, live.key.namespace, live.key.name, body, meta)
+        _check_preconditions(resource, live, meta)
+        shaped = admission.shape({**body, "metadata": meta}, resource, call.validation, duplicates)
+        new = _merged(resource, old, shaped.body, call.subresource)
+        new = admission.finish(resource, new, old, call.now)
+        admission.check(resource, new, old, self._admit)
+        self._generation(resource, old, new)
+        new["metadata"]["managedFields"] = (
+            managed if managed is not None else _managed(resource, old, new, call)
+        )
+        if _unchanged(old, new):
+            return Outcome(old, shaped.warnings, raw=live.raw)
+        if new["metadata"].get("deletionTimestamp") and not new["metadata"].get("finalizers"):
+            return await self._vanish(resource, live, new, call, shaped.warnings)
+        if call.dry_run:
+            return Outcome(new, shaped.warnings)
+        record = await self._store.put(live.key, new)
+        return Outcome(record.body, shaped.warnings, raw=record.raw)
+
+    async def _vanish(
+        self, resource: Resource, live: Record, new: Object, call: Call, warnings: tuple[str, ...]
+    ) -> Outcome:
+        """The last finalizer of an object that is being deleted is gone, and so is the object."""
+        if resource.collection in {"namespaces", "customresourcedefinitions.apiextensions.k8s.io"}:
+            record = live if call.dry_run else await self._store.put(live.key, new)
+            return Outcome(record.body, warnings, raw=record.raw)
+        if call.dry_run:
+            return Outcome(new, warnings, deleted=True)
+        record = await self._store.remove(live, new)
+        return Outcome(record.body, warnings, deleted=True, raw=record.raw)
+
+    def _generation(self, resource: Resource, old: Object, new: Object) -> None:
+        generation = old["metadata"].get("generation")
+        if generation is None:
+            new["metadata"].pop("generation", None)
+            return
+        quiet = {"metadata", "status"} if resource.has_status else {"metadata"}
+        changed = any(old.get(key) != new.get(key) for key in (old.keys() | new.keys()) - quiet)
+        new["metadata"]["generation"] = generation + changed
+
+
+def _metadata_of(body: Object, resource: Resource) -> Object:
+    if not isinstance(body, dict):
+        raise status.bad_request("the object provided is unrecognized (must be of type JSON object)")
+    meta = body.get("metadata")
+    if meta is None:
+        return {}
+    if not isinstance(meta, dict):
+        raise status.bad_request(f"{resource.kind}: metadata must be an object")
+    return dict(meta)
+
+
+def _new_body(resource: Resource, body: Object, meta: Object) -> Object:
+    server_owned = ("uid", "selfLink", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields")  # fmt: skip
+    kept = {key: value for key, value in meta.items() if key not in server_owned}
+    kept.pop("resourceVersion", None)
+    head = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": kept}
+    return {**body, **head}
+
+
+def _check_identity(resource: Resource, namespace: str, name: Json, body: Object, meta: Object) -> None:
+    version, kind = body.get("apiVersion"), body.get("kind")
+    wanted = resource.api_version
+    if version not in {None, "", wanted}:
+        raise status.bad_request(
+            f"the API version in the data ({version}) does not match the expected API version ({wanted})"
+        )
+    if resource.custom and not kind:
+        raise status.bad_request("Object 'Kind' is missing in the object provided")
+    if kind and kind != resource.kind:
+        cause = status.invalid("kind", kind, f"must be {resource.kind}")
+        raise status.invalid_object(resource.kind, resource.group, str(meta.get("name") or ""), [cause])
+    if meta.get("namespace") not in {None, "", namespace if resource.namespaced else None}:
+        raise status.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    if name and meta.get("name") not in {None, "", name}:
+        raise status.bad_request(
+            f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
+        )
+
+
+def _check_preconditions(resource: Resource, live: Record, meta: Object) -> None:
+    name = live.key.name
+    uid, revision = meta.get("uid"), meta.get("resourceVersion")
+    if uid and uid != live.body["metadata"]["uid"]:
+        detail = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {live.body['metadata']['uid']}"
+        raise status.conflict(resource.plural, resource.group, name, detail)
+    if revision and revision != live.body["metadata"]["resourceVersion"]:
+        raise status.conflict(resource.plural, resource.group, name)
+
+
+_FIXED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "name", "namespace", "generation", "generateName")  # fmt: skip
+
+
+def _merged(resource: Resource, old: Object, new: Object, subresource: str) -> Object:
+    """The parts of ``new`` this endpoint may change, the rest from ``old``."""
+    before, after = old["metadata"], new["metadata"]
+    if subresource == "status":
+        body: Object = dict(old)
+        body.pop("status", None)
+        if "status" in new:
+            body["status"] = new["status"]
+        body["metadata"] = dict(before)
+        if "managedFields" in after:
+            body["metadata"]["managedFields"] = before.get("managedFields", [])
+        return body
+    body = dict(new)
+    body["apiVersion"], body["kind"] = resource.api_version, resource.kind
+    meta = {key: value for key, value in after.items() if value is not None and key not in _FIXED}
+    meta.update({key: before[key] for key in _FIXED if key in before})
+    body["metadata"] = meta
+    if resource.has_status:
+        body.pop("status", None)
+        if "status" in old:
+            body["status"] = old["status"]
+    return body
+
+
+def _managed(resource: Resource, old: Object, new: Object, call: Call) -> list[Object]:
+    """ManagedFields after an update; a client may rewrite them, and ``[{}]`` clears them."""
+    given = new["metadata"].get("managedFields")
+    if given == [{}]:
+        return []
+    try:
+        entries = read_entries({"managedFields": given}) if given else read_entries(old["metadata"])
+    except ValueError:
+        entries = read_entries(old["metadata"])
+    diff = compare(old, new, resource.schema)
+    return write_entries(after_update(entries, diff, call.writer(resource), call.now))
+
+
+def _unchanged(old: Object, new: Object) -> bool:
+    before, after = old["metadata"], new["metadata"]
+    if any(old.get(key) != new.get(key) for key in (old.keys() | new.keys()) - {"metadata"}):
+        return False
+    quiet = {"managedFields", "resourceVersion"}
+    if any(before.get(key) != after.get(key) for key in (before.keys() | after.keys()) - quiet):
+        return False
+    return same_but_time(before.get("managedFields"), after.get("managedFields"))
+
+
+def with_finalizers(body: Object, finalizers: list[str], **meta: Json) -> Object:
+    """A copy of ``body`` whose metadata has these finalizers and the given fields."""
+    changed: Object = clone(body)
+    changed["metadata"].update(meta)
+    changed["metadata"]["finalizers"] = finalizers
+    if not finalizers:
+        del changed["metadata"]["finalizers"]
+    return changed
