@@ -19,7 +19,7 @@ from crucible.model.status import PluginStatus
 from crucible.model.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from crucible.model.decision import Action, Decision, Event
     from crucible.model.plugin import Identity
@@ -46,6 +46,10 @@ class Sources(Protocol):
         Raises:
             InvalidSource: it does not exist, leaves its folder or is too large.
         """
+        ...
+
+    def sweep(self, wanted: Collection[str]) -> tuple[str, ...]:
+        """Delete what was resolved a while ago and is not wanted; return the digests."""
         ...
 
 

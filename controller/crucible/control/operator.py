@@ -27,6 +27,8 @@ class Inbox:
     def __init__(self) -> None:
         self._bells: dict[str, asyncio.Event] = {}
         self._objects: dict[str, Mapping[str, Any]] = {}
+        self.gone = asyncio.Event()
+        """Set when a Plugin was dropped, until whoever waits for it clears it."""
 
     def put(self, plugin: Mapping[str, Any]) -> None:
         """Keep an object and ring its bell."""
@@ -51,6 +53,7 @@ class Inbox:
         """Forget a Plugin whose loop has ended."""
         self._bells.pop(uid, None)
         self._objects.pop(uid, None)
+        self.gone.set()
 
     def known(self) -> frozenset[str]:
         """Return the uids of all Plugins seen and not dropped."""

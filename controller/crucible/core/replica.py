@@ -62,14 +62,15 @@ def wind_down(instances: tuple[Instance, ...], grace: float, now: float) -> Verd
         match instance.state:
             case State.EXITED:
                 actions.append(Remove(instance.slot))
+                revisits.append(now)
             case State.STOPPING:
                 deadline = (instance.stopping_at or now) + grace
+                revisits.append(max(deadline, now))
                 if now >= deadline:
                     actions.append(Kill(instance.slot))
-                else:
-                    revisits.append(deadline)
             case State.STARTING | State.RUNNING:
                 actions.append(Stop(instance.slot))
+                revisits.append(now + grace)
     return Verdict(Replica(ordinal=0), tuple(actions), revisit=min(revisits, default=None))
 
 

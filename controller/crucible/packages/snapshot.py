@@ -30,6 +30,8 @@ class SnapshotStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._fresh: set[str] = set()
+        self._making: set[str] = set()
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path_of(self, digest: str) -> Path:
@@ -69,11 +71,15 @@ class SnapshotStore:
         return await self._keep(tree, wanted, spec)
 
     def sweep(self, wanted: Collection[str]) -> tuple[str, ...]:
-        """Delete every snapshot that is not wanted, and what an interrupted one left; return the digests."""
+        """Delete every snapshot that is not wanted, and what an interrupted one left; return the digests.
+
+        One resolved since the last sweep stays: its Plugin may not have said so yet.
+        """
+        spared, self._fresh = self._fresh, set()
         gone = []
         for entry in self._root.iterdir():
             digest = f"sha256:{entry.name}"
-            if digest not in wanted:
+            if digest not in wanted and digest not in spared and entry.name not in self._making:
                 shutil.rmtree(entry)
                 gone.append(digest)
         return tuple(gone)
@@ -82,6 +88,7 @@ class SnapshotStore:
         if spec.entrypoint[0] not in tree:
             raise InvalidSource(f"the entrypoint {spec.entrypoint[0]} is not among its {len(tree)} files")
         digest = digest_of(tree)
+        self._fresh.add(digest)
         if not self._path(digest).is_dir():
             await asyncio.to_thread(self._write, digest, tree)
         return SourceReport(digest=digest, resolved_for=resolved_for)
@@ -92,6 +99,7 @@ class SnapshotStore:
     def _write(self, digest: str, tree: Tree) -> None:
         """Make a snapshot; two that make the same one at once both succeed."""
         folder = Path(tempfile.mkdtemp(prefix="making-", dir=self._root))
+        self._making.add(folder.name)
         try:
             for name, entry in tree.items():
                 place = folder / name
@@ -102,17 +110,14 @@ class SnapshotStore:
                         place.chmod(0o755 if executable else 0o644)
                     case Link(target=target):
                         place.symlink_to(target)
-            for inner in (
-                folder,
-                *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink()),
-            ):
-                inner.chmod(0o755)  # whatever the umask: another uid reads it inside the sandbox
+            _open_folders(folder)
             try:
                 folder.rename(self._path(digest))
             except OSError:
                 if not self._path(digest).is_dir():
                     raise
         finally:
+            self._making.discard(folder.name)
             if folder.exists():
                 shutil.rmtree(folder)
 
@@ -124,3 +129,11 @@ def occasion(identity: Identity, spec: PluginSpec) -> str:
         return f"inline {identity.generation}"
     told = (source.path, spec.entrypoint[0], identity.source_digest, identity.restart)
     return f"path {hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
+
+
+def _open_folders(top: Path) -> None:
+    """Let another uid, inside its sandbox, walk a snapshot, whatever the umask was."""
+    top.chmod(0o755)
+    for path in top.rglob("*"):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)

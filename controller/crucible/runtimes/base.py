@@ -36,8 +36,8 @@ class Runtime(Protocol):
         """Adopt what earlier controllers left and begin to watch.
 
         Args:
-            changed: called in the event loop with a plugin's uid whenever one of its instances changed
-                by itself (ended, came up, raised a notice).
+            changed: called in the event loop with a plugin's uid whenever one of its instances came up,
+                ended, or raised or lowered a notice, whoever caused it.
         """
         ...
 
@@ -66,7 +66,7 @@ class Runtime(Protocol):
         ...
 
     def logs(self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool) -> AsyncIterator[bytes]:
-        """Yield an instance's output in whole lines, oldest first.
+        """Yield an instance's output, oldest first: whole lines, without their ends.
 
         Args:
             plugin_uid: the Plugin.

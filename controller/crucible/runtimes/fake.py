@@ -216,6 +216,8 @@ class FakeRuntime:
                     problem=behaviour.problem,
                 ),
             )
+        elif behaviour.comes_up:
+            self.host.come_up(workload.plugin_uid, slot)
         return cell.instance
 
     async def stop(self, plugin_uid: str, slot: Slot) -> None:

@@ -325,6 +325,10 @@ def test_a_condition_keeps_its_transition_time_until_it_flips() -> None:
     assert {entry.type: entry.last_transition_time for entry in flipped.conditions}["Ready"] == 3000.0
 
 
+def test_whoever_is_asked_to_stop_is_looked_at_again_when_the_grace_period_is_over() -> None:
+    assert decide(world(instance(1, revision="older"))).revisit == 1010.0
+
+
 def test_the_status_speaks_of_the_generation_it_saw() -> None:
     newer = Identity("default", "echo", "u", 7)
     decision = decide(world(identity=newer))

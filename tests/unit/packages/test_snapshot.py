@@ -73,6 +73,7 @@ async def test_applying_anew_or_a_requested_restart_reads_the_folder_again(
 async def test_a_snapshot_that_was_deleted_is_taken_again(store: SnapshotStore, work: Path) -> None:
     asked = spec(source={"path": str(work)})
     first = await store.resolve(IDENTITY, asked, None)
+    assert store.sweep(frozenset()) == ()
     assert store.sweep(frozenset()) == (first.digest,)
     with pytest.raises(NotFound):
         store.path_of(first.digest)

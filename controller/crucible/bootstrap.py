@@ -1,0 +1,174 @@
+"""Puts the adapters together: the only place that knows which ones there are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from crucible.control.apiserver import ApiServer, ServerSettings
+from crucible.control.client import Client
+from crucible.control.kubeconfig import load_endpoint
+from crucible.control.operator import Inbox, operate
+from crucible.control.pods import RuntimePods
+from crucible.control.voice import ApiVoice
+from crucible.core.admission import violations_of
+from crucible.errors import CrucibleError, Unsupported
+from crucible.loop import Ports
+from crucible.model import names
+from crucible.model.crd import plugin_crd
+from crucible.packages.snapshot import SnapshotStore
+from crucible.runtimes.process import ProcessRuntime, ProcessSettings
+from crucible.sweep import sweep
+from crucible.telemetry import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crucible.runtimes.base import Runtime
+    from crucible.settings import Places
+    from crucible.telemetry.logs import Format
+
+SWEEP_INTERVAL = 60.0
+"""Seconds between two searches for what nobody wants any more."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """How to run a local control plane.
+
+    Attributes:
+        places: its state folder.
+        runtime: what makes instances.
+        port: of the API server; 0 takes the one used last, or any that is free.
+        log_format: of the controller's own log.
+        verbose: log more.
+        on_ready: called with the kubeconfig's path once Plugins are supervised.
+        cgroup_parent: path below the cgroup mount that was delegated to this user; None: the host decides.
+    """
+
+    places: Places
+    runtime: str = "process"
+    port: int = 0
+    log_format: Format = "text"
+    verbose: bool = False
+    on_ready: Callable[[Path], None] = lambda _: None
+    cgroup_parent: str | None = None
+
+
+def run(options: UpOptions) -> None:
+    """Run a local control plane until SIGINT or SIGTERM. Instances go on running afterwards.
+
+    Raises:
+        Unsupported: this host cannot run the runtime asked for.
+        Conflict: another control plane uses the state folder.
+    """
+    os.umask(0o077)
+    logs.configure(options.log_format, verbose=options.verbose)
+    asyncio.run(_run(options))
+
+
+async def _run(options: UpOptions) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    places = options.places
+    places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = SnapshotStore(places.sources)
+    runtime = make_runtime(options, store)
+    inbox = Inbox()
+    pods = RuntimePods(runtime)
+
+    def changed(plugin_uid: str) -> None:
+        inbox.ring(plugin_uid)
+        pods.tell()
+
+    async with AsyncExitStack() as stack:
+        server = ApiServer(
+            ServerSettings(state_dir=places.control, port=options.port),
+            crds=[plugin_crd()],
+            admit=violations_of,
+            pods=pods,
+        )
+        await stack.enter_async_context(server)  # first: it holds the lock on the state folder
+        await runtime.open(changed)
+        stack.push_async_callback(runtime.close)
+        pods.tell()
+        endpoint = load_endpoint(places.kubeconfig)
+        client = await stack.enter_async_context(Client(endpoint))
+        ports = Ports(runtime, store, ApiVoice(client, "crucible", time.time), time.time)
+        await _operate(options, client, ports, inbox, stop)
+
+
+async def _operate(
+    options: UpOptions, client: Client, ports: Ports, inbox: Inbox, stop: asyncio.Event
+) -> None:
+    """Supervise and sweep until told to stop; a fault of either ends both."""
+    ready = asyncio.Event()
+    endpoint = load_endpoint(options.places.kubeconfig)
+    async with asyncio.TaskGroup() as group:
+        operator = group.create_task(operate(endpoint, ports, inbox, ready=ready, stop=stop))
+        await _first(ready, operator)
+        options.on_ready(options.places.kubeconfig)
+        sweeper = group.create_task(_sweep_for_ever(client, ports, inbox))
+        await _first(stop, operator)
+        stop.set()
+        sweeper.cancel()
+
+
+async def _first(event: asyncio.Event, task: asyncio.Task[None]) -> None:
+    """Wait until an event is set or a task has ended."""
+    waiter = asyncio.create_task(event.wait())
+    await asyncio.wait({waiter, task}, return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()
+
+
+async def _sweep_for_ever(client: Client, ports: Ports, inbox: Inbox) -> None:
+    """Clear away what no Plugin owns: at the start, whenever one is gone, and now and then."""
+    path = f"/apis/{names.API_VERSION}/{names.PLURAL}"
+    while True:
+        inbox.gone.clear()
+        try:
+            await sweep((await client.get(path))["items"], ports)
+        except CrucibleError as error:
+            log.warning("no sweep this time: %s", error)
+        try:
+            async with asyncio.timeout(SWEEP_INTERVAL):
+                await inbox.gone.wait()
+        except TimeoutError:
+            continue
+
+
+def make_runtime(options: UpOptions, store: SnapshotStore) -> Runtime:
+    """Return the runtime asked for.
+
+    Raises:
+        Unsupported: there is none of that name yet.
+    """
+    if options.runtime != "process":
+        raise Unsupported(f"runtime {options.runtime} is not supported yet: use process")
+    settings = ProcessSettings(
+        state_dir=options.places.process,
+        control_plane=control_plane_id(options.places.root / "id"),
+        cgroup_parent=options.cgroup_parent,
+    )
+    return ProcessRuntime(settings, store.path_of)
+
+
+def control_plane_id(path: Path) -> str:
+    """Return this control plane's id, which marks everything it makes; made up the first time."""
+    if not path.exists():
+        fresh = path.with_suffix(".new")
+        fresh.write_text(secrets.token_hex(4))
+        fresh.replace(path)
+    return path.read_text().strip()

@@ -1,0 +1,45 @@
+"""Clearing away what nobody wants: instances whose Plugin is gone, snapshots that nothing runs from."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from crucible.loop import read_status
+from crucible.model.plugin import read_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crucible.loop import Ports
+    from crucible.model.instance import Instance
+
+log = logging.getLogger(__name__)
+
+
+async def sweep(plugins: Sequence[dict[str, Any]], ports: Ports) -> None:
+    """Remove every instance and snapshot that belongs to none of these Plugins.
+
+    Args:
+        plugins: every Plugin of the control plane, as it holds them now.
+        ports: the outside.
+    """
+    for instance in orphans(plugins, ports.runtime.instances()):
+        log.warning("%s belongs to no plugin any more: removed", instance.name)
+        await ports.runtime.remove(instance.plugin_uid, instance.slot)
+    ports.sources.sweep(wanted_sources(plugins, ports.runtime.instances()))
+
+
+def orphans(plugins: Sequence[dict[str, Any]], instances: Sequence[Instance]) -> tuple[Instance, ...]:
+    """Return the instances whose Plugin is not there."""
+    owners = {read_identity(plugin).uid for plugin in plugins}
+    return tuple(instance for instance in instances if instance.plugin_uid not in owners)
+
+
+def wanted_sources(plugins: Sequence[dict[str, Any]], instances: Sequence[Instance]) -> frozenset[str]:
+    """Return the digests that a Plugin resolved to or an instance runs from."""
+    resolved = [read_status(plugin.get("status")).source for plugin in plugins]
+    return frozenset(
+        [source.digest for source in resolved if source is not None]
+        + [instance.source for instance in instances]
+    )

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from build import UID, plugin
+
+from crucible.errors import InvalidSource, Unavailable
+from crucible.loop import Ports, read_status, supervise
+from crucible.model.instance import Exit, State
+from crucible.model.status import Phase, PluginStatus, SourceReport
+from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from crucible.model.decision import Event
+    from crucible.model.manifest import PluginSpec
+    from crucible.model.plugin import Identity
+
+DEADLINE = 10.0
+
+
+class Sources:
+    """Resolves every source, unless told not to."""
+
+    def __init__(self) -> None:
+        self.problem = ""
+
+    async def resolve(self, identity: Identity, spec: PluginSpec, known: SourceReport | None) -> SourceReport:
+        if self.problem:
+            raise InvalidSource(self.problem)
+        return SourceReport(digest="sha256:1", resolved_for=f"inline {identity.generation}")
+
+    def sweep(self, wanted: Any) -> tuple[str, ...]:
+        return ()
+
+
+class Voice:
+    """Keeps what was said; can fall silent."""
+
+    def __init__(self) -> None:
+        self.status = PluginStatus()
+        self.reports = 0
+        self.events: list[str] = []
+        self.released = False
+        self.silent = False
+
+    async def report(self, identity: Identity, status: PluginStatus) -> None:
+        if self.silent:
+            raise Unavailable("no answer")
+        self.status = status
+        self.reports += 1
+
+    async def tell(self, identity: Identity, event: Event) -> None:
+        self.events.append(event.reason)
+
+    async def release(self, identity: Identity) -> None:
+        self.released = True
+
+
+class Life:
+    """One supervised Plugin over a host in memory."""
+
+    def __init__(self, host: FakeHost, obj: dict[str, Any], voice: Voice, sources: Sources) -> None:
+        self.host = host
+        self.obj = obj
+        self.voice = voice
+        self.sources = sources
+        self.wake = asyncio.Event()
+        self.stopped = False
+        self.runtime = FakeRuntime(host)
+
+    def change(self, **spec: Any) -> None:
+        meta = {**self.obj["metadata"], "generation": self.obj["metadata"]["generation"] + 1}
+        self.obj = {**self.obj, "metadata": meta, "spec": {**self.obj["spec"], **spec}}
+        self.wake.set()
+
+    def delete(self) -> None:
+        meta = {**self.obj["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+        self.obj = {**self.obj, "metadata": meta}
+        self.wake.set()
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not holds():
+                await asyncio.sleep(0.001)
+
+    def alive(self) -> list[str]:
+        return [found.name for found in self.runtime.instances() if found.alive]
+
+
+@asynccontextmanager
+async def living(host: FakeHost, voice: Voice | None = None, **spec: Any) -> AsyncIterator[Life]:
+    life = Life(host, plugin(**spec), voice or Voice(), Sources())
+    await life.runtime.open(lambda _: life.wake.set())
+    ports = Ports(life.runtime, life.sources, life.voice, time.time)
+    task = asyncio.create_task(supervise(lambda: life.obj, ports, life.wake, lambda: life.stopped))
+    try:
+        yield life
+    finally:
+        life.stopped = True
+        life.wake.set()
+        async with asyncio.timeout(DEADLINE):
+            await task
+        await life.runtime.close()
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    return FakeHost()
+
+
+async def test_a_plugin_comes_up_and_says_so(host: FakeHost) -> None:
+    async with living(host, replicas=2) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        assert life.voice.status.ready_replicas == 2
+        assert life.voice.events == ["Started", "Started"]
+
+
+async def test_nothing_is_said_twice_while_nothing_changes(host: FakeHost) -> None:
+    async with living(host) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        said = life.voice.reports
+        for _ in range(20):
+            life.wake.set()
+            await asyncio.sleep(0)
+        assert life.voice.reports == said
+
+
+async def test_a_crash_is_answered(host: FakeHost) -> None:
+    async with living(host) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        (slot,) = [found.slot for found in life.runtime.instances()]
+        host.crash(UID, slot, code=3)
+        await life.until(lambda: life.voice.status.restarts == 1 and life.voice.status.ready_replicas == 1)
+        assert life.alive() == ["echo-0-2"]
+        last = life.voice.status.instances[0].last_exit
+        assert last is not None
+        assert last.code == 3
+
+
+async def test_a_program_that_cannot_start_backs_off_and_ends_in_quarantine() -> None:
+    host = FakeHost(behave=lambda _: Behaviour(problem="main.py: no such file"))
+    backoff = {"initial": "10ms", "max": "10ms"}
+    async with living(host, recovery={"maxRestarts": 2, "backoff": backoff}) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.QUARANTINED)
+        assert host.started == 3
+        assert "main.py: no such file" in life.voice.status.conditions[0].message
+
+
+async def test_a_change_replaces_what_runs_and_deletion_leaves_nothing(host: FakeHost) -> None:
+    async with living(host) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        life.change(config={"a": 1})
+        await life.until(lambda: life.alive() == ["echo-0-2"])
+        life.delete()
+        await life.until(lambda: life.voice.released)
+        assert life.runtime.instances() == ()
+
+
+async def test_an_instance_that_ignores_sigterm_is_killed_when_its_grace_is_over() -> None:
+    host = FakeHost(behave=lambda _: Behaviour(obeys=False))
+    async with living(host, stopGrace="20ms") as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        life.delete()
+        await life.until(lambda: life.voice.released)
+
+
+async def test_a_runtime_that_does_not_answer_is_asked_again(host: FakeHost) -> None:
+    host.up = False
+    life_host = host
+    async with living_unopened(life_host) as life:
+        await asyncio.sleep(0)
+        host.up = True
+        await life.until(lambda: life.alive() == ["echo-0-1"])
+
+
+@asynccontextmanager
+async def living_unopened(host: FakeHost) -> AsyncIterator[Life]:
+    """Begin with a runtime that is down."""
+    host.up = True
+    async with living(host, suspend=True) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.SUSPENDED)
+        host.up = False
+        life.change(suspend=False)
+        yield life
+
+
+async def test_a_silent_control_plane_does_not_hold_up_recovery(host: FakeHost) -> None:
+    async with living(host) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        life.voice.silent = True
+        (slot,) = [found.slot for found in life.runtime.instances()]
+        host.crash(UID, slot, code=1)
+        await life.until(lambda: life.alive() == ["echo-0-2"])
+        life.voice.silent = False
+        await life.until(lambda: life.voice.status.restarts == 1)
+        assert host.started == 2
+
+
+async def test_a_missing_source_is_a_reason_not_a_fault(host: FakeHost) -> None:
+    async with living(host, suspend=True) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.SUSPENDED)
+        life.sources.problem = "path /x cannot be opened"
+        life.change(suspend=False)
+        await life.until(lambda: "path /x cannot be opened" in life.voice.status.conditions[0].message)
+        assert host.started == 0
+
+
+async def test_a_successor_adopts_and_counts_what_happened_while_nobody_watched(host: FakeHost) -> None:
+    async with living(host) as first:
+        await first.until(lambda: first.voice.status.phase is Phase.RUNNING)
+        said = first.voice.status
+    (found,) = first.runtime.instances()
+    host.end(UID, found.slot, Exit(at=time.time(), code=7))
+    voice = Voice()
+    async with living(host, voice) as second:
+        second.obj["status"] = said.model_dump(mode="json", by_alias=True)
+        await second.until(lambda: voice.status.ready_replicas == 1)
+        assert second.alive() == ["echo-0-2"]
+        assert voice.status.instances[0].crashes != ()
+    assert host.started == 2
+
+
+async def test_a_running_instance_is_adopted_untouched(host: FakeHost) -> None:
+    async with living(host) as first:
+        await first.until(lambda: first.voice.status.phase is Phase.RUNNING)
+    async with living(host, Voice()) as second:
+        await second.until(lambda: second.voice.status.phase is Phase.RUNNING)
+        assert [(found.name, found.state) for found in second.runtime.instances()] == [
+            ("echo-0-1", State.RUNNING)
+        ]
+    assert host.started == 1
+
+
+@pytest.mark.parametrize("stored", [None, {}, {"phase": "Nonsense"}, {"instances": "x"}, [], {"unknown": 1}])
+def test_any_stored_status_can_be_read(stored: Any) -> None:
+    assert read_status(stored).attempts == 0
+
+
+def test_what_is_written_reads_back_the_same() -> None:
+    status = PluginStatus(observed_generation=3, phase=Phase.RUNNING, attempts=4)
+    assert read_status(status.model_dump(mode="json", by_alias=True)) == status
