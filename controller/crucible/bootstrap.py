@@ -79,9 +79,7 @@ def run(options: UpOptions) -> None:
 
 async def _run(options: UpOptions) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    _stop_on_signals(stop)
     places = options.places
     places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = SnapshotStore(places.sources)
@@ -119,11 +117,17 @@ async def _operate(
     async with asyncio.TaskGroup() as group:
         operator = group.create_task(operate(endpoint, ports, inbox, ready=ready, stop=stop))
         await _first(ready, operator)
+        _stop_on_signals(stop)  # kopf put its own handlers in place
         options.on_ready(options.places.kubeconfig)
         sweeper = group.create_task(_sweep_for_ever(client, ports, inbox))
         await _first(stop, operator)
         stop.set()
         sweeper.cancel()
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
 
 async def _first(event: asyncio.Event, task: asyncio.Task[None]) -> None:

@@ -55,6 +55,10 @@ class Client:
         """Change part of an object."""
         return await self._request("PATCH", path, body, kind)
 
+    async def delete(self, path: str) -> dict[str, Any]:
+        """Ask for an object's deletion; finalizers may hold it a while."""
+        return await self._request("DELETE", path)
+
     async def _request(
         self,
         verb: str,

@@ -7,6 +7,7 @@ runtime's own news wakes it. kopf is imported nowhere else.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import kopf
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from crucible.control.kubeconfig import Endpoint
     from crucible.loop import Ports
+
+
+_DRAIN_SECONDS = 5.0
 
 
 class Inbox:
@@ -72,31 +76,37 @@ async def operate(
         ready: set when the operator watches.
         stop: set to end it.
     """
-    wake_all = asyncio.create_task(_ring_when_set(stop, inbox))
-    try:
-        await _kopf(endpoint, ports, inbox, ready, stop)
-    finally:
-        wake_all.cancel()
-
-
-async def _ring_when_set(stop: asyncio.Event, inbox: Inbox) -> None:
-    """Let every loop see that the operator stops; kopf's own stop flag also means deletion."""
-    await stop.wait()
-    for uid in inbox.known():
-        inbox.ring(uid)
-
-
-async def _kopf(
-    endpoint: Endpoint, ports: Ports, inbox: Inbox, ready: asyncio.Event, stop: asyncio.Event
-) -> None:
-    await kopf.operator(
+    tasks = await kopf.spawn_tasks(
         registry=_registry(endpoint, ports, inbox, stop),
         settings=_settings(),
         standalone=True,
         clusterwide=True,
-        stop_flag=stop,
         ready_flag=ready,
     )
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        ended, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        await _drain(inbox)
+    finally:
+        # kopf.operator() would now wait for, and then cancel, every task of this event loop, the API
+        # server's included. Its own tasks are all that has to end.
+        for task in (*tasks, stopping):
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+    for task in ended - {stopping}:
+        task.result()
+
+
+async def _drain(inbox: Inbox) -> None:
+    """Let every loop see that the operator stops, and finish the turn it is in."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while inbox.known():
+                inbox.gone.clear()
+                for uid in inbox.known():
+                    inbox.ring(uid)
+                await inbox.gone.wait()
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -106,6 +116,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{names.GROUP}")
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"kopf.{names.GROUP}")
     settings.background.cancellation_polling = 2.0
+    settings.queueing.exit_timeout = 0.1  # by then every loop has ended
     settings.watching.server_timeout = 300
     settings.networking.request_timeout = 30
     return settings
