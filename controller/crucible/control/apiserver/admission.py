@@ -77,13 +77,14 @@ def _check_decodable(body: Object, resource: Resource) -> None:
     if not resource.custom:
         parts = [(body, schema, "")]
     for value, below, path in parts:
-        wrong = [c for c in validate(value, below, path) if c.reason == "FieldValueTypeInvalid" or ".data" in f".{c.field}"]  # fmt: skip
+        found = validate(value, below, path)
+        wrong = [c for c in found if c.reason == "FieldValueTypeInvalid" or c.field.startswith("data.")]
         if wrong:
             kind, version = resource.kind, resource.version
             detail = wrong[0].message.removeprefix("Invalid value: ")
             raise status.bad_request(
-                f'{kind} in version "{version}" cannot be handled as a {kind}: json: cannot unmarshal into field '
-                f"{kind}.{wrong[0].field}: {detail}"
+                f'{kind} in version "{version}" cannot be handled as a {kind}: '
+                f"json: cannot unmarshal into field {kind}.{wrong[0].field}: {detail}"
             )
 
 
@@ -128,7 +129,8 @@ def check(
 def _desire_changed(body: Object, old: Object | None) -> bool:
     if old is None:
         return True
-    return any(body.get(key) != old.get(key) for key in body.keys() | old.keys() if key not in {"metadata", "status"})  # fmt: skip
+    desired = (body.keys() | old.keys()) - {"metadata", "status"}
+    return any(body.get(key) != old.get(key) for key in desired)
 
 
 def _without_metadata(causes: list[Cause]) -> list[Cause]:

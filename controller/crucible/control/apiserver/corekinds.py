@@ -28,7 +28,7 @@ EVENT_LABELS: Final = frozenset(
     {
         f"involvedObject.{name}"
         for name in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
-    }  # fmt: skip
+    }
     | {"reason", "reportingComponent", "source", "type"}
 )
 POD_LABELS: Final = frozenset(
@@ -39,7 +39,7 @@ POD_LABELS: Final = frozenset(
         "spec.serviceAccountName",
         "status.phase",
         "status.podIP",
-    }  # fmt: skip
+    }
 )
 
 

@@ -15,7 +15,7 @@ from crucible.errors import InvalidInput, Unavailable
 from .keys import Event, EventType, Key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 SCHEMA_VERSION = 1
@@ -94,7 +94,8 @@ class Database:
                 (key := Key(*row[:3]), int(row[3]), self._seal.open(key, row[4])) for row in rows.fetchall()
             ]
             rows = self._link.execute(
-                "SELECT revision, type, collection, namespace, name, body, previous FROM log ORDER BY revision"
+                "SELECT revision, type, collection, namespace, name, body, previous FROM log "
+                "ORDER BY revision"
             )
             log = [self._event(row) for row in rows.fetchall()]
             row = self._link.execute("SELECT value FROM meta WHERE key = 'revision'").fetchone()
@@ -179,10 +180,6 @@ def _explained(path: Path, error: sqlite3.Error) -> InvalidInput | Unavailable:
     if "locked" in text or "busy" in text:
         return Unavailable(f"{path} is in use by another program; close it and start again")
     return InvalidInput(
-        f"{path} is damaged ({text}). Restore a backup with `crucible restore`, or move the file away to start empty"
+        f"{path} is damaged ({text}). Restore a backup with `crucible restore`, "
+        "or move the file away to start empty"
     )
-
-
-def total_bytes(events: Iterable[Event]) -> int:
-    """Bytes of object bodies that ``events`` keep alive."""
-    return sum(len(event.raw) for event in events)

@@ -165,7 +165,7 @@ def _check_events(raw: bytes, max_depth: int) -> None:
     depth = 0
     for event in yaml.parse(raw, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError("aliases are not accepted")
+            raise ValueError("aliases are not accepted")  # noqa: TRY004 - the document is wrong, not a type
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > max_depth:

@@ -52,7 +52,7 @@ def check_definition(crd: Object) -> list[Cause]:
             ("names.plural", dig(spec, "names", "plural")),
             ("names.kind", dig(spec, "names", "kind")),
             ("versions", spec.get("versions")),
-        )  # fmt: skip
+        )
         if not value
     ]
     if causes:
@@ -126,23 +126,32 @@ def _check_schema(schema: Schema, where: str) -> Iterator[Cause]:
         yield status.required(f"{where}.type", "must not be empty for specified object fields")
     elif kind is not None and kind not in _TYPES:
         yield status.unsupported(f"{where}.type", kind, sorted(_TYPES))
-    if "pattern" in schema:
-        try:
-            compiled_pattern(schema["pattern"])
-        except re.error as error:
-            yield status.invalid(f"{where}.pattern", schema["pattern"], f"must be a valid regular expression: {error}")  # fmt: skip
+    yield from _check_pattern(schema, where)
     if schema.get("uniqueItems"):
-        yield status.forbidden_field(f"{where}.uniqueItems", "uniqueItems cannot be set to true since the runtime complexity becomes quadratic")  # fmt: skip
+        detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic"
+        yield status.forbidden_field(f"{where}.uniqueItems", detail)
     if "$ref" in schema:
         yield status.forbidden_field(f"{where}.$ref", "$ref is not supported")
     if schema.get("properties") and schema.get("additionalProperties"):
-        yield status.forbidden_field(f"{where}.additionalProperties", "additionalProperties and properties are mutually exclusive")  # fmt: skip
+        detail = "additionalProperties and properties are mutually exclusive"
+        yield status.forbidden_field(f"{where}.additionalProperties", detail)
     if kind == "array" and not isinstance(schema.get("items"), dict):
         yield status.required(f"{where}.items", "must be specified")
     yield from _check_list_type(schema, where)
     if "default" in schema:
-        for cause in validate(fill_defaults(schema["default"], schema), schema, f"{where}.default"):
-            yield cause
+        yield from validate(fill_defaults(schema["default"], schema), schema, f"{where}.default")
+    yield from _check_below(schema, where)
+
+
+def _check_pattern(schema: Schema, where: str) -> Iterator[Cause]:
+    try:
+        compiled_pattern(str(schema.get("pattern", "")))
+    except re.error as error:
+        detail = f"must be a valid regular expression: {error}"
+        yield status.invalid(f"{where}.pattern", schema["pattern"], detail)
+
+
+def _check_below(schema: Schema, where: str) -> Iterator[Cause]:
     for name, below in (schema.get("properties") or {}).items():
         yield from _check_schema(below, f"{where}.properties[{name}]")
     for name in ("items", "additionalProperties"):
@@ -166,7 +175,10 @@ def _check_list_type(schema: Schema, where: str) -> Iterator[Cause]:
                     f"{where}.{LIST_KEYS}", key, "entries must all be names of item properties"
                 )
             elif key not in items.get("required", ()) and "default" not in items["properties"][key]:
-                detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"
+                detail = (
+                    "this property is in x-kubernetes-list-map-keys, "
+                    "so it must have a default or be a required property"
+                )
                 yield status.required(f"{where}.items.properties[{key}].default", detail)
     elif keys:
         yield status.forbidden_field(
@@ -210,7 +222,8 @@ def _resource(spec: Object, version: Object, storage: str) -> Resource:
     for name in ("apiVersion", "kind"):
         properties[name] = {"type": "string", **(properties.get(name) or {})}
     declared = properties.get("metadata") or {}
-    properties["metadata"] = META_SCHEMA if not declared.get("description") else {**META_SCHEMA, "description": declared["description"]}  # fmt: skip
+    about = {"description": declared["description"]} if declared.get("description") else {}
+    properties["metadata"] = {**META_SCHEMA, **about}
     schema["properties"] = properties
     subresources = version.get("subresources") or {}
     columns = version.get("additionalPrinterColumns")
@@ -259,6 +272,6 @@ def _column(column: Object) -> Column:
         description=str(
             column.get("description")
             or f"Custom resource definition column (in JSONPath format): {column['jsonPath']}"
-        ),  # fmt: skip
+        ),
         priority=int(column.get("priority") or 0),
     )

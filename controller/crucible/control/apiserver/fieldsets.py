@@ -254,7 +254,8 @@ def typed_problems(value: Json, schema: Schema | None, path: str = "") -> Iterat
         elements = [element_of(item, schema) for item in value] if kind != "atomic" else []
         for at, element in enumerate(elements):
             if element is None:
-                yield f"{path}: element {at}: associative list with keys has an element that omits a key field"
+                what = "associative list with keys has an element that omits a key field"
+                yield f"{path}: element {at}: {what}"
             elif element in elements[:at]:
                 yield f"{path}: duplicate entries for key {_shown_element(element)}"
         for item in value:

@@ -78,12 +78,8 @@ async def answer(site: Site, asked: Asked) -> Answer:
     if target.subresource and not (target.subresource == "status" and target.resource.has_status):
         raise status.ApiError(404, "NotFound", "the server could not find the requested resource")
     match asked.method:
-        case "GET" | "HEAD" if target.name:
-            record = _existing(site.store, target, durable=True)
-            return Answer(200, show_object(record.body, record.raw, asked.view))
         case "GET" | "HEAD":
-            page = page_of(site.store, target.resource, target.namespace, asked.query)
-            return Answer(200, await show_list(page, asked.view))
+            return await _read(site, asked)
         case "POST":
             return await _create(site, asked)
         case "PUT":
@@ -96,6 +92,15 @@ async def answer(site: Site, asked: Asked) -> Answer:
             return await _delete_collection(site, asked)
         case _:
             raise status.method_not_allowed()
+
+
+async def _read(site: Site, asked: Asked) -> Answer:
+    target = asked.target
+    if target.name:
+        record = _existing(site.store, target, durable=True)
+        return Answer(200, show_object(record.body, record.raw, asked.view))
+    page = page_of(site.store, target.resource, target.namespace, asked.query)
+    return Answer(200, await show_list(page, asked.view))
 
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -174,9 +179,8 @@ def _shown(outcome: Outcome, asked: Asked) -> Answer:
 
 async def _create(site: Site, asked: Asked) -> Answer:
     found, target = _decoded(site, asked), asked.target
-    outcome = await site.writes.create(
-        target.resource, target.namespace, found.value, call_of(asked, site.now()), found.duplicates
-    )
+    call = replace(call_of(asked, site.now()), duplicates=found.duplicates)
+    outcome = await site.writes.create(target.resource, target.namespace, found.value, call)
     return _shown(outcome, asked)
 
 
@@ -193,7 +197,9 @@ async def _replace(site: Site, asked: Asked) -> Answer:
     if resource.custom and isinstance(meta, dict) and not meta.get("resourceVersion"):
         cause = status.invalid("metadata.resourceVersion", 0, "must be specified for an update")
         raise status.invalid_object(resource.plural, resource.group, target.name, [cause])
-    outcome = await site.writes.update(resource, live, found.value, call, found.duplicates)
+    outcome = await site.writes.update(
+        resource, live, found.value, replace(call, duplicates=found.duplicates)
+    )
     return _shown(outcome, asked)
 
 
@@ -203,12 +209,11 @@ async def _patch(site: Site, asked: Asked) -> Answer:
     call = call_of(asked, site.now())
     if call.apply:
         return await _apply(site, asked, patch, call)
+    call = replace(call, duplicates=() if asked.media_type == JSON else duplicates)
     live = _existing(site.store, target)
     result = patched(live.body, patch, asked.media_type)
     try:
-        outcome = await site.writes.update(
-            resource, live, result, call, () if asked.media_type == JSON else duplicates
-        )
+        outcome = await site.writes.update(resource, live, result, call)
     except StrictError as error:
         raise invalid_patch(result, error.said) from error
     return _shown(outcome, asked)
@@ -226,8 +231,7 @@ async def _apply(site: Site, asked: Asked, config: Object, call: Call) -> Answer
     result = applied(live.body if live else None, config, resource, target.name, call)
     if live is None:
         return _shown(await site.writes.create(resource, target.namespace, result, call), asked)
-    managed = result["metadata"]["managedFields"]
-    return _shown(await site.writes.update(resource, live, result, call, (), managed), asked)
+    return _shown(await site.writes.update(resource, live, result, call), asked)
 
 
 async def _delete(site: Site, asked: Asked) -> Answer:

@@ -22,13 +22,13 @@ from .jsontypes import encode
 from .keys import Key
 from .negotiate import negotiate
 from .reads import View, include_of
-from .routes import read_path, refusal, resolve
+from .routes import Address, read_path, refusal, resolve
 from .selectors import FieldTerm
-from .streams import run_exec, send_logs, send_watch
+from .streams import WatchFeed, run_exec, send_logs, send_watch
 from .watches import read_watch
 
 if TYPE_CHECKING:
-    from .handlers import Site
+    from .handlers import Answer, Site
     from .pods import PodProvider
     from .resources import Catalog
     from .routes import Target
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from .watch import Hub
 
 _LOG = logging.getLogger(__name__)
+LARGE = 256 * 1024
+_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
 _TRUE = frozenset({"true", "1", "True"})
 
 
@@ -102,7 +104,7 @@ class Frontend:
         accepted = negotiate(request.headers.get("Accept", ""))
         return View(target.resource, accepted.form, include_of(request.query), _utc)
 
-    async def _answer(self, request: web.Request, target: Target) -> web.Response:
+    async def _answer(self, request: web.Request, target: Target) -> web.StreamResponse:
         length = request.content_length or 0
         if length > self._settings.max_body:
             raise _too_large(self._settings.max_body)
@@ -116,6 +118,8 @@ class Frontend:
             view=self._view(request, target),
         )
         found = await answer(self._site, asked)
+        if len(found.body) > LARGE:
+            return await _send_large(request, found)
         response = _json(found.code, found.body)
         for warning in found.warnings:
             response.headers.add("Warning", _warning(warning))
@@ -130,9 +134,8 @@ class Frontend:
             term = FieldTerm(("metadata", "name"), target.name, equal=True)
             selector = type(call.selector)(call.selector.labels, (*call.selector.fields, term))
             call = type(call)(selector, call.since, call.bookmarks, call.ends_initial, call.timeout)
-        return await send_watch(
-            request, self._site.store, self._hub, call, view, target.namespace, self._settings
-        )
+        feed = WatchFeed(self._site.store, self._hub, call, view, target.namespace, self._settings)
+        return await send_watch(request, feed)
 
     async def _pod_stream(self, request: web.Request, target: Target) -> web.StreamResponse:
         key = Key("pods", target.namespace, target.name)
@@ -218,12 +221,13 @@ def _make(catalog: Catalog, parts: tuple[str, ...], form: str, host: str) -> obj
             return None
 
 
-def _group_address(parts: list[str]):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    return (
-        read_path("/" + "/".join([*parts, *["*"] * (4 - len(parts))]))
-        if parts[0] == "apis" and len(parts) > 1
-        else None
-    )
+def _group_address(parts: list[str]) -> Address | None:
+    """The group of a discovery path, as an address that can be refused in words."""
+    match parts:
+        case ["apis", group, *_]:
+            return Address(group, "", "", "*", "", "")
+        case _:
+            return None
 
 
 def version_info() -> dict[str, str]:
@@ -247,11 +251,18 @@ def _media_type(request: web.Request) -> str:
 
 
 def _json(code: int, body: bytes) -> web.Response:
-    return web.Response(
-        status=code,
-        body=body,
-        headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"},
-    )
+    return web.Response(status=code, body=body, headers=_HEADERS)
+
+
+async def _send_large(request: web.Request, found: Answer) -> web.StreamResponse:
+    """Send a long body in pieces, so that no one write holds the loop."""
+    response = web.StreamResponse(status=found.code, headers=_HEADERS)
+    response.content_length = len(found.body)
+    await response.prepare(request)
+    view = memoryview(found.body)
+    for at in range(0, len(view), LARGE):
+        await response.write(view[at : at + LARGE])
+    return response
 
 
 def _failure(error: status.ApiError) -> web.Response:

@@ -119,6 +119,7 @@ def same_but_time(old: Json, new: Json) -> bool:
 
     def bare(entries: Json) -> list[Json]:
         listed = [{k: v for k, v in e.items() if k != "time"} for e in entries or () if isinstance(e, dict)]
-        return sorted(listed, key=lambda e: (e.get("operation", ""), e.get("manager", ""), e.get("subresource", "")))  # fmt: skip
+        order = ("operation", "manager", "subresource")
+        return sorted(listed, key=lambda entry: [str(entry.get(name, "")) for name in order])
 
     return bool(old == new or bare(old) == bare(new))

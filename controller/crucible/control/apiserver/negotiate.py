@@ -34,7 +34,10 @@ def negotiate(accept: str, *, discovery: bool = False) -> Accepted:
         chosen = _chosen(parameters, discovery=discovery)
         if chosen:
             return chosen
-    message = "only the following media types are accepted: application/json, application/json;as=Table;v=v1;g=meta.k8s.io"  # fmt: skip
+    message = (
+        "only the following media types are accepted: "
+        "application/json, application/json;as=Table;v=v1;g=meta.k8s.io"
+    )
     raise ApiError(406, "NotAcceptable", message)
 
 

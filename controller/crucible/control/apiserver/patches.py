@@ -157,7 +157,7 @@ def _remove(document: Json, path: list[str]) -> Json:
     return document
 
 
-_MERGE_KEYS: Final = (("ownerReferences", "uid"), ("conditions", "type"), ("managedFields", None))
+_MERGE_KEYS: Final = (("ownerReferences", "uid"), ("conditions", "type"))
 
 
 def strategic_patch(target: Json, patch: Json) -> Json:
@@ -178,7 +178,6 @@ def _strategic(target: Json, patch: Object) -> Object:
     if directive not in {None, "merge"}:
         raise PatchMalformed(f"unknown patch directive {directive!r}")
     merged: Object = dict(target) if isinstance(target, dict) else {}
-    keys = dict(_MERGE_KEYS)
     for key, item in patch.items():
         if key.startswith("$retainKeys"):
             merged = {name: value for name, value in merged.items() if name in item}
@@ -189,15 +188,21 @@ def _strategic(target: Json, patch: Object) -> Object:
             continue
         elif item is None:
             merged.pop(key, None)
-        elif isinstance(item, dict):
-            merged[key] = _strategic(merged.get(key), item)
-        elif isinstance(item, list) and keys.get(key):
-            merged[key] = _joined(merged.get(key) or [], item, str(keys[key]))
-        elif isinstance(item, list) and key == "finalizers":
-            merged[key] = [*(merged.get(key) or []), *(v for v in item if v not in (merged.get(key) or []))]
         else:
-            merged[key] = item
+            merged[key] = _strategic_field(merged.get(key), key, item)
     return merged
+
+
+def _strategic_field(target: Json, key: str, item: Json) -> Json:
+    if isinstance(item, dict):
+        return _strategic(target, item)
+    if isinstance(item, list) and isinstance(target, list):
+        merge_key = dict(_MERGE_KEYS).get(key)
+        if merge_key:
+            return _joined(target, item, merge_key)
+        if key == "finalizers":
+            return [*target, *(value for value in item if value not in target)]
+    return item
 
 
 def _joined(items: list[Json], patch: list[Json], key: str) -> list[Json]:

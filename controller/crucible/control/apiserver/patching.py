@@ -48,7 +48,8 @@ def decode_patch(
             type(found.value), "number"
         )
         raise status.bad_request(
-            f"error decoding patch: json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"
+            f"error decoding patch: json: cannot unmarshal {kind} into Go value of type "
+            "map[string]interface {}"
         )
     return found.value, found.duplicates
 
@@ -80,8 +81,7 @@ def invalid_patch(result: Json, said: str) -> status.ApiError:
     """422 for a patch whose result has unknown fields under Strict."""
     text = encode(result).decode()
     cause = status.Cause("FieldValueInvalid", "patch", f"Invalid value: {status.shown(text)}: {said}")
-    error = status.ApiError(422, "Invalid", f' "" is invalid: {cause}', status.details("", "", "", [cause]))
-    return error
+    return status.ApiError(422, "Invalid", f' "" is invalid: {cause}', status.details("", "", "", [cause]))
 
 
 def applied(live: Object | None, config: Object, resource: Resource, name: str, call: Call) -> Object:

@@ -22,8 +22,8 @@ MAGIC: Final = b"k8s\x00"
 MAX_NESTING: Final = 32
 
 Field = tuple[str, str]
-"""Name and type: ``text``, ``bytes``, ``int``, ``bool``, ``time``, ``json``, ``texts`` (map), ``blobs`` (map of
-bytes), a message name, or any of the first with ``*`` for repeated."""
+"""Name and type: ``text``, ``raw``, ``int``, ``bool``, ``time``, ``json``, ``texts`` (map), ``blobs`` (map
+of bytes), or a message's name; ``*`` after it means repeated."""
 
 MESSAGES: Final[dict[str, dict[int, Field]]] = {
     "Unknown": {1: ("type", "TypeMeta"), 2: ("raw", "raw"), 3: ("encoding", "text"), 4: ("media", "text")},
@@ -45,7 +45,9 @@ MESSAGES: Final[dict[str, dict[int, Field]]] = {
         6: ("fieldsType", "text"), 7: ("fieldsV1", "FieldsV1"), 8: ("subresource", "text"),
     },
     "FieldsV1": {1: ("Raw", "json")},
-    "Namespace": {1: ("metadata", "ObjectMeta"), 2: ("spec", "NamespaceSpec"), 3: ("status", "NamespaceStatus")},
+    "Namespace": {
+        1: ("metadata", "ObjectMeta"), 2: ("spec", "NamespaceSpec"), 3: ("status", "NamespaceStatus"),
+    },
     "NamespaceSpec": {1: ("finalizers", "text*")},
     "NamespaceStatus": {1: ("phase", "text")},
     "Secret": {
@@ -53,7 +55,8 @@ MESSAGES: Final[dict[str, dict[int, Field]]] = {
         5: ("immutable", "bool"),
     },
     "ConfigMap": {
-        1: ("metadata", "ObjectMeta"), 2: ("data", "texts"), 3: ("binaryData", "blobs"), 4: ("immutable", "bool"),
+        1: ("metadata", "ObjectMeta"), 2: ("data", "texts"), 3: ("binaryData", "blobs"),
+        4: ("immutable", "bool"),
     },
     "Lease": {1: ("metadata", "ObjectMeta"), 2: ("spec", "LeaseSpec")},
     "LeaseSpec": {
@@ -64,7 +67,8 @@ MESSAGES: Final[dict[str, dict[int, Field]]] = {
     "Event": {
         1: ("metadata", "ObjectMeta"), 2: ("involvedObject", "ObjectReference"), 3: ("reason", "text"),
         4: ("message", "text"), 5: ("source", "EventSource"), 6: ("firstTimestamp", "time"),
-        7: ("lastTimestamp", "time"), 8: ("count", "int"), 9: ("type", "text"), 10: ("eventTime", "microtime"),
+        7: ("lastTimestamp", "time"), 8: ("count", "int"), 9: ("type", "text"),
+        10: ("eventTime", "microtime"),
         11: ("series", "EventSeries"), 12: ("action", "text"), 13: ("related", "ObjectReference"),
         14: ("reportingComponent", "text"), 15: ("reportingInstance", "text"),
     },
@@ -75,7 +79,8 @@ MESSAGES: Final[dict[str, dict[int, Field]]] = {
         5: ("apiVersion", "text"), 6: ("resourceVersion", "text"), 7: ("fieldPath", "text"),
     },
     "DeleteOptions": {
-        1: ("gracePeriodSeconds", "int"), 2: ("preconditions", "Preconditions"), 3: ("orphanDependents", "bool"),
+        1: ("gracePeriodSeconds", "int"), 2: ("preconditions", "Preconditions"),
+        3: ("orphanDependents", "bool"),
         4: ("propagationPolicy", "text"), 5: ("dryRun", "text*"),
         6: ("ignoreStoreReadErrorWithClusterBreakingPotential", "bool"),
     },
@@ -83,8 +88,12 @@ MESSAGES: Final[dict[str, dict[int, Field]]] = {
     "SelfSubjectAccessReview": {
         1: ("metadata", "ObjectMeta"), 2: ("spec", "AccessSpec"), 3: ("status", "AccessStatus"),
     },
-    "AccessSpec": {1: ("resourceAttributes", "ResourceAttributes"), 2: ("nonResourceAttributes", "PathAttributes")},
-    "AccessStatus": {1: ("allowed", "bool"), 2: ("reason", "text"), 3: ("evaluationError", "text"), 4: ("denied", "bool")},
+    "AccessSpec": {
+        1: ("resourceAttributes", "ResourceAttributes"), 2: ("nonResourceAttributes", "PathAttributes"),
+    },
+    "AccessStatus": {
+        1: ("allowed", "bool"), 2: ("reason", "text"), 3: ("evaluationError", "text"), 4: ("denied", "bool"),
+    },
     "ResourceAttributes": {
         1: ("namespace", "text"), 2: ("verb", "text"), 3: ("group", "text"), 4: ("version", "text"),
         5: ("resource", "text"), 6: ("subresource", "text"), 7: ("name", "text"),
@@ -139,7 +148,8 @@ def decode_protobuf(raw: bytes) -> Object:
 def _message(name: str, raw: bytes, depth: int) -> Object:
     if depth > MAX_NESTING:
         raise ValueError("nested too deeply")
-    table, found = MESSAGES[name], {}
+    table = MESSAGES[name]
+    found: Object = {}
     for number, wire, value in _fields(raw):
         if number not in table:
             raise bad_request(f"unknown protobuf field {number} in {name}; send JSON")
@@ -165,11 +175,15 @@ def _typed(kind: str, wire: int, value: int | bytes, depth: int) -> Json:
         signed = value - 2**64 if value >= 2**63 else value
         return bool(value) if bare == "bool" else signed
     if not isinstance(value, bytes):
-        raise ValueError(f"wire type {wire} for {bare}")
+        raise ValueError(f"wire type {wire} for {bare}")  # noqa: TRY004 - the body is wrong, not a type
+    return _typed_bytes(bare, value, depth)
+
+
+def _typed_bytes(bare: str, value: bytes, depth: int) -> Json:
     match bare:
         case "text":
             return value.decode()
-        case "raw":
+        case "raw" | "json":
             return value
         case "time" | "microtime":
             return _time(value, micro=bare == "microtime")
@@ -177,8 +191,6 @@ def _typed(kind: str, wire: int, value: int | bytes, depth: int) -> Json:
             return _pair(value, binary=False)
         case "blobs":
             return _pair(value, binary=True)
-        case "json":
-            return value
         case "FieldsV1":
             return _fields_v1(value)
         case _:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE: Final = 50
 _TOO_OLD: Final = (
-    "The provided continue parameter is too old to display a consistent list result. You must start a new list "
-    "without the continue parameter."
+    "The provided continue parameter is too old to display a consistent list result. "
+    "You must start a new list without the continue parameter."
 )
 
 
@@ -138,7 +138,8 @@ def check_revision(query: Mapping[str, str], newest: int) -> None:
     match = query.get("resourceVersionMatch")
     if match and (match not in {"Exact", "NotOlderThan"} or "resourceVersion" not in query):
         detail = "resourceVersionMatch is forbidden unless resourceVersion is provided"
-        raise status.invalid_object("ListOptions", "meta.k8s.io", "", [status.forbidden_field("resourceVersionMatch", detail)])  # fmt: skip
+        cause = status.forbidden_field("resourceVersionMatch", detail)
+        raise status.invalid_object("ListOptions", "meta.k8s.io", "", [cause])
     if wanted > newest:
         message = f"Too large resource version: {wanted}, current: {newest}"
         causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
@@ -155,7 +156,7 @@ def _read_token(token: str) -> tuple[int, tuple[str, str]]:
         data = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         namespace, name = data["start"]
         if not isinstance(data["rv"], int) or not isinstance(namespace, str) or not isinstance(name, str):
-            raise TypeError("continue token of the wrong shape")
+            raise TypeError("continue token of the wrong shape")  # noqa: TRY301 - answered a line below
         return data["rv"], (namespace, name)
     except (binascii.Error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise status.bad_request(f"continue key is not valid: {error}") from error
@@ -212,4 +213,5 @@ def show_object(body: Object, raw: bytes | None, view: View) -> bytes:
         case "partial":
             return encode(partial(body))
         case _:
-            return record_bytes(raw, body, view.resource) if raw else encode({**body, "apiVersion": view.resource.api_version})  # fmt: skip
+            shown = raw or encode({**body, "apiVersion": view.resource.api_version})
+            return record_bytes(shown, body, view.resource)

@@ -26,7 +26,7 @@ CLUSTER_GROUPS: Final = frozenset(
         "flowcontrol.apiserver.k8s.io",
         "resource.k8s.io",
         "gateway.networking.k8s.io",
-    }  # fmt: skip
+    }
 )
 """Groups of a whole cluster. Nothing here would run or enforce their kinds, so they are refused in words."""
 

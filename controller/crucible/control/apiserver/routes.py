@@ -82,8 +82,8 @@ def refusal(address: Address | None, method: str) -> ApiError | None:
     what = f"{address.plural}.{address.group}" if address.group else address.plural
     message = (
         f"this server speaks the Kubernetes API for plugins only: nothing here would run or enforce {what}, "
-        "so they are refused. Apply them to a Kubernetes cluster, or install their definition first if they are "
-        "custom resources"
+        "so they are refused. Apply them to a Kubernetes cluster, or install their definition first if they "
+        "are custom resources"
     )
     details = {"group": address.group, "kind": address.plural}
     return ApiError(404, "NotFound", message, {key: value for key, value in details.items() if value})

@@ -19,7 +19,7 @@ from .validate import ABSENT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .jsontypes import Json
+    from .jsontypes import Json, Object
     from .status import Cause, Reason
     from .structural import Schema
 
@@ -117,17 +117,20 @@ def _broken(value: Json, tree: RuleTree, path: str, old: Json) -> Iterator[Cause
             if cause:
                 yield cause
     if isinstance(value, dict):
-        before = old if isinstance(old, dict) else {}
-        for name, below in tree.fields.items():
-            if name in value:
-                where = f"{path}.{name}" if path else name
-                yield from _broken(value[name], below, where, before.get(name, ABSENT))
-        if tree.each and "items" not in tree.schema:
-            for name, item in value.items():
-                yield from _broken(item, tree.each, f"{path}[{name}]", before.get(name, ABSENT))
+        yield from _broken_fields(value, tree, path, old if isinstance(old, dict) else {})
     elif isinstance(value, list) and tree.each:
         for at, item in enumerate(value):
             yield from _broken(item, tree.each, f"{path}[{at}]", _before(tree.schema, item, old))
+
+
+def _broken_fields(value: Object, tree: RuleTree, path: str, before: Object) -> Iterator[Cause]:
+    for name, below in tree.fields.items():
+        if name in value:
+            where = f"{path}.{name}" if path else name
+            yield from _broken(value[name], below, where, before.get(name, ABSENT))
+    if tree.each and "items" not in tree.schema:
+        for name, item in value.items():
+            yield from _broken(item, tree.each, f"{path}[{name}]", before.get(name, ABSENT))
 
 
 def _before(schema: Schema, item: Json, old: Json) -> Json:

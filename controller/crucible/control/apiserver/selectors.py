@@ -145,18 +145,18 @@ def _values(tokens: list[str], text: str) -> frozenset[str]:
         raise _unreadable(text, "expected '('")
     values, expects_value = set(), True
     while tokens:
-        token = tokens.pop(0)
-        if token in {")", ","} and expects_value:
+        part = tokens.pop(0)
+        if part in {")", ","} and expects_value:
             values.add("")
-        if token == ")":
+        if part == ")":
             return frozenset(values)
-        if token == ",":
+        if part == ",":
             expects_value = True
         elif not expects_value:
             break
         else:
-            _check_value(token, text)
-            values.add(token)
+            _check_value(part, text)
+            values.add(part)
             expects_value = False
     raise _unreadable(text, "expected ',' or ')'")
 
@@ -177,7 +177,9 @@ def parse_fields(text: str, resource: Resource) -> tuple[FieldTerm, ...]:
     Raises:
         ApiError: 400, the text is malformed or names a field that is not selectable.
     """
-    allowed = {"metadata.name", *resource.field_labels} | ({"metadata.namespace"} if resource.namespaced else set())  # fmt: skip
+    allowed = {"metadata.name", *resource.field_labels}
+    if resource.namespaced:
+        allowed.add("metadata.namespace")
     terms = []
     for part in re.split(r"(?<!\\),", text):
         if not part.strip():

@@ -37,6 +37,9 @@ BLOCKING = frozenset(
 """Reasons after which CEL rules are not evaluated, because they could not trust the object's shape."""
 
 
+MAX_SHOWN = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Cause:
     """One thing wrong with one field."""
@@ -131,7 +134,7 @@ def too_many(field: str, count: int, limit: int) -> Cause:
 def shown(value: Json) -> str:
     """A value as error messages quote it: JSON, cut at 200 characters."""
     text = json.dumps(value, separators=(",", ":"))
-    return text if len(text) <= 200 else text[:200] + "..."
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
 
 
 def details(name: str, group: str, kind: str, causes: Iterable[Cause] = ()) -> Object:

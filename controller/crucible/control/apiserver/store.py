@@ -21,7 +21,7 @@ from .jsontypes import encode
 from .keys import Event, Key, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from .database import Database
@@ -168,9 +168,9 @@ class Store:
         if not write.done.done():
             write.done.set_result(write.answer)
 
-    def _fail(self, batch: list[_Write], error: CrucibleError) -> None:
+    def _fail(self, batch: Sequence[_Write], error: CrucibleError) -> None:
         """Refuse the batch and all behind it: later writes may build on what was not written."""
-        refused, self._queue = batch + self._queue, []
+        refused, self._queue = [*batch, *self._queue], []
         self._pending.clear()
         for write in refused:
             if not write.done.done():

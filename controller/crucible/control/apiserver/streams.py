@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -16,6 +17,7 @@ from .pods import LogOptions
 from .watches import Framer, error_frame
 
 if TYPE_CHECKING:
+    from .keys import Event
     from .pods import ExecSession, PodProvider
     from .reads import View
     from .settings import ServerSettings
@@ -27,60 +29,57 @@ STDIN, STDOUT, STDERR, STATUS, CLOSE = 0, 1, 2, 3, 255
 EXEC_PROTOCOLS: Final = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 
 
-async def send_watch(
-    request: web.Request,
-    store: Store,
-    hub: Hub,
-    call: WatchCall,
-    view: View,
-    namespace: str,
-    settings: ServerSettings,
-) -> web.StreamResponse:
+@dataclass(frozen=True, slots=True)
+class WatchFeed:
+    """One watch: where its events come from, and what of them it wants."""
+
+    store: Store
+    hub: Hub
+    call: WatchCall
+    view: View
+    namespace: str
+    settings: ServerSettings
+
+
+async def send_watch(request: web.Request, feed: WatchFeed) -> web.StreamResponse:
     """Send a watch until it times out, its client leaves, or it falls too far behind."""
-    framer = Framer(view, call.selector)
-    collection = view.resource.collection
-    response = web.StreamResponse(
-        headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
-    )
+    store, call = feed.store, feed.call
+    framer = Framer(feed.view, call.selector)
+    headers = {"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+    response = web.StreamResponse(headers=headers)
     replayed = None if call.since is None else store.history.after(call.since)
-    watcher = hub.open(collection, namespace)
+    watcher = feed.hub.open(feed.view.resource.collection, feed.namespace)
     try:
-        first = _first_frames(framer, store, call, namespace, collection, replayed)
+        first = _first_frames(framer, feed, replayed)
         sent = store.revision
         await response.prepare(request)
         await response.write(b"".join(first))
         if call.since is not None and replayed is None:
             return response
         loop = asyncio.get_running_loop()
-        ends = loop.time() + (call.timeout or settings.watch_timeout)
+        ends = loop.time() + (call.timeout or feed.settings.watch_timeout)
         while not watcher.closed and (left := ends - loop.time()) > 0:
-            events = await watcher.take(min(left, settings.bookmark_interval))
+            events = await watcher.take(min(left, feed.settings.bookmark_interval))
             frames = list(framer.frames(event for event in events if event.revision > sent))
             if not events and call.bookmarks:
                 frames = [framer.bookmark(store.revision)]
             if frames:
                 await response.write(b"".join(frames))
     finally:
-        hub.close(watcher)
+        feed.hub.close(watcher)
     return response
 
 
-def _first_frames(
-    framer: Framer, store: Store, call: WatchCall, namespace: str, collection: str, replayed: list | None
-) -> list[bytes]:
+def _first_frames(framer: Framer, feed: WatchFeed, replayed: list[Event] | None) -> list[bytes]:
+    store, call, collection = feed.store, feed.call, feed.view.resource.collection
     if call.since is None:
-        frames = list(framer.initial(store, namespace))
+        frames = list(framer.initial(store, feed.namespace))
         return [*frames, framer.bookmark(store.revision, ends_initial=True)] if call.ends_initial else frames
     if replayed is None:
         message = f"too old resource version: {call.since} ({store.history.floor})"
         return [error_frame(status.expired(message))]
-    return list(
-        framer.frames(
-            event
-            for event in replayed
-            if event.key.collection == collection and (not namespace or event.key.namespace == namespace)
-        )
-    )
+    wanted = (event for event in replayed if event.key.collection == collection)
+    return list(framer.frames(e for e in wanted if not feed.namespace or e.key.namespace == feed.namespace))
 
 
 async def send_logs(request: web.Request, pods: PodProvider, namespace: str, name: str) -> web.StreamResponse:

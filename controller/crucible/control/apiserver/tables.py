@@ -20,7 +20,9 @@ def table(
     bodies: Iterable[Object], resource: Resource, meta: Object, include: Include, now: datetime
 ) -> Object:
     """A meta.k8s.io/v1 Table of objects; ``meta`` is the list's or the object's own metadata."""
-    kept = {name: value for name, value in meta.items() if name in {"resourceVersion", "continue", "remainingItemCount"}}  # fmt: skip
+    kept = {
+        name: meta[name] for name in ("resourceVersion", "continue", "remainingItemCount") if name in meta
+    }
     return {
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
@@ -35,7 +37,8 @@ def column_definitions(resource: Resource) -> list[Object]:
     name = _definition("Name", "string", "name", "Name must be unique within a namespace.", 0)
     if resource.custom:
         return [name, *(_of_column(column) for column in resource.columns)]
-    return [name, *(_definition(title, kind, "", title, wide) for title, kind, wide in _CORE.get(resource.kind, _AGE))]  # fmt: skip
+    columns = _CORE.get(resource.kind, _AGE)
+    return [name, *(_definition(title, kind, "", title, wide) for title, kind, wide in columns)]
 
 
 def _definition(name: str, kind: str, form: str, description: str, priority: int) -> Object:
@@ -55,7 +58,8 @@ _CORE = {
     "CustomResourceDefinition": (("Created At", "date", 0),),
     "Pod": (("Ready", "string", 0), ("Status", "string", 0), ("Restarts", "string", 0), *_AGE,
             ("IP", "string", 1), ("Node", "string", 1)),
-    "Event": (("Last Seen", "string", 0), ("Type", "string", 0), ("Reason", "string", 0), ("Object", "string", 0),
+    "Event": (("Last Seen", "string", 0), ("Type", "string", 0), ("Reason", "string", 0),
+              ("Object", "string", 0),
               ("Source", "string", 1), ("Message", "string", 0), ("Count", "integer", 1)),
 }  # fmt: skip
 
@@ -136,7 +140,8 @@ def _event_cells(body: Object, now: datetime) -> list[Json]:
     about_text = f"{str(about.get('kind', '')).lower()}/{about.get('name', '')}"
     source = dig(body, "source", "component") or body.get("reportingComponent") or ""
     message = str(body.get("message", "")).strip()
-    return [age(seen, now), body.get("type"), body.get("reason"), about_text, source, message, body.get("count", 1)]  # fmt: skip
+    count = body.get("count", 1)
+    return [age(seen, now), body.get("type"), body.get("reason"), about_text, source, message, count]
 
 
 def age(moment: Json, now: datetime) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from . import status
 from .jsontypes import encode
-from .keys import Event
 from .reads import record_bytes, selector_of, whole_number
 from .tables import partial, table
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from .jsontypes import Object
+    from .keys import Event
     from .reads import View
     from .selectors import Selector
     from .store import Store
@@ -53,7 +53,8 @@ def read_watch(query: Mapping[str, str], view: View) -> WatchCall:
         cause = status.forbidden_field("resourceVersionMatch", detail)
         raise status.invalid_object("ListOptions", "meta.k8s.io", "", [cause])
     if initial is None and match:
-        cause = status.forbidden_field("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")  # fmt: skip
+        detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
+        cause = status.forbidden_field("resourceVersionMatch", detail)
         raise status.invalid_object("ListOptions", "meta.k8s.io", "", [cause])
     text = query.get("resourceVersion") or "0"
     if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004 - fits 64 bits
@@ -63,7 +64,13 @@ def read_watch(query: Mapping[str, str], view: View) -> WatchCall:
     if wants_all or (since == 0 and initial is None):
         since = None
     bookmarks = query.get("allowWatchBookmarks") in {"true", "1", "True"}
-    return WatchCall(selector_of(query, view.resource), since, bookmarks, wants_all and bookmarks, whole_number(query, "timeoutSeconds"))  # fmt: skip
+    return WatchCall(
+        selector=selector_of(query, view.resource),
+        since=since,
+        bookmarks=bookmarks,
+        ends_initial=wants_all and bookmarks,
+        timeout=whole_number(query, "timeoutSeconds"),
+    )
 
 
 class Framer:

@@ -35,7 +35,8 @@ class Call:
     Attributes:
         manager: The field manager.
         now: The moment of the request, RFC 3339 in whole seconds.
-        apply: True for server-side apply.
+        apply: True for server-side apply, whose body brings the managedFields it computed.
+        duplicates: Fields the request's body says twice.
     """
 
     manager: str
@@ -45,6 +46,7 @@ class Call:
     force: bool = False
     subresource: str = ""
     apply: bool = False
+    duplicates: tuple[str, ...] = ()
 
     def writer(self, resource: Resource) -> Writer:
         """The owner that managedFields record for this write."""
@@ -76,9 +78,7 @@ class Writes:
         self._admit = admit
         self._choices = choices
 
-    async def create(
-        self, resource: Resource, namespace: str, body: Object, call: Call, duplicates: tuple[str, ...] = ()
-    ) -> Outcome:
+    async def create(self, resource: Resource, namespace: str, body: Object, call: Call) -> Outcome:
         """Store a new object.
 
         Raises:
@@ -89,7 +89,7 @@ class Writes:
         _check_identity(resource, namespace, meta.get("name"), body, meta)
         if meta.get("resourceVersion"):
             raise status.bad_request("resourceVersion should not be set on objects to be created")
-        shaped = admission.shape(_new_body(resource, body, meta), resource, call.validation, duplicates)
+        shaped = admission.shape(_new_body(resource, body, meta), resource, call.validation, call.duplicates)
         new = shaped.body
         self._name(new["metadata"], resource, namespace)
         if resource.custom and resource.has_status:
@@ -99,7 +99,7 @@ class Writes:
         key = Key(resource.collection, namespace, new["metadata"]["name"])
         if self._store.head(key):
             raise status.already_exists(resource.plural, resource.group, key.name)
-        self._stamp(new, resource, call, entries=None if not call.apply else meta.get("managedFields"))
+        self._stamp(new, resource, call, entries=meta.get("managedFields") if call.apply else None)
         if call.dry_run:
             return Outcome(new, shaped.warnings, created=True)
         record = await self._store.put(key, new)
@@ -133,8 +133,8 @@ class Writes:
         if resource.counts_generation:
             meta["generation"] = 1
         if entries is None:
-            empty = {"metadata": {}}
-            diff = compare(empty, {k: v for k, v in body.items() if k != "status" or not resource.has_status}, resource.schema)  # fmt: skip
+            desired = {k: v for k, v in body.items() if k != "status" or not resource.has_status}
+            diff = compare({"metadata": {}}, desired, resource.schema)
             entries = write_entries(after_update((), diff, call.writer(resource), call.now))
         meta["managedFields"] = entries
 
@@ -144,12 +144,10 @@ class Writes:
         live: Record,
         body: Object,
         call: Call,
-        duplicates: tuple[str, ...] = (),
-        managed: list[Object] | None = None,
     ) -> Outcome:
         """Replace an object by ``body``, or only its status through that subresource.
 
-        ``managed`` are the managedFields an apply computed. Nothing is written when nothing changes.
+        Nothing is written when nothing changes.
 
         Raises:
             ApiError: The object may not become so.
@@ -158,14 +156,13 @@ class Writes:
         meta = _metadata_of(body, resource)
         _check_identity(resource, live.key.namespace, live.key.name, body, meta)
         _check_preconditions(resource, live, meta)
-        shaped = admission.shape({**body, "metadata": meta}, resource, call.validation, duplicates)
+        shaped = admission.shape({**body, "metadata": meta}, resource, call.validation, call.duplicates)
         new = _merged(resource, old, shaped.body, call.subresource)
         new = admission.finish(resource, new, old, call.now)
         admission.check(resource, new, old, self._admit)
         self._generation(resource, old, new)
-        new["metadata"]["managedFields"] = (
-            managed if managed is not None else _managed(resource, old, new, call)
-        )
+        managed = meta.get("managedFields", []) if call.apply else _managed(resource, old, new, call)
+        new["metadata"]["managedFields"] = managed
         if _unchanged(old, new):
             return Outcome(old, shaped.warnings, raw=live.raw)
         if new["metadata"].get("deletionTimestamp") and not new["metadata"].get("finalizers"):
@@ -209,9 +206,7 @@ def _metadata_of(body: Object, resource: Resource) -> Object:
 
 
 def _new_body(resource: Resource, body: Object, meta: Object) -> Object:
-    server_owned = ("uid", "selfLink", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields")  # fmt: skip
-    kept = {key: value for key, value in meta.items() if key not in server_owned}
-    kept.pop("resourceVersion", None)
+    kept = {key: value for key, value in meta.items() if key not in _SERVER_OWNED}
     head = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": kept}
     return {**body, **head}
 
@@ -242,13 +237,18 @@ def _check_preconditions(resource: Resource, live: Record, meta: Object) -> None
     name = live.key.name
     uid, revision = meta.get("uid"), meta.get("resourceVersion")
     if uid and uid != live.body["metadata"]["uid"]:
-        detail = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {live.body['metadata']['uid']}"
+        detail = (
+            f"Precondition failed: UID in precondition: {uid}, "
+            f"UID in object meta: {live.body['metadata']['uid']}"
+        )
         raise status.conflict(resource.plural, resource.group, name, detail)
     if revision and revision != live.body["metadata"]["resourceVersion"]:
         raise status.conflict(resource.plural, resource.group, name)
 
 
-_FIXED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion", "name", "namespace", "generation", "generateName")  # fmt: skip
+_MARKS = ("deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion")
+_FIXED = ("uid", "creationTimestamp", "name", "namespace", "generateName", *_MARKS)
+_SERVER_OWNED = frozenset({"uid", "selfLink", "creationTimestamp", "managedFields", *_MARKS})
 
 
 def _merged(resource: Resource, old: Object, new: Object, subresource: str) -> Object:

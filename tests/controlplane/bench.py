@@ -1,0 +1,140 @@
+"""Figures of the local control plane: a server in a process of its own, driven over HTTPS from this one.
+
+Run it as a program for a table. ``make bench`` reads the same figures from ``measure``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import Child, spawn  # noqa: E402 - the folder is not a package, so its path comes first
+from probe import DEADLINE, PLUGINS, Probe, plugin, until  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+OBJECTS = 1000
+AT_ONCE = 16
+WATCHERS = 20
+
+
+def typical(name: str) -> dict[str, Any]:
+    """A plugin of about the size people write: 3 KB with its managed fields."""
+    env = [{"name": f"VARIABLE_{at}", "value": f"value number {at}"} for at in range(12)]
+    return plugin(name, {"labels": {"app": "bench", "tier": "one"}}, env=env, config={"text": "x" * 600})
+
+
+async def measure() -> dict[str, float]:
+    """Every figure by name; the unit is in the name."""
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        child = await spawn(Path(folder) / "state")
+        figures["start_to_ready_s"] = time.perf_counter() - began
+        process = psutil.Process(child.process.pid)
+        figures["memory_empty_mb"] = process.memory_info().rss / 1e6
+        async with child.probe() as probe:
+            await _writes(probe, figures)
+            figures["memory_1000_mb"] = process.memory_info().rss / 1e6
+            await _reads(probe, figures)
+            await _watchers(child, figures)
+            figures["memory_end_mb"] = process.memory_info().rss / 1e6
+        await child.end()
+    return figures
+
+
+async def _rate(count: int, work: Callable[[int], Coroutine[Any, Any, Any]]) -> tuple[float, float]:
+    """Calls per second with AT_ONCE in flight, and the median call in milliseconds."""
+    spans: list[float] = []
+    waiting = iter(range(count))
+
+    async def one_worker() -> None:
+        for at in waiting:
+            began = time.perf_counter()
+            await work(at)
+            spans.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one_worker() for _ in range(AT_ONCE)))
+    return count / (time.perf_counter() - began), statistics.median(spans) * 1e3
+
+
+async def _writes(probe: Probe, figures: dict[str, float]) -> None:
+    async def create(at: int) -> None:
+        reply = await probe.post(PLUGINS, typical(f"p{at:04}"))
+        if reply.code != 201:
+            raise RuntimeError(reply.body)
+
+    async def set_status(at: int) -> None:
+        body = {"status": {"phase": "Running", "observedGeneration": at}}
+        reply = await probe.patch(f"{PLUGINS}/p{at % OBJECTS:04}/status", body)
+        if reply.code != 200:
+            raise RuntimeError(reply.body)
+
+    figures["creates_per_s"], figures["create_p50_ms"] = await _rate(OBJECTS, create)
+    figures["status_patches_per_s"], figures["status_patch_p50_ms"] = await _rate(OBJECTS, set_status)
+
+
+async def _reads(probe: Probe, figures: dict[str, float]) -> None:
+    async def get(at: int) -> None:
+        reply = await probe.get(f"{PLUGINS}/p{at % OBJECTS:04}")
+        if reply.code != 200:
+            raise RuntimeError(reply.body)
+
+    async def read_all(_: int) -> None:
+        async with probe.session.get(probe.url + PLUGINS) as response:
+            await response.read()
+
+    figures["gets_per_s"], _ = await _rate(OBJECTS, get)
+    spans = []
+    for at in range(10):
+        began = time.perf_counter()
+        await read_all(at)
+        spans.append(time.perf_counter() - began)
+    figures["list_1000_ms"] = statistics.median(spans) * 1e3
+
+
+async def _watchers(child: Child, figures: dict[str, float]) -> None:
+    sent: dict[int, float] = {}
+    spans: list[float] = []
+    ready = 0
+
+    async def watch() -> None:
+        nonlocal ready
+        async with child.probe() as probe:
+            since = (await probe.get(f"{PLUGINS}?limit=1")).revision
+            async with probe.watch(f"{PLUGINS}?watch=1&resourceVersion={since}") as events:
+                ready += 1
+                for at in range(100):
+                    await events.line()
+                    spans.append(time.perf_counter() - sent[at])
+
+    async with asyncio.TaskGroup() as group, child.probe() as probe:
+        for _ in range(WATCHERS):
+            group.create_task(watch())
+
+        async def all_ready() -> bool:
+            return ready == WATCHERS
+
+        await until(all_ready, DEADLINE)
+        for at in range(100):
+            sent[at] = time.perf_counter()
+            await probe.patch(f"{PLUGINS}/p{at:04}/status", {"status": {"observedGeneration": 10_000 + at}})
+            await asyncio.sleep(0.02)
+    figures["watch_p50_ms"] = statistics.median(spans) * 1e3
+    figures["watch_p99_ms"] = statistics.quantiles(spans, n=100)[98] * 1e3
+
+
+if __name__ == "__main__":
+    for name, value in asyncio.run(measure()).items():
+        sys.stdout.write(f"{name:24} {value:10.2f}\n")
