@@ -105,6 +105,13 @@ class Common:
             assert self.instance(workload).alive, (self.instance(workload), found)
             await asyncio.sleep(0.005)
 
+    async def says_in_the_end(self, workload: Workload, word: bytes) -> None:
+        """Wait until its last line begins with a word, whether it then ended or not."""
+        deadline = time.monotonic() + SECONDS
+        while not (found := await self.lines(workload)) or not found[-1].startswith(word):
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.005)
+
     def workload(self, *words: str, name: str = "p", **changes: object) -> Workload:
         values = {
             "namespace": "default",

@@ -22,7 +22,9 @@ class Remains:
         code: the exit status bubblewrap reported; None when it reported none.
         oom_kills: how many of its processes the kernel killed for memory.
         killed: it was ended by force, on request.
-        outlived: processes of it were still there when its monitor was not.
+        ran: the plugin itself was seen running.
+        rebooted: it ran in an earlier boot of this host.
+        mark: the name the sandbox's processes bear.
         last_line: the last line of its output.
     """
 
@@ -30,7 +32,9 @@ class Remains:
     code: int | None
     oom_kills: int
     killed: bool
-    outlived: bool
+    ran: bool
+    rebooted: bool
+    mark: str
     last_line: bytes
 
 
@@ -49,8 +53,17 @@ def judge(remains: Remains) -> Exit:
         return Exit(at=remains.at, code=code)
     if remains.killed:
         return Exit(at=remains.at, signal=int(SIGKILL))
-    if remains.last_line.startswith(_BWRAP) and not remains.outlived:
-        # No status, so the program never ran, and this line is bubblewrap's own.
-        words = remains.last_line.removeprefix(_BWRAP).decode(errors="replace")
-        return Exit(at=remains.at, problem=f"the sandbox could not start it: {words}")
-    return Exit(at=remains.at, problem="the sandbox's monitor was killed, and the plugin with it")
+    return Exit(at=remains.at, problem=_unreported(remains))
+
+
+def _unreported(remains: Remains) -> str:
+    """Say why there is no exit status."""
+    if remains.rebooted:
+        return "the host was restarted while it ran"
+    if not remains.ran:
+        # No status, so the program never ran, and a line like this is bubblewrap's own, or its loader's.
+        for speaker in (_BWRAP, remains.mark.encode() + b": "):
+            if remains.last_line.startswith(speaker):
+                words = remains.last_line.removeprefix(speaker).decode(errors="replace")
+                return f"the sandbox could not start it: {words}"
+    return "its sandbox was killed from outside, and the plugin with it"

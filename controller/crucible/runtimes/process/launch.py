@@ -157,7 +157,7 @@ def rlimits(host: Host, limits: Limits, *, own_uid: bool) -> tuple[tuple[int, in
         resource.RLIMIT_RTPRIO: 0,
         resource.RLIMIT_NICE: 0,
     }
-    if own_uid:
+    if own_uid and not host.holds(Control.PIDS):
         wanted[resource.RLIMIT_NPROC] = limits.pids + SANDBOX_PIDS
     if not host.holds(Control.MEMORY):
         wanted[resource.RLIMIT_DATA] = limits.memory

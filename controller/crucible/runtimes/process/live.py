@@ -52,6 +52,12 @@ class Live:
         """The directories of its cgroup."""
         return tuple(Path(path) for path in self.record.cgroups)
 
+    @property
+    def rebooted(self) -> bool:
+        """It was started before the host's last boot, so nothing of it can be alive."""
+        monitor = self.record.monitor
+        return monitor is not None and monitor.boot != proc.boot_id()
+
     def note(self, **changes: object) -> None:
         """Change the record, on disk first."""
         fresh = replace(self.record, **changes)  # type: ignore[arg-type] # names and types are Record's own
@@ -72,6 +78,9 @@ class Live:
             pid=self.main if record.exit is None else None,
             exit=record.exit,
             notices=self._notices(),
+            namespace=record.namespace,
+            plugin=record.plugin,
+            source=record.source,
         )
 
     def look(self) -> bool:
@@ -156,7 +165,7 @@ class Live:
     def _is_init(self, pid: int) -> bool:
         monitor = self.record.monitor
         began = proc.started(pid)
-        if began is None or monitor is None or monitor.boot != proc.boot_id() or began < monitor.started:
+        if began is None or monitor is None or self.rebooted or began < monitor.started:
             return False
         namespaces = proc.pids_by_namespace(pid)
         return len(namespaces) > 1 and namespaces[-1] == _INIT_PID and self._bears_mark(pid)

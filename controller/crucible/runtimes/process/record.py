@@ -38,6 +38,7 @@ class Record:
         stopping_at: when it was asked to end, unix seconds.
         killed: it was ended by force, on request.
         exit: how it ended, once that is known.
+        source: digest of the snapshot it runs from.
     """
 
     control_plane: str
@@ -55,11 +56,12 @@ class Record:
     stopping_at: float | None = None
     killed: bool = False
     exit: Exit | None = None
+    source: str = ""
 
     @property
     def name(self) -> str:
-        """``namespace/plugin-ordinal-attempt``: for people and logs."""
-        return f"{self.namespace}/{self.plugin}-{self.slot}"
+        """``plugin-ordinal-attempt``: for people and logs."""
+        return f"{self.plugin}-{self.slot}"
 
     @property
     def mark(self) -> str:

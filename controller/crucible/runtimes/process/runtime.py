@@ -211,6 +211,7 @@ class ProcessRuntime:
             bwrap=host.bwrap_identity,
             root=root[0].name if root else "",
             created_at=time.time(),
+            source=workload.source,
         )
         records.save(record, directory)
         return Live(record, directory)

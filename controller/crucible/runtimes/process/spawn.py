@@ -64,6 +64,7 @@ class Spawner:
     def __init__(self) -> None:
         self._link: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._sending = asyncio.Lock()
         self._waiting: deque[asyncio.Future[Spawned | str]] = deque()
 
     async def launch(self, launch: Launch) -> tuple[Spawned | str, int]:
@@ -102,7 +103,6 @@ class Spawner:
                 future.set_exception(Unavailable("the spawner ended; it will be started again"))
 
     async def _ask(self, launch: Launch, tell: int) -> Spawned | str:
-        link = self._link or self._open()
         descriptors = [*launch.descriptors, launch.program, tell]
         request = {
             "argv": launch.argv,
@@ -114,12 +114,20 @@ class Spawner:
             "rlimits": launch.rlimits,
             "views": launch.views,
         }
-        future: asyncio.Future[Spawned | str] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        await self._send(link, json.dumps(request).encode(), descriptors)
+        packet = json.dumps(request).encode()
+        async with self._sending:
+            try:
+                future = await self._send(self._link or self._open(), packet, descriptors)
+            except OSError:
+                # It had died, and this request never reached it.
+                self.close()
+                future = await self._send(self._open(), packet, descriptors)
         return await future
 
-    async def _send(self, link: socket.socket, packet: bytes, descriptors: list[int]) -> None:
+    async def _send(
+        self, link: socket.socket, packet: bytes, descriptors: list[int]
+    ) -> asyncio.Future[Spawned | str]:
+        """Send one request, and return what its answer will be put into. Answers come in the same order."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         loop = asyncio.get_running_loop()
         while True:
@@ -132,11 +140,10 @@ class Spawner:
                     await writable
                 finally:
                     loop.remove_writer(link)
-            except OSError:
-                self.close()
-                return
             else:
-                return
+                future: asyncio.Future[Spawned | str] = loop.create_future()
+                self._waiting.append(future)
+                return future
 
     def _open(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -70,9 +70,8 @@ class Watch:
 
     async def bury(self, live: Live, at: float) -> None:
         """Clear what outlived the monitor, keep the last output, write down how it ended, tell."""
-        outlived = bool(live.remaining())
-        if outlived:
-            await live.destroy()
+        live.look()
+        await live.destroy()
         if live.output is None and live.has_pipe():
             live.output = Output(live.directory, self._limits, _silence)
         if live.output is not None:
@@ -83,7 +82,9 @@ class Watch:
             code=read_status(live.directory).code,
             oom_kills=groups.oom_kills(live.cgroups),
             killed=live.record.killed,
-            outlived=outlived,
+            ran=live.main is not None,
+            rebooted=live.rebooted,
+            mark=live.record.mark,
             last_line=last[0] if last else b"",
         )
         self.conclude(live, judge(remains))

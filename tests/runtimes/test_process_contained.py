@@ -1,0 +1,286 @@
+"""Plugins that misbehave: each is contained, visible with its reason, and removable."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from harness import FIRST, LIMITS, MIB, wait_for
+
+from crucible.model.enforcement import Control, Level
+
+if TYPE_CHECKING:
+    from harness import ProcessHarness
+
+FLOOD = """\
+import os
+block = (b"x" * 127 + b"\\n") * 512
+while True: os.write(1, block)
+"""
+CLOSES = """\
+import os, signal
+for descriptor in (0, 1, 2): os.close(descriptor)
+signal.pause()
+"""
+ORPHANS = """\
+import os, signal, time
+for _ in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.write(1, b"orphan\\n")
+        while True: signal.pause()
+time.sleep(0.2)
+raise SystemExit(4)
+"""
+BOMB = """\
+import os, signal
+made = 0
+while True:
+    try: pid = os.fork()
+    except BlockingIOError: break
+    if pid == 0:
+        signal.pause()
+    made += 1
+print("made", made, flush=True)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+while True:
+    try:
+        if os.fork() == 0: signal.pause()
+    except BlockingIOError: pass
+"""
+THREADS = """\
+import threading
+made = 0
+try:
+    while True:
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+        made += 1
+except RuntimeError:
+    print("made", made, flush=True)
+import os
+os._exit(0)
+"""
+FILLS = """\
+import os, sys
+total = 0
+for place in ("/tmp/fill", "/dev/shm/fill"):
+    try:
+        with open(place, "wb", buffering=0) as file:
+            while True: total += file.write(b"x" * 65536)
+    except OSError as error:
+        print(error.errno)
+print(total)
+"""
+FILES = """\
+import os
+kept = []
+try:
+    while True: kept.append(os.open("/dev/null", os.O_RDONLY))
+except OSError as error:
+    print(error.errno, len(kept) + 3)
+"""
+SPINS = "while True: pass"
+
+
+def enforced(process: ProcessHarness, control: Control) -> bool:
+    return any(
+        entry.control is control and entry.level is Level.ENFORCED
+        for entry in process.runtime.capabilities.controls
+    )
+
+
+async def test_one_that_prints_without_end_is_slowed_and_says_so(process: ProcessHarness) -> None:
+    workload = process.script(FLOOD)
+    await process.runtime.start(workload, FIRST)
+    slowed = await process.until(workload, lambda one: bool(one.notices))
+    assert slowed.notices == ("output is held to 1 MiB/s",)
+    before, begin = time.process_time(), time.monotonic()
+    await wait_for(lambda: time.monotonic() - begin > 1)
+    assert time.process_time() - before < 0.3
+    kept = sum(path.stat().st_size for path in process.state.glob("instances/*/*/log-*"))
+    # A file more, for what is written before the oldest goes, and the stamps of its lines.
+    assert kept <= 4 * MIB * 1.2
+    await process.runtime.remove(workload.plugin_uid, FIRST)
+    assert process.leftovers() == []
+
+
+async def test_a_slowed_one_that_falls_silent_loses_its_notice(process: ProcessHarness) -> None:
+    workload = process.script("import signal\nfor _ in range(1600): print('x' * 1023)\nsignal.pause()")
+    await process.runtime.start(workload, FIRST)
+    await process.until(workload, lambda one: bool(one.notices))
+    await process.until(workload, lambda one: not one.notices)
+
+
+async def test_one_that_closes_its_streams_costs_nothing(process: ProcessHarness) -> None:
+    workload = process.script(CLOSES)
+    await process.runtime.start(workload, FIRST)
+    await process.until(workload, lambda one: one.pid is not None)
+    before, begin = time.process_time(), time.monotonic()
+    await wait_for(lambda: time.monotonic() - begin > 0.5)
+    assert time.process_time() - before < 0.2
+    assert process.instance(workload).alive
+
+
+async def test_orphans_go_with_their_parent(process: ProcessHarness) -> None:
+    workload = process.script(ORPHANS)
+    ended = await process.run(workload)
+    assert ended.exit is not None
+    assert ended.exit.code == 4
+    assert await process.lines(workload) == [b"orphan"] * 3
+    await process.runtime.remove(workload.plugin_uid, FIRST)
+    assert process.leftovers() == []
+
+
+@pytest.mark.parametrize("program", [BOMB, THREADS], ids=["processes", "threads"])
+async def test_no_more_processes_than_allowed(process: ProcessHarness, program: str) -> None:
+    if not enforced(process, Control.PIDS):
+        pytest.skip("the number of processes cannot be held on this host")
+    workload = process.script(program)
+    await process.runtime.start(workload, FIRST)
+
+    await process.says_in_the_end(workload, b"made")
+    (line,) = await process.lines(workload)
+    made = int(line.split()[1])
+    assert LIMITS.pids - 2 <= made <= LIMITS.pids
+    await process.runtime.remove(workload.plugin_uid, FIRST)
+    assert process.leftovers() == []
+
+
+async def test_disk_is_held(process: ProcessHarness) -> None:
+    workload = process.script(FILLS)
+    ended = await process.run(workload)
+    first, second, total = await process.lines(workload)
+    assert ended.exit is not None
+    assert (ended.exit.code, first, second) == (0, b"28", b"28")
+    assert int(total) <= LIMITS.disk
+
+
+async def test_open_files_are_held(process: ProcessHarness) -> None:
+    workload = process.script(FILES)
+    await process.run(workload)
+    assert await process.lines(workload) == [b"24 %d" % LIMITS.open_files]
+
+
+async def test_memory_of_a_tmpfs_counts(process: ProcessHarness) -> None:
+    if not enforced(process, Control.MEMORY):
+        pytest.skip("memory is held per process here")
+    limits = replace(LIMITS, memory=16 * MIB, disk=256 * MIB)
+    ended = await process.run(process.script(FILLS, limits=limits))
+    assert ended.exit is not None
+    assert ended.exit.oom or ended.exit.code == 0
+    assert ended.exit.oom
+
+
+async def test_cpu_is_held(process: ProcessHarness) -> None:
+    if not enforced(process, Control.CPU):
+        pytest.skip("cpu time cannot be held on this host")
+    workload = process.script(SPINS, limits=replace(LIMITS, cpu=200))
+    await process.runtime.start(workload, FIRST)
+    running = await process.until(workload, lambda one: one.pid is not None)
+
+    def used() -> float:
+        fields = Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before, begin = used(), time.monotonic()
+    await wait_for(lambda: time.monotonic() - begin > 1.5)
+    assert (used() - before) / (time.monotonic() - begin) < 0.3
+
+
+async def test_a_limit_too_small_to_start_in_is_an_end_with_a_reason(process: ProcessHarness) -> None:
+    ended = await process.run(process.workload("stay", limits=replace(LIMITS, open_files=4)))
+    assert ended.exit is not None
+    assert ended.exit.problem.startswith("the sandbox could not start it")
+
+
+async def test_a_program_that_is_not_there_is_an_end_with_a_reason(process: ProcessHarness) -> None:
+    source = process.source("native", {"plugin": "#!/bin/sh\necho hello\n"})
+    missing = process.workload(type="binary", entrypoint=("nothing",), source=source, name="a")
+    ended = await process.run(missing)
+    assert ended.exit is not None
+    assert "execvp /plugin/nothing: No such file" in ended.exit.problem
+    absent = process.workload(source="no-such-snapshot", name="b")
+    ended = await process.run(absent)
+    assert ended.exit is not None
+    assert ended.exit.problem
+
+
+async def test_a_zero_byte_in_the_environment_is_refused(process: ProcessHarness) -> None:
+    ended = await process.run(process.workload("stay", env=(("X", "a\0--bind\0/\0/host"),)))
+    assert ended.exit is not None
+    assert "zero byte" in ended.exit.problem
+
+
+async def test_a_large_configuration_and_environment_arrive(process: ProcessHarness) -> None:
+    program = "import os; print(len(open(os.environ['CRUCIBLE_CONFIG']).read()), len(os.environ['BIG']))"
+    big = "x" * 100_000
+    workload = process.script(program, config=f'"{big * 5}"', env=(("BIG", big),))
+    await process.run(workload)
+    assert await process.lines(workload) == [b"500002 100000"]
+
+
+async def test_hostile_output_is_kept_as_lines_of_bounded_length(process: ProcessHarness) -> None:
+    program = "import os; os.write(1, b'\\x1b[2J\\x00\\xff\\n' + b'y' * 40000 + b'\\nbwrap: lies\\n{\"exit-code\": 0}')"
+    workload = process.script(program + "; raise SystemExit(9)")
+    ended = await process.run(workload)
+    assert ended.exit is not None
+    assert ended.exit.code == 9
+    first, second, *rest = await process.lines(workload)
+    assert first == b"\x1b[2J\x00\xff"
+    assert second.startswith(b"y" * 16384 + b" [cut")
+    assert rest == [b"bwrap: lies", b'{"exit-code": 0}']
+
+
+async def test_siblings_can_be_imported_and_output_is_not_held_back(process: ProcessHarness) -> None:
+    files = {
+        "main.py": "import helper, signal; print(helper.WORD); signal.pause()",
+        "helper.py": "WORD = 'yes'",
+    }
+    workload = process.workload(source=process.source("siblings", files), entrypoint=("main.py",))
+    await process.runtime.start(workload, FIRST)
+    await process.says(workload, b"yes")
+
+
+async def test_node_runs(process: ProcessHarness) -> None:
+    if "javascript" not in process.runtime.capabilities.types:
+        if os.environ.get("CI"):
+            pytest.fail("node is missing: apt-get install nodejs")
+        pytest.skip("node is not on PATH: apt-get install nodejs")
+    files = {"main.js": "console.log('hello', process.version.length > 0, require('fs').existsSync('/root'))"}
+    source = process.source("node", files)
+    limits = replace(LIMITS, memory=256 * MIB, pids=32)
+    workload = process.workload(type="javascript", source=source, entrypoint=("main.js",), limits=limits)
+    ended = await process.run(workload)
+    assert await process.lines(workload) == [b"hello true false"]
+    assert ended.exit is not None
+    assert ended.exit.code == 0
+
+
+async def test_a_native_program_runs(process: ProcessHarness) -> None:
+    """The C library's own loader is a static program that every such host has."""
+    loader = next(iter(sorted(Path("/lib64").glob("ld-linux-*.so.*"))), None) or Path(
+        "/lib/ld-linux-aarch64.so.1"
+    )
+    source = process.source("native", {"plugin": ""})
+    (process.sources / source / "plugin").write_bytes(loader.read_bytes())
+    workload = process.workload(type="binary", source=source, entrypoint=("plugin", "--version"))
+    ended = await process.run(workload)
+    assert ended.exit is not None
+    assert ended.exit.code == 0
+    assert (await process.lines(workload))[0].startswith(b"ld.so")
+
+
+async def test_the_controllers_own_limits_are_not_handed_on(process: ProcessHarness) -> None:
+    workload = process.script(
+        "import resource as r; print([r.getrlimit(x) for x in (r.RLIMIT_CORE, r.RLIMIT_MEMLOCK)])"
+    )
+    await process.run(workload)
+    hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    memlock = 65536 if hard == resource.RLIM_INFINITY else min(65536, hard)
+    assert await process.lines(workload) == [b"[(0, 0), (%d, %d)]" % (memlock, memlock)]
