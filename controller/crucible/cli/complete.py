@@ -1,12 +1,9 @@
 """Shell completion of plugins' names. Never an error, never a long wait: a shell is waiting."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    import typer
+import typer
 
 _SECONDS: Final = 1.0
 

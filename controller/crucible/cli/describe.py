@@ -39,7 +39,7 @@ _LEVELS: Final = {"enforced": "green", "degraded": "yellow", "unavailable": "red
 def command(
     access: Access,
     plugin: Annotated[
-        str, typer.Argument(metavar="NAME", autocompletion=complete_plugins, help="The plugin.")
+        str, typer.Argument(metavar="NAME", hidden=True, autocompletion=complete_plugins, help="The plugin.")
     ],
 ) -> None:
     """Show all there is to know of one plugin."""

@@ -29,7 +29,7 @@ Examples:
 _WORDS: Final = frozenset(
     {names.PLURAL, names.SINGULAR, names.SHORT_NAME, names.CATEGORY, f"{names.PLURAL}.{names.GROUP}"}
 )
-_LEAST: Final = {"NAME": 16, "PHASE": 11, "RESTARTS": 8, "REASON": 12, "AGE": 5}
+_LEAST: Final = {"NAME": 16, "TYPE": 10, "VERSION": 8, "PHASE": 11, "RESTARTS": 8, "REASON": 12, "AGE": 5}
 """Widths that leave room for what a watch may bring."""
 
 

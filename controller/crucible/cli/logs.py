@@ -32,7 +32,7 @@ characters that a plugin wrote are spelled out; to a file or a pipe its bytes go
 def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     access: Access,
     plugin: Annotated[
-        str, typer.Argument(metavar="NAME", autocompletion=complete_plugins, help="The plugin.")
+        str, typer.Argument(metavar="NAME", hidden=True, autocompletion=complete_plugins, help="The plugin.")
     ],
     follows: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is written.")] = False,
     tail: Annotated[

@@ -30,9 +30,13 @@ _ACCESS: dict[str, Any] = {
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME]...", help="Plugins.", autocompletion=complete_plugins, show_default=False),
+    typer.Argument(
+        metavar="NAME", hidden=True, help="Plugins.", autocompletion=complete_plugins, show_default=False
+    ),
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The plugin.", autocompletion=complete_plugins)]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", hidden=True, help="The plugin.", autocompletion=complete_plugins)
+]
 Files = Annotated[
     list[str] | None,
     typer.Option("--filename", "-f", metavar="FILE|DIR|-", help="Manifests: a file, a folder, - for input."),
