@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from crucible.control.apiserver import ApiServer, ServerSettings
 from crucible.control.client import Client
 from crucible.control.kubeconfig import load_endpoint
-from crucible.control.operator import Inbox, operate
+from crucible.control.operator import Loops, operate
 from crucible.control.pods import RuntimePods
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import violations_of
@@ -84,12 +84,7 @@ async def _run(options: UpOptions) -> None:
     places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = SnapshotStore(places.sources)
     runtime = make_runtime(options, store)
-    inbox = Inbox()
     pods = RuntimePods(runtime)
-
-    def changed(plugin_uid: str) -> None:
-        inbox.ring(plugin_uid)
-        pods.tell()
 
     async with AsyncExitStack() as stack:
         server = ApiServer(
@@ -99,27 +94,32 @@ async def _run(options: UpOptions) -> None:
             pods=pods,
         )
         await stack.enter_async_context(server)  # first: it holds the lock on the state folder
+        client = await stack.enter_async_context(Client(load_endpoint(places.kubeconfig)))
+        ports = Ports(runtime, store, ApiVoice(client, "crucible", time.time), time.time)
+        loops = Loops(ports)
+
+        def changed(plugin_uid: str) -> None:
+            loops.ring(plugin_uid)
+            pods.tell()
+
         await runtime.open(changed)
         stack.push_async_callback(runtime.close)
         pods.tell()
-        endpoint = load_endpoint(places.kubeconfig)
-        client = await stack.enter_async_context(Client(endpoint))
-        ports = Ports(runtime, store, ApiVoice(client, "crucible", time.time), time.time)
-        await _operate(options, client, ports, inbox, stop)
+        await _operate(options, client, ports, loops, stop)
 
 
 async def _operate(
-    options: UpOptions, client: Client, ports: Ports, inbox: Inbox, stop: asyncio.Event
+    options: UpOptions, client: Client, ports: Ports, loops: Loops, stop: asyncio.Event
 ) -> None:
     """Supervise and sweep until told to stop; a fault of either ends both."""
     ready = asyncio.Event()
     endpoint = load_endpoint(options.places.kubeconfig)
     async with asyncio.TaskGroup() as group:
-        operator = group.create_task(operate(endpoint, ports, inbox, ready=ready, stop=stop))
+        operator = group.create_task(operate(endpoint, loops, ready=ready, stop=stop))
         await _first(ready, operator)
         _stop_on_signals(stop)  # kopf put its own handlers in place
         options.on_ready(options.places.kubeconfig)
-        sweeper = group.create_task(_sweep_for_ever(client, ports, inbox))
+        sweeper = group.create_task(_sweep_for_ever(client, ports, loops))
         await _first(stop, operator)
         stop.set()
         sweeper.cancel()
@@ -137,18 +137,20 @@ async def _first(event: asyncio.Event, task: asyncio.Task[None]) -> None:
     waiter.cancel()
 
 
-async def _sweep_for_ever(client: Client, ports: Ports, inbox: Inbox) -> None:
+async def _sweep_for_ever(client: Client, ports: Ports, loops: Loops) -> None:
     """Clear away what no Plugin owns: at the start, whenever one is gone, and now and then."""
     path = f"/apis/{names.API_VERSION}/{names.PLURAL}"
     while True:
-        inbox.gone.clear()
+        loops.gone.clear()
         try:
-            await sweep((await client.get(path))["items"], ports)
+            plugins = (await client.get(path))["items"]
+            loops.compare([plugin["metadata"]["uid"] for plugin in plugins])
+            await sweep(plugins, ports)
         except CrucibleError as error:
             log.warning("no sweep this time: %s", error)
         try:
             async with asyncio.timeout(SWEEP_INTERVAL):
-                await inbox.gone.wait()
+                await loops.gone.wait()
         except TimeoutError:
             continue
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from crucible.core.admission import admit
 from crucible.core.decide import decide
 from crucible.errors import CrucibleError, InvalidManifest, InvalidSource, Violation
-from crucible.model.decision import Kill, Remove, Start, Stop
+from crucible.model.decision import Hold, Kill, Remove, Start, Stop
 from crucible.model.manifest import PluginSpec
 from crucible.model.plugin import read_identity
 from crucible.model.status import PluginStatus
@@ -67,6 +67,15 @@ class Voice(Protocol):
 
     async def tell(self, identity: Identity, event: Event) -> None:
         """Record an event; one that cannot be recorded is logged and lost."""
+        ...
+
+    async def hold(self, identity: Identity) -> None:
+        """Keep the Plugin from disappearing: add the finalizer.
+
+        Raises:
+            Conflict: the Plugin changed since ``identity`` was read.
+            NotFound: the Plugin is gone.
+        """
         ...
 
     async def release(self, identity: Identity) -> None:
@@ -147,7 +156,7 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports) -> tuple[Dec
     world = await gather(read, said, ports)
     decision = decide(world)
     for action in decision.actions:
-        await perform(action, world.identity.uid, ports.runtime)
+        await perform(action, world.identity, ports)
     if decision.released:
         await ports.voice.release(world.identity)
         return decision, decision.status
@@ -197,9 +206,12 @@ def read_status(status: object) -> PluginStatus:
         return PluginStatus()
 
 
-async def perform(action: Action, plugin_uid: str, runtime: Runtime) -> None:
+async def perform(action: Action, identity: Identity, ports: Ports) -> None:
     """Carry out one action."""
+    runtime, plugin_uid = ports.runtime, identity.uid
     match action:
+        case Hold():
+            await ports.voice.hold(identity)
         case Start(workload=workload, slot=slot):
             await runtime.start(workload, slot)
         case Stop(slot=slot):

@@ -59,7 +59,9 @@ async def recovery() -> list[Row]:
     milli = 1000
     return [
         Row("process-recovery-p50", "ms", milli * median(ours), milli * median(reference)),
-        Row("process-recovery-p99", "ms", milli * percentile(ours, 0.99), milli * percentile(reference, 0.99)),
+        Row(
+            "process-recovery-p99", "ms", milli * percentile(ours, 0.99), milli * percentile(reference, 0.99)
+        ),
     ]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crucible.loop import Ports, supervise
+from crucible.model.names import FINALIZER
 from crucible.packages.snapshot import SnapshotStore
 from crucible.runtimes.process import ProcessRuntime, ProcessSettings
 
@@ -39,6 +40,9 @@ class Silent:
         self.said[identity.uid] = status
 
     async def tell(self, identity: Identity, event: Event) -> None:
+        pass
+
+    async def hold(self, identity: Identity) -> None:
         pass
 
     async def release(self, identity: Identity) -> None:
@@ -103,13 +107,23 @@ def plugin(name: str, program: str = PROGRAM) -> dict[str, Any]:
     return {
         "apiVersion": "crucible.dev/v1alpha1",
         "kind": "Plugin",
-        "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}", "generation": 1},
+        "metadata": {
+            "name": name,
+            "namespace": "default",
+            "uid": f"uid-{name}",
+            "generation": 1,
+            "finalizers": [FINALIZER],
+        },
         "spec": {
             "version": "1.0.0",
             "type": "python",
             "source": {"inline": {"main.py": program}},
             "entrypoint": ["main.py"],
-            "recovery": {"strategy": ["restart"], "window": "1s", "backoff": {"initial": "10ms", "max": "10ms"}},
+            "recovery": {
+                "strategy": ["restart"],
+                "window": "1s",
+                "backoff": {"initial": "10ms", "max": "10ms"},
+            },
         },
     }
 

@@ -115,7 +115,7 @@ async def test_every_wanted_plugin_runs_exactly_once_whenever_the_controller_die
     tmp_path: Path, seed: int
 ) -> None:
     dice = random.Random(seed)
-    plane = Plane(tmp_path / "state")
+    plane = Plane(tmp_path / "state", "--verbose")
     plane.start()
     try:
         await plane.ready()

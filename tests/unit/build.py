@@ -7,6 +7,7 @@ from typing import Any
 from crucible.core.admission import admit
 from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
 from crucible.model.instance import Exit, Instance, State
+from crucible.model.names import FINALIZER
 from crucible.model.plugin import Identity
 from crucible.model.status import PluginStatus, SourceReport
 from crucible.model.workload import Slot
@@ -21,7 +22,13 @@ def plugin(**spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "crucible.dev/v1alpha1",
         "kind": "Plugin",
-        "metadata": {"name": "echo", "namespace": "default", "uid": UID, "generation": 1},
+        "metadata": {
+            "name": "echo",
+            "namespace": "default",
+            "uid": UID,
+            "generation": 1,
+            "resourceVersion": "7",
+        },
         "spec": {
             "version": "1.0.0",
             "type": "python",
@@ -45,13 +52,27 @@ def capabilities(**levels: Level) -> Capabilities:
     )
 
 
+def identity(**changes: Any) -> Identity:
+    """Return who the Plugin of these tests is; its object is held."""
+    return Identity(
+        **{
+            "namespace": "default",
+            "name": "echo",
+            "uid": UID,
+            "generation": 1,
+            "finalizers": (FINALIZER,),
+            **changes,
+        }
+    )
+
+
 def world(*instances: Instance, now: float = 1000.0, **changes: Any) -> World:
     """Return the world of a valid Plugin; ``spec`` may be given as manifest fields."""
     spec = changes.pop("spec", {})
     return World(
         **{
             "now": now,
-            "identity": Identity("default", "echo", UID, 1),
+            "identity": identity(),
             "spec": admit(plugin(**spec)) if isinstance(spec, dict) else spec,
             "source": SourceReport(digest=DIGEST, resolved_for="inline"),
             "capabilities": capabilities(),

@@ -47,6 +47,7 @@ class Voice:
         self.reports = 0
         self.events: list[str] = []
         self.released = False
+        self.held = False
         self.silent = False
 
     async def report(self, identity: Identity, status: PluginStatus) -> None:
@@ -57,6 +58,9 @@ class Voice:
 
     async def tell(self, identity: Identity, event: Event) -> None:
         self.events.append(event.reason)
+
+    async def hold(self, identity: Identity) -> None:
+        self.held = True
 
     async def release(self, identity: Identity) -> None:
         self.released = True
@@ -119,6 +123,20 @@ async def test_a_plugin_comes_up_and_says_so(host: FakeHost) -> None:
         await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
         assert life.voice.status.ready_replicas == 2
         assert life.voice.events == ["Started", "Started"]
+
+
+async def test_the_object_is_held_before_anything_runs(host: FakeHost) -> None:
+    held: list[bool] = []
+    voice = Voice()
+
+    def behave(_: object) -> Behaviour:
+        held.append(voice.held)
+        return Behaviour()
+
+    host.behave = behave
+    async with living(host, voice) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+    assert held == [True]
 
 
 async def test_nothing_is_said_twice_while_nothing_changes(host: FakeHost) -> None:

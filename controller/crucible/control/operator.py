@@ -1,13 +1,12 @@
-"""The kopf operator: hosts one supervise coroutine for each Plugin, and wakes it.
+"""The kopf operator: watches Plugins, and hosts one supervise coroutine for each.
 
-Nothing here decides. The daemon runs the loop, the event handler hands it the newest object, and the
-runtime's own news wakes it. kopf is imported nowhere else.
+Nothing here decides. kopf tells what it sees; every Plugin seen has a loop, and whatever is seen wakes it.
+kopf is imported nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import kopf
@@ -16,68 +15,86 @@ from crucible.loop import supervise
 from crucible.model import names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from crucible.control.kubeconfig import Endpoint
     from crucible.loop import Ports
 
+_STOP_SECONDS = 5.0
+"""How long loops may take to finish the turn they are in."""
 
-_DRAIN_SECONDS = 5.0
 
+class Loops:
+    """The loops of all Plugins: the newest object of each, the bell that wakes it, the task that runs it.
 
-class Inbox:
-    """The newest object of every Plugin, and the bell that wakes its loop."""
+    Attributes:
+        gone: set whenever a loop ended, until whoever waits for it clears it.
+    """
 
-    def __init__(self) -> None:
-        self._bells: dict[str, asyncio.Event] = {}
-        self._objects: dict[str, Mapping[str, Any]] = {}
+    def __init__(self, ports: Ports) -> None:
         self.gone = asyncio.Event()
-        """Set when a Plugin was dropped, until whoever waits for it clears it."""
+        self._ports = ports
+        self._stopping = False
+        self._objects: dict[str, Mapping[str, Any]] = {}
+        self._bells: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def put(self, plugin: Mapping[str, Any]) -> None:
-        """Keep an object and ring its bell."""
+    def see(self, plugin: Mapping[str, Any]) -> None:
+        """Take in a Plugin as it is now; begin its loop, or wake it."""
         uid = plugin["metadata"]["uid"]
         self._objects[uid] = plugin
+        if uid not in self._tasks and not self._stopping:
+            self._bells[uid] = asyncio.Event()
+            self._tasks[uid] = asyncio.create_task(self._run(uid))
         self.ring(uid)
 
-    def newest(self, uid: str) -> Mapping[str, Any]:
-        """Return the object put last."""
-        return self._objects[uid]
+    def lose(self, uid: str) -> None:
+        """Take in that a Plugin is no more: what was made for it goes, whoever removed the finalizer."""
+        if uid in self._objects and uid in self._tasks:
+            plugin = self._objects[uid]
+            gone = {"deletionTimestamp": plugin["metadata"].get("deletionTimestamp", "now"), "finalizers": []}
+            self.see({**plugin, "metadata": {**plugin["metadata"], **gone}})
 
-    def bell(self, uid: str) -> asyncio.Event:
-        """Return the bell of one Plugin."""
-        return self._bells.setdefault(uid, asyncio.Event())
+    def compare(self, uids: Collection[str]) -> None:
+        """Lose every Plugin that is not among these: a watch that was cut may have missed its deletion."""
+        for uid in set(self._tasks) - set(uids):
+            self.lose(uid)
 
     def ring(self, uid: str) -> None:
         """Wake the loop of one Plugin, if it has one."""
         if uid in self._bells:
             self._bells[uid].set()
 
-    def drop(self, uid: str) -> None:
-        """Forget a Plugin whose loop has ended."""
-        self._bells.pop(uid, None)
-        self._objects.pop(uid, None)
-        self.gone.set()
+    async def close(self) -> None:
+        """Let every loop finish the turn it is in, and end. Instances go on running."""
+        self._stopping = True
+        for uid in tuple(self._bells):
+            self.ring(uid)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks.values(), timeout=_STOP_SECONDS)
+            for task in late:
+                task.cancel()
 
-    def known(self) -> frozenset[str]:
-        """Return the uids of all Plugins seen and not dropped."""
-        return frozenset(self._objects)
+    async def _run(self, uid: str) -> None:
+        try:
+            await supervise(lambda: self._objects[uid], self._ports, self._bells[uid], lambda: self._stopping)
+        finally:
+            for known in (self._objects, self._bells, self._tasks):
+                known.pop(uid, None)
+            self.gone.set()
 
 
-async def operate(
-    endpoint: Endpoint, ports: Ports, inbox: Inbox, *, ready: asyncio.Event, stop: asyncio.Event
-) -> None:
-    """Run until told to stop. Instances go on running afterwards.
+async def operate(endpoint: Endpoint, loops: Loops, *, ready: asyncio.Event, stop: asyncio.Event) -> None:
+    """Watch until told to stop.
 
     Args:
         endpoint: the API server, and whom to be there.
-        ports: what the loops touch.
-        inbox: shared with whoever has news of instances.
+        loops: told of every Plugin.
         ready: set when the operator watches.
-        stop: set to end it.
+        stop: set to end it; also set when it ends by itself.
     """
     tasks = await kopf.spawn_tasks(
-        registry=_registry(endpoint, ports, inbox, stop),
+        registry=_registry(endpoint, loops),
         settings=_settings(),
         standalone=True,
         clusterwide=True,
@@ -87,7 +104,7 @@ async def operate(
     try:
         ended, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
-        await _drain(inbox)
+        await loops.close()
     finally:
         # kopf.operator() would now wait for, and then cancel, every task of this event loop, the API
         # server's included. Its own tasks are all that has to end.
@@ -98,55 +115,28 @@ async def operate(
         task.result()
 
 
-async def _drain(inbox: Inbox) -> None:
-    """Let every loop see that the operator stops, and finish the turn it is in."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            while inbox.known():
-                inbox.gone.clear()
-                for uid in inbox.known():
-                    inbox.ring(uid)
-                await inbox.gone.wait()
-
-
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False  # events are ours, each with the reason that was decided
-    settings.persistence.finalizer = names.FINALIZER
-    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=f"kopf.{names.GROUP}")
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=f"kopf.{names.GROUP}")
-    settings.background.cancellation_polling = 2.0
     settings.queueing.exit_timeout = 0.1  # by then every loop has ended
     settings.watching.server_timeout = 300
     settings.networking.request_timeout = 30
     return settings
 
 
-def _registry(endpoint: Endpoint, ports: Ports, inbox: Inbox, stop: asyncio.Event) -> kopf.OperatorRegistry:
+def _registry(endpoint: Endpoint, loops: Loops) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
-    where: dict[str, Any] = {
-        "group": names.GROUP,
-        "version": names.VERSION,
-        "plural": names.PLURAL,
-        "registry": registry,
-    }
 
     @kopf.on.login(registry=registry)
-    def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf hands over whatever it has
+    async def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf hands over whatever it has
         return connection_of(endpoint)
 
-    @kopf.on.event(**where)
-    def notice(body: kopf.Body, **_: Any) -> None:  # noqa: ANN401
-        inbox.put(dict(body))
-
-    @kopf.daemon(id="supervise", **where)
-    async def keep(body: kopf.Body, **_: Any) -> None:  # noqa: ANN401
-        uid = body["metadata"]["uid"]
-        inbox.put(dict(body))
-        try:
-            await supervise(lambda: inbox.newest(uid), ports, inbox.bell(uid), stop.is_set)
-        finally:
-            inbox.drop(uid)
+    @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
+    async def notice(event: kopf.RawEvent, **_: Any) -> None:  # noqa: ANN401
+        if event["type"] == "DELETED":
+            loops.lose(event["object"]["metadata"]["uid"])
+        else:
+            loops.see(event["object"])
 
     return registry
 

@@ -44,6 +44,15 @@ class ApiVoice:
         except CrucibleError as error:
             log.warning("%s/%s: event %s is lost: %s", identity.namespace, identity.name, event.reason, error)
 
+    async def hold(self, identity: Identity) -> None:
+        """Add our finalizer to those the Plugin has."""
+        meta = {
+            "uid": identity.uid,
+            "resourceVersion": identity.resource_version,
+            "finalizers": [*identity.finalizers, names.FINALIZER],
+        }
+        await self._client.patch(_path(identity), {"metadata": meta})
+
     async def release(self, identity: Identity) -> None:
         """Remove our finalizer, whoever changed the list meanwhile."""
         try:

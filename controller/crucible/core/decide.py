@@ -9,7 +9,7 @@ from crucible.core import report
 from crucible.core.render import render
 from crucible.core.replica import Policy, supervise_replica, wind_down
 from crucible.errors import Violation
-from crucible.model.decision import Decision
+from crucible.model.decision import Decision, Hold, Start
 from crucible.model.enforcement import Level
 from crucible.model.manifest import PluginSpec
 from crucible.model.status import Replica
@@ -125,7 +125,11 @@ def _run(world: World, spec: PluginSpec, source: str) -> Decision:
         spec.stop_grace,
         world.now,
     )
-    return report.supervised(world, spec, workload.revision, verdicts, surplus)
+    decision = report.supervised(world, spec, workload.revision, verdicts, surplus)
+    starts = any(isinstance(action, Start) for action in decision.actions)
+    if starts and not world.identity.held:
+        return replace(decision, actions=(Hold(), *decision.actions))
+    return decision
 
 
 def _of(instances: tuple[Instance, ...], ordinal: int) -> tuple[Instance, ...]:

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Keep the Plugin object from disappearing before its instances: add the finalizer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """Make one instance."""
 
@@ -39,7 +44,7 @@ class Remove:
     slot: Slot
 
 
-Action = Start | Stop | Kill | Remove
+Action = Hold | Start | Stop | Kill | Remove
 
 
 @dataclass(frozen=True, slots=True)

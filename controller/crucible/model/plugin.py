@@ -35,6 +35,8 @@ class Identity:
         deleting: somebody asked for its deletion.
         restart: value of the restart annotation.
         source_digest: value of the source digest annotation.
+        finalizers: what must happen before the object may disappear.
+        resource_version: of the object this was read from.
     """
 
     namespace: str
@@ -44,6 +46,13 @@ class Identity:
     deleting: bool = False
     restart: str = ""
     source_digest: str = ""
+    finalizers: tuple[str, ...] = ()
+    resource_version: str = ""
+
+    @property
+    def held(self) -> bool:
+        """The object cannot disappear before its instances are gone."""
+        return names.FINALIZER in self.finalizers
 
 
 def read_identity(plugin: Mapping[str, Any]) -> Identity:
@@ -58,6 +67,8 @@ def read_identity(plugin: Mapping[str, Any]) -> Identity:
         deleting="deletionTimestamp" in meta,
         restart=annotations.get(names.RESTARTED_AT, ""),
         source_digest=annotations.get(names.SOURCE_DIGEST, ""),
+        finalizers=tuple(meta.get("finalizers") or ()),
+        resource_version=meta.get("resourceVersion", ""),
     )
 
 

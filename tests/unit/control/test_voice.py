@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,6 +71,17 @@ async def test_a_status_that_could_not_be_written_is_written_again_later() -> No
 
 async def test_an_event_that_is_lost_disturbs_nobody() -> None:
     await voice(Recorder(Unavailable("no answer"))).tell(IDENTITY, EVENT)
+
+
+async def test_holding_adds_to_the_finalizers_of_the_object_that_was_seen() -> None:
+    client = Recorder({})
+    await voice(client).hold(replace(IDENTITY, finalizers=("a/b",)))
+    ((_, body),) = client.asked
+    assert body["metadata"] == {
+        "uid": IDENTITY.uid,
+        "resourceVersion": "7",
+        "finalizers": ["a/b", FINALIZER],
+    }
 
 
 async def test_releasing_removes_our_finalizer_and_no_other() -> None:

@@ -4,16 +4,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from build import capabilities, ended, instance, world
+from build import capabilities, ended, identity, instance, world
 
 from crucible.core.decide import SOURCE_RETRY, decide
 from crucible.core.render import render
 from crucible.errors import Violation
-from crucible.model.decision import Kill, Remove, Start, Stop
+from crucible.model.decision import Hold, Kill, Remove, Start, Stop
 from crucible.model.enforcement import Level
 from crucible.model.instance import Exit, State
 from crucible.model.manifest import PluginSpec
-from crucible.model.plugin import Identity
 from crucible.model.status import Phase, PluginStatus
 from crucible.model.workload import Slot
 
@@ -48,6 +47,14 @@ def test_a_new_plugin_is_started_once_for_each_replica() -> None:
     assert len(decision.actions) == 3
     assert decision.status.phase is Phase.STARTING
     assert condition(decision.status, "Ready") == ("False", "Starting")
+
+
+def test_an_object_that_could_disappear_is_held_before_the_first_start() -> None:
+    first, second = decide(world(identity=identity(finalizers=("other/one",)))).actions
+    assert first == Hold()
+    assert isinstance(second, Start)
+    running = world(instance(revision=REVISION), identity=identity(finalizers=()))
+    assert decide(running).actions == ()
 
 
 def test_a_running_plugin_needs_nothing() -> None:
@@ -139,7 +146,7 @@ def test_quarantine_outlasts_the_window_in_which_its_crashes_count() -> None:
 
 
 def test_a_requested_restart_releases_from_quarantine() -> None:
-    asked = Identity("default", "echo", "11111111-2222-3333-4444-555555555555", 1, restart="now")
+    asked = identity(restart="now")
     decision = decide(world(ended(6, revision=REVISION), status=crash_loop(6), identity=asked))
     assert [action.slot for action in decision.actions if isinstance(action, Start)] == [Slot(0, 7)]
     assert decision.status.instances[0].crashes == ()
@@ -214,7 +221,7 @@ def test_ended_instances_are_cleared_away_but_the_newest_and_those_not_yet_on_re
 
 
 def test_deletion_winds_down_and_then_releases() -> None:
-    going = Identity("default", "echo", "u", 1, deleting=True)
+    going = identity(deleting=True)
     assert decide(world(instance(), identity=going)).actions == (Stop(Slot(0, 1)),)
     left = decide(world(ended(), identity=going))
     assert left.actions == (Remove(Slot(0, 1)),)
@@ -224,7 +231,7 @@ def test_deletion_winds_down_and_then_releases() -> None:
 
 
 def test_an_invalid_plugin_that_is_deleted_is_still_released() -> None:
-    going = Identity("default", "echo", "u", 1, deleting=True)
+    going = identity(deleting=True)
     assert decide(world(identity=going, spec=(Violation("spec", "is wrong"),))).released
 
 
@@ -330,7 +337,7 @@ def test_whoever_is_asked_to_stop_is_looked_at_again_when_the_grace_period_is_ov
 
 
 def test_the_status_speaks_of_the_generation_it_saw() -> None:
-    newer = Identity("default", "echo", "u", 7)
+    newer = identity(generation=7)
     decision = decide(world(identity=newer))
     assert decision.status.observed_generation == 7
     assert {entry.observed_generation for entry in decision.status.conditions} == {7}

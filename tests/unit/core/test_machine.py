@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from build import UID, capabilities, plugin
+from build import UID, capabilities, identity, plugin
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -14,10 +14,10 @@ from crucible.core.admission import admit
 from crucible.core.decide import decide
 from crucible.core.replica import instance_name
 from crucible.errors import Violation
-from crucible.model.decision import Action, Decision, Kill, Remove, Start, Stop
+from crucible.model.decision import Action, Decision, Hold, Kill, Remove, Start, Stop
 from crucible.model.enforcement import Level
 from crucible.model.instance import Exit, Instance, State
-from crucible.model.plugin import Identity
+from crucible.model.names import FINALIZER
 from crucible.model.status import PluginStatus, SourceReport
 from crucible.model.world import World
 
@@ -48,7 +48,7 @@ class PluginLife(RuleBasedStateMachine):
         self.now = 1000.0
         self.instances: dict[Slot, Instance] = {}
         self.status = PluginStatus()
-        self.identity = Identity("default", "echo", UID, 1)
+        self.identity = identity(finalizers=())
         self.spec: Any = ADMITTED[0]
         self.source: Any = SourceReport(digest="sha256:0", resolved_for="inline")
         self.capabilities = capabilities()
@@ -173,10 +173,13 @@ class PluginLife(RuleBasedStateMachine):
 
     def perform(self, action: Action, *, fails: bool) -> None:
         match action:
+            case Hold():
+                self.identity = replace(self.identity, finalizers=(FINALIZER,))
             case Start(workload=workload, slot=slot):
                 assert not isinstance(self.spec, tuple), "a refused plugin was started"
                 assert not self.identity.deleting, "a plugin was started while it is deleted"
                 assert self.allowed(), "a plugin was started though a control does not hold"
+                assert self.identity.held, "a plugin was started while its object could disappear"
                 assert slot not in self.used, "a slot was used twice"
                 self.used.add(slot)
                 self.now += 0.001
