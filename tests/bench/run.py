@@ -8,8 +8,9 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
 
+import controller
 import process
 from rows import Row, save, table
 
@@ -20,6 +21,7 @@ MEASURES: dict[str, Measure] = {
     "process-cold-20": lambda: process.cold(20),
     "process-cold-100": lambda: process.cold(100),
     "process-recovery": process.recovery,
+    "controller": controller.footprint,
 }
 
 
