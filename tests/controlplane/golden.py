@@ -119,9 +119,7 @@ async def validation(probe: Probe) -> Answers:
 
 async def strictness(probe: Probe) -> Answers:
     dry, typo = f"{PLUGINS}?dryRun=All", plugin("z", imgae=1)
-    twice = (
-        '{"apiVersion":"probe.dev/v1","kind":"Plugin","metadata":{"name":"z"},"spec":{"image":"x","image":"y"}}'
-    )
+    twice = '{"apiVersion":"probe.dev/v1","kind":"Plugin","metadata":{"name":"z"},"spec":{"image":"x","image":"y"}}'
     warned = await probe.post(dry, typo)
     ignored = await probe.post(f"{dry}&fieldValidation=Ignore", typo)
     deep = plugin("z", config={"a": {"b": 1}})
@@ -166,7 +164,10 @@ async def preconditions(probe: Probe) -> Answers:
     one = f"{PLUGINS}/c1"
     stale = (await probe.get(one)).body
     put = await probe.put(f"{one}/status", {**stale, "status": {"phase": "Z"}})
-    unversioned = {**stale, "metadata": {k: v for k, v in stale["metadata"].items() if k != "resourceVersion"}}
+    unversioned = {
+        **stale,
+        "metadata": {k: v for k, v in stale["metadata"].items() if k != "resourceVersion"},
+    }
     fresh = (await probe.get(one)).body
     other = {**fresh, "metadata": {**fresh["metadata"], "uid": "00000000-0000-0000-0000-000000000000"}}
     old = {"metadata": {"resourceVersion": "1"}, "spec": {"replicas": 3}}
@@ -231,7 +232,12 @@ async def pages(probe: Probe) -> Answers:
     after = second.body["metadata"]
     items = (await probe.get(PLUGINS)).body["items"]
     return {
-        "limit": [first.names, bool(meta.get("continue")), meta.get("remainingItemCount"), first.body["kind"]],
+        "limit": [
+            first.names,
+            bool(meta.get("continue")),
+            meta.get("remainingItemCount"),
+            first.body["kind"],
+        ],
         "continue": [
             second.names,
             after.get("continue"),
@@ -270,7 +276,7 @@ async def transitions(probe: Probe) -> Answers:
     async with probe.watch(f"{PLUGINS}?watch=1&resourceVersion={since}") as watch:
         replayed = await watch.take(4)
     async with probe.watch(f"{PLUGINS}?watch=1&resourceVersion={since}", TABLE) as watch:
-        table = (await watch.next())
+        table = await watch.next()
     revisions = [int(event["object"]["metadata"]["resourceVersion"]) for event in replayed]
     shown = table["object"]
     return {
@@ -281,7 +287,12 @@ async def transitions(probe: Probe) -> Answers:
         "watch-replay": [list(pair) for pair in seen(replayed)],
         "watch-rv-increasing": revisions == sorted(set(revisions)),
         "watch-table": [
-            [table["type"], shown["kind"], bool(shown.get("columnDefinitions")), shown["rows"][0]["object"]["kind"]]
+            [
+                table["type"],
+                shown["kind"],
+                bool(shown.get("columnDefinitions")),
+                shown["rows"][0]["object"]["kind"],
+            ]
         ],
     }
 
@@ -393,7 +404,12 @@ async def deletion(probe: Probe) -> Answers:
         "add-finalizer-deleting": added.full,
         "finalizer-removed": [released.code, (await probe.get(two)).code],
         "delete-precondition": refused.brief[:2],
-        "delete-status": [gone.code, gone.body["kind"], gone.body.get("status"), sorted(gone.body["details"])],
+        "delete-status": [
+            gone.code,
+            gone.body["kind"],
+            gone.body.get("status"),
+            sorted(gone.body["details"]),
+        ],
         "delete-404": (await probe.delete(f"{PLUGINS}/s1")).full,
     }
 
@@ -411,11 +427,15 @@ async def core_kinds(probe: Probe) -> Answers:
     dry = "?dryRun=All"
     meta = {"name": "q"}
     plain = await probe.post(SECRETS + dry, {"metadata": meta, "stringData": {"a": "b"}})
-    unknown = await probe.post(f"{CONFIGMAPS}?fieldValidation=Strict&dryRun=All", {"metadata": meta, "nope": 1})
+    unknown = await probe.post(
+        f"{CONFIGMAPS}?fieldValidation=Strict&dryRun=All", {"metadata": meta, "nope": 1}
+    )
     found = {
         "cm-unknown-strict": unknown.brief[:2],
         "cm-bad-type": (await probe.post(CONFIGMAPS + dry, {"metadata": meta, "data": {"a": 1}})).brief[:2],
-        "secret-bad-b64": (await probe.post(SECRETS + dry, {"metadata": meta, "data": {"a": "!!"}})).brief[:2],
+        "secret-bad-b64": (await probe.post(SECRETS + dry, {"metadata": meta, "data": {"a": "!!"}})).brief[
+            :2
+        ],
         "secret-stringData": [plain.body.get(key) for key in ("data", "stringData", "type")],
         "nsdelete-default": (await probe.delete("/api/v1/namespaces/default?dryRun=All")).brief[:2],
         "deletecollection": (await probe.delete(PLUGINS)).body["kind"],

@@ -61,7 +61,7 @@ def apply(live: Object, entries: tuple[Entry, ...], schema: Schema, wanted: Appl
     if before:
         managed = claimed.union(*(e.paths for e in others))
         gone = with_named_parents(before, schema) - with_named_parents(managed, schema)
-        body = without(body, gone, schema)
+        body = without(body, gone, schema, managed)
     diff = compare(live, body, schema)
     conflicts = [(e.writer, path) for e in others for path in sorted(e.paths & diff.written)]
     if conflicts and not wanted.force:

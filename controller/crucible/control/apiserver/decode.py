@@ -37,7 +37,7 @@ def decode_body(raw: bytes, media_type: str, max_depth: int) -> Decoded:
     if media_type == PROTOBUF or raw.startswith(MAGIC):
         return Decoded(decode_protobuf(raw))
     if media_type.endswith("yaml"):
-        return decode_yaml(raw, max_depth)
+        return decode_json_or_yaml(raw, max_depth)
     if media_type in {"", "*/*"} or media_type.endswith("json"):
         return decode_json(raw, max_depth)
     raise unsupported_media(("application/json", "application/yaml", PROTOBUF))
@@ -139,6 +139,20 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def decode_json_or_yaml(raw: bytes, max_depth: int) -> Decoded:
+    """Decode a body announced as YAML, which most clients send as JSON.
+
+    Raises:
+        ApiError: 400, it is neither.
+    """
+    if raw.lstrip()[:1] == b"{":
+        try:
+            return decode_json(raw, max_depth)
+        except ApiError:
+            return decode_yaml(raw, max_depth)
+    return decode_yaml(raw, max_depth)
 
 
 def decode_yaml(raw: bytes, max_depth: int) -> Decoded:

@@ -143,6 +143,8 @@ def compare(old: Object, new: Object, schema: Schema) -> Diff:
         left, right = _children(before, below), _children(after, below)
         if left is None or right is None or not (left or right):
             modified.add(path)
+            removed.update(set(_everything(before, below, path)) - {path})
+            added.update(set(_everything(after, below, path)) - {path})
             return
         for element in left.keys() | right.keys():
             here = (*path, element)
@@ -181,10 +183,9 @@ def with_named_parents(paths: Paths, schema: Schema) -> Paths:
     return frozenset(found)
 
 
-def without(value: Json, paths: Paths, schema: Schema | None) -> Json:
-    """``value`` less everything at ``paths``; a container this empties goes too."""
-    tree = _nested(paths)
-    return _cut(value, tree, schema)
+def without(value: Json, paths: Paths, schema: Schema | None, keep: Paths = frozenset()) -> Json:
+    """``value`` less everything at ``paths``; a container this empties goes too, unless it is in ``keep``."""
+    return _cut(value, _nested(paths), schema, (), keep)
 
 
 _Tree = dict[str, "_Tree | None"]
@@ -203,23 +204,26 @@ def _nested(paths: Iterable[Path]) -> _Tree:
     return root
 
 
-def _cut(value: Json, tree: _Tree, schema: Schema | None) -> Json:
+def _cut(value: Json, tree: _Tree, schema: Schema | None, path: Path, keep: Paths) -> Json:
     if isinstance(value, dict):
         kept: Object = {}
         for key, item in value.items():
             below = tree.get(f"f:{key}", {})
             if below is None:
                 continue
-            cut = _cut(item, below, field_schema(schema, key)[0]) if below else item
-            if cut or cut == item:
+            here = (*path, f"f:{key}")
+            cut = _cut(item, below, field_schema(schema, key)[0], here, keep) if below else item
+            if cut or cut == item or here in keep:
                 kept[key] = cut
         return kept
     if isinstance(value, list) and schema is not None and list_kind(schema) != "atomic":
         kept_items = []
         for item in value:
-            below = tree.get(element_of(item, schema) or "", {})
+            element = element_of(item, schema) or ""
+            below = tree.get(element, {})
             if below is not None:
-                kept_items.append(_cut(item, below, schema.get("items")) if below else item)
+                inside = schema.get("items")
+                kept_items.append(_cut(item, below, inside, (*path, element), keep) if below else item)
         return kept_items
     return value
 

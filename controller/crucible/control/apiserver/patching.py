@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import status
 from .apply import Application, apply
-from .decode import decode_json, decode_yaml, unsupported_media
+from .decode import decode_json, decode_json_or_yaml, unsupported_media
 from .fieldsets import typed_problems
 from .jsontypes import clone, encode
 from .managed import read_entries, write_entries
@@ -39,8 +39,7 @@ def decode_patch(
     if media_type not in accepted_types(resource):
         raise unsupported_media(accepted_types(resource))
     if media_type == APPLY:
-        is_json = raw.lstrip()[:1] == b"{"
-        found = decode_json(raw, max_depth) if is_json else decode_yaml(raw, max_depth)
+        found = decode_json_or_yaml(raw, max_depth)
     else:
         found = decode_json(raw, max_depth)
     if media_type != JSON and not isinstance(found.value, dict):

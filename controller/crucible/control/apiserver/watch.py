@@ -68,15 +68,14 @@ class Hub:
         """Forget a watch."""
         self._watchers[watcher.collection].discard(watcher)
 
+    def count(self) -> int:
+        """How many watches are open."""
+        return sum(map(len, self._watchers.values()))
+
     def publish(self, commit: Commit) -> None:
         """Tell the watches of the commit's collection."""
         for watcher in self._watchers.get(commit.event.key.collection, ()):
             watcher.offer(commit.event)
-
-    def publish_event(self, event: Event) -> None:
-        """Tell the watches of a collection that has no store behind it."""
-        for watcher in self._watchers.get(event.key.collection, ()):
-            watcher.offer(event)
 
     def end(self, collection: str) -> None:
         """Close every watch of a collection that is no longer served."""
