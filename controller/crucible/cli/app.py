@@ -84,15 +84,24 @@ def commands() -> TyperGroup:
 
     @app.callback(help=_ABOUT)
     def root(
-        version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+        version: Annotated[
+            bool,
+            typer.Option(
+                "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+            ),
+        ] = False,
     ) -> None:
-        if version:
-            print(f"crucible {__version__}")
-            raise typer.Exit
+        del version
 
     group = cast("TyperGroup", typer.main.get_command(app))
     group.commands = {name: _Lazy(name, entry) for name, entry in _COMMANDS.items()}
     return group
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"crucible {__version__}")
+        raise typer.Exit
 
 
 def main() -> None:

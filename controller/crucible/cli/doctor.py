@@ -113,12 +113,26 @@ def report(findings: Sequence[Finding], *, colour: bool) -> list[str]:
     broken = [finding for finding in findings if not finding.ok]
     if not broken:
         return [*lines, "", paint("Everything a manifest can promise is enforced here.", "green", on=colour)]
-    fixes = [f"  {finding.name}: {finding.fix or finding.detail}" for finding in broken]
-    return [*lines, "", paint(f"{len(broken)} to mend:", "red", on=colour), *fixes]
+    fixes: dict[str, list[str]] = {}
+    for finding in broken:
+        fixes.setdefault(fix_of(finding), []).append(finding.name)
+    return [
+        *lines,
+        "",
+        paint(f"{len(broken)} to mend:", "red", on=colour),
+        *(f"  {', '.join(names)}: {fix}" for fix, names in fixes.items()),
+    ]
+
+
+def fix_of(finding: Finding) -> str:
+    """Return what would mend it: what follows the semicolon, where a detail ends with that."""
+    return finding.fix or finding.detail.rpartition("; ")[2]
 
 
 def _mark(finding: Finding) -> str:
-    return "ok" if finding.ok else "MISSING"
+    if finding.ok:
+        return "ok"
+    return "WEAKER" if finding.detail.startswith("degraded") else "MISSING"
 
 
 def _painted(finding: Finding, row: str, *, colour: bool) -> str:

@@ -1,0 +1,131 @@
+"""The schema, the doctor's report, where the control plane is, and instances' names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crucible.cli.doctor import report
+from crucible.cli.endpoint import Access, kubeconfig_of
+from crucible.cli.instances import InstanceName, newest, read_name
+from crucible.cli.rows import COLUMNS
+from crucible.cli.schema import editor_schema
+from crucible.errors import Unavailable
+from crucible.model.crd import plugin_crd
+from crucible.runtimes.process import Finding
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class TestSchema:
+    def test_every_example_satisfies_it(self) -> None:
+        schema = editor_schema()
+        jsonschema.Draft202012Validator.check_schema(schema)
+        manifests = [
+            *ROOT.glob("plugin-images/*/example/plugin.yaml"),
+            *ROOT.glob("tests/plugins/*/plugin.yaml"),
+        ]
+        assert len(manifests) >= 5
+        for manifest in manifests:
+            jsonschema.validate(yaml.safe_load(manifest.read_text()), schema)
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"resorces": {}}, {"resources": {"memory": "64Mo"}}, {"resources": {"mem": 1}}, {"type": "cobol"},
+         {"replicas": "two"}],
+    )  # fmt: skip
+    def test_what_admission_refuses_is_marked_in_the_editor(self, change: dict[str, Any]) -> None:
+        manifest = yaml.safe_load((ROOT / "plugin-images/python/example/plugin.yaml").read_text())
+        manifest["spec"] |= change
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(manifest, editor_schema())
+
+    def test_a_file_is_written_only_when_it_changes(self, crucible: Any, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "crd.yaml"
+        assert crucible("schema", "--crd", "--output", str(path)).code == 0
+        before = path.stat().st_mtime_ns
+        assert crucible("schema", "--crd", "--output", str(path)).code == 0
+        assert path.stat().st_mtime_ns == before
+        assert yaml.safe_load(path.read_text()) == plugin_crd()
+        assert json.loads(crucible("schema").out) == editor_schema()
+
+    def test_the_table_has_the_columns_that_kubectl_prints(self) -> None:
+        (version,) = plugin_crd()["spec"]["versions"]
+        printed = [
+            column["name"].upper() for column in version["additionalPrinterColumns"] if not column["priority"]
+        ]
+        assert list(COLUMNS) == ["NAME", *printed]
+
+
+class TestDoctor:
+    def test_all_well(self) -> None:
+        lines = report(
+            [Finding("python", ok=True, detail="3.11"), Finding("cpu", ok=True, detail="x")], colour=False
+        )
+        assert lines == [
+            "This host:",
+            "  ok  python  3.11",
+            "What a plugin is held to:",
+            "  ok  cpu  x",
+            "",
+            "Everything a manifest can promise is enforced here.",
+        ]
+
+    def test_one_fix_is_named_once(self) -> None:
+        findings = [
+            Finding("cpu", ok=False, detail="unavailable: no cgroup; run as root"),
+            Finding("memory", ok=False, detail="degraded: rlimit; run as root"),
+            Finding("node", ok=False, detail="absent", fix="apt-get install nodejs"),
+        ]
+        lines = report(findings, colour=False)
+        assert lines[-3:] == ["3 to mend:", "  cpu, memory: run as root", "  node: apt-get install nodejs"]
+        assert any(line.startswith("  MISSING  cpu") for line in lines)
+        assert any(line.startswith("  WEAKER   memory") for line in lines)
+
+
+class TestEndpoint:
+    @pytest.fixture
+    def home(self, tmp_path: Path) -> dict[str, str]:
+        for name in ("state/control/kubeconfig", "home/.kube/config"):
+            (tmp_path / name).parent.mkdir(parents=True)
+            (tmp_path / name).touch()
+        return {"HOME": str(tmp_path / "home"), "CRUCIBLE_STATE": str(tmp_path / "state")}
+
+    def test_the_first_that_is_given_wins(self, home: dict[str, str], tmp_path: Path) -> None:
+        both = {**home, "CRUCIBLE_KUBECONFIG": "/a", "KUBECONFIG": "/b:/c"}
+        assert kubeconfig_of(Access(kubeconfig=Path("/k"), state=Path("/s")), both) == Path("/k")
+        assert kubeconfig_of(Access(state=Path("/s")), both) == Path("/s/control/kubeconfig")
+        assert kubeconfig_of(Access(), both) == Path("/a")
+        assert kubeconfig_of(Access(), {**home, "KUBECONFIG": "/b:/c"}) == Path("/b")
+        assert kubeconfig_of(Access(), home) == tmp_path / "state/control/kubeconfig"
+        (tmp_path / "state/control/kubeconfig").unlink()
+        assert kubeconfig_of(Access(), home) == tmp_path / "home/.kube/config"
+
+    def test_none_at_all_is_said_with_the_places_looked_at(self, tmp_path: Path) -> None:
+        with pytest.raises(Unavailable, match=r"looked at .*state/control/kubeconfig and .*\.kube/config"):
+            kubeconfig_of(Access(), {"HOME": str(tmp_path), "CRUCIBLE_STATE": str(tmp_path / "state")})
+
+
+class TestInstanceNames:
+    @given(
+        st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True), st.integers(0), st.integers(0)
+    )
+    def test_are_read_back(self, plugin: str, ordinal: int, attempt: int) -> None:
+        name = InstanceName(plugin, ordinal, attempt)
+        assert read_name(str(name)) == name
+
+    @pytest.mark.parametrize("text", ["", "a", "a-1", "-1-1", "a-b-1", "a-1-b"])
+    def test_what_is_none_is_passed_over(self, text: str) -> None:
+        assert read_name(text) is None
+
+    def test_the_newest_is_the_highest_attempt_not_the_last_word(self) -> None:
+        names = [InstanceName("a", 0, number) for number in (9, 10)] + [InstanceName("a", 1, 1)]
+        assert newest(names) == (InstanceName("a", 0, 10), InstanceName("a", 1, 1))
+        assert newest(names, before=True) == (InstanceName("a", 0, 9),)
