@@ -4,9 +4,19 @@ It serves custom resources and the core kinds the controller touches, by the rul
 ``kubectl``, ``helm``, kopf and the official Python client work against it unchanged.
 """
 
+from .archive import restore_backup
 from .kubeconfig import merge_kubeconfig
 from .pods import ExecSession, LogOptions, PodProvider
-from .server import ApiServer
+from .server import ApiServer, export_state
 from .settings import ServerSettings
 
-__all__ = ["ApiServer", "ExecSession", "LogOptions", "PodProvider", "ServerSettings", "merge_kubeconfig"]
+__all__ = [
+    "ApiServer",
+    "ExecSession",
+    "LogOptions",
+    "PodProvider",
+    "ServerSettings",
+    "export_state",
+    "merge_kubeconfig",
+    "restore_backup",
+]

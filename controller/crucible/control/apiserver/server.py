@@ -13,6 +13,7 @@ from aiohttp import web
 
 from crucible.errors import InvalidInput
 
+from .archive import desired_state
 from .collector import Collector
 from .corekinds import core_resources
 from .database import Database, PlainSeal
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from crucible.errors import Violation
 
     from .jsontypes import Object
+    from .keys import Record
     from .pods import PodProvider
     from .settings import ServerSettings
     from .store import Commit
@@ -88,6 +90,7 @@ class ApiServer:
         self._pods = pods
         self._catalog = Catalog(core_resources())
         self._tasks: list[asyncio.Task[None]] = []
+        self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
         """Open the state folder and listen."""
@@ -105,14 +108,21 @@ class ApiServer:
         seal = FileSeal(settings.secrets_key) if settings.secrets_key else PlainSeal()
         database = Database(folder / "control.db", seal)
         self._store = Store(database, settings.history_events, settings.history_bytes)
+        try:
+            await self._serve(folder)
+        except BaseException:
+            await self._stop()
+            raise
+
+    async def _serve(self, folder: Path) -> None:
+        settings = self._settings
         self._hub = Hub(settings.watch_queue)
         writes = Writes(self._store, self._admit, random.SystemRandom().choices)
         self._collector = Collector(self._store, lambda: self._catalog, _now)
         self._rebuild_catalog()
         self._store.listen(self._see)
         await self._install(writes)
-        records = [r for c in self._catalog.resources for r in self._store.list(c.collection)]
-        self._collector.start(records)
+        self._collector.start(self.records())
         self._start(self._collector.run())
         if self._pods is None:
             await clear_pods(self._store)
@@ -129,17 +139,17 @@ class ApiServer:
         tls = prepare_tls(folder, datetime.now(UTC))
         self.token = frontend.token = remembered_token(folder)
         self.ca = tls.ca
-        self._runner = web.AppRunner(
+        self._runner = runner = web.AppRunner(
             frontend.application(),
             handler_cancellation=True,
             keepalive_timeout=3630,
             access_log=None,
             shutdown_timeout=1,
         )
-        await self._runner.setup()
+        await runner.setup()
         port = settings.port or remembered_port(folder, settings.host)
         context = server_context(tls)
-        await web.TCPSite(self._runner, settings.host, port, ssl_context=context, backlog=512).start()
+        await web.TCPSite(runner, settings.host, port, ssl_context=context, backlog=512).start()
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"https://{host}:{port}"
         self.kubeconfig = folder / "kubeconfig"
@@ -183,17 +193,32 @@ class ApiServer:
     ) -> None:
         """Stop listening, finish writes, release the folder."""
         self._hub.end_all()
-        await self._runner.cleanup()
+        await self._stop()
+        self._lock.release()
+
+    async def _stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
         for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        self._tasks.clear()
         await self._store.close()
-        self._lock.release()
 
     async def backup(self, target: Path) -> None:
         """Write a consistent copy of everything stored to ``target``, while serving."""
         await self._store.backup(target)
+
+    def records(self) -> list[Record]:
+        """Every durable object of every kind that is served."""
+        collections = dict.fromkeys(resource.collection for resource in self._catalog.resources)
+        return [record for name in collections for record in self._store.list(name)]
+
+
+def export_state(server: ApiServer) -> list[Object]:
+    """The desired state a server holds, as documents to apply to this or another one."""
+    return desired_state(server.records())
 
 
 def _now() -> str:

@@ -1,0 +1,143 @@
+"""SIGKILL under write load: nothing acknowledged is lost, watches resume, revisions never go back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from conftest import Child, spawn
+from probe import PLUGINS, Probe, plugin
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KILLS = 100 if os.environ.get("CRUCIBLE_LONG") else 15
+WRITERS = 8
+
+
+class Ledger:
+    """What the server acknowledged: the newest body of each object, or None once deleted."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, tuple[int, int] | None] = {}
+        self.newest = 0
+
+    def note(self, name: str, body: dict[str, Any]) -> None:
+        revision = int(body["metadata"]["resourceVersion"])
+        self.objects[name] = (revision, body["spec"]["replicas"])
+        self.newest = max(self.newest, revision)
+
+
+async def write(probe: Probe, ledger: Ledger, names: list[str], dice: random.Random) -> None:
+    """Create, change and delete one's own objects until the server dies."""
+    try:
+        while True:
+            name = dice.choice(names)
+            known = ledger.objects.get(name)
+            if known is None:
+                reply = await probe.post(PLUGINS, plugin(name, replicas=dice.randint(0, 5)))
+            elif dice.random() < 0.2:
+                reply = await probe.delete(f"{PLUGINS}/{name}")
+                if reply.code == 200:
+                    ledger.objects[name] = None
+                continue
+            else:
+                reply = await probe.patch(f"{PLUGINS}/{name}", {"spec": {"replicas": dice.randint(0, 5)}})
+            if reply.code in {200, 201}:
+                ledger.note(name, reply.body)
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return
+
+
+async def follow(probe: Probe, since: int, found: list[tuple[int, str, str]]) -> None:
+    """Note every event after ``since`` until the server dies."""
+    try:
+        async with probe.watch(f"{PLUGINS}?watch=1&resourceVersion={since}") as watch:
+            while True:
+                event = await watch.next()
+                meta = event["object"]["metadata"]
+                found.append((int(meta["resourceVersion"]), event["type"], meta["name"]))
+    except (aiohttp.ClientError, EOFError, TimeoutError, ValueError, OSError):
+        return
+
+
+async def live_until_killed(child: Child, ledger: Ledger, events: list[Any], dice: random.Random) -> None:
+    async with child.probe() as probe:
+        since = events[-1][0] if events else (await probe.get(PLUGINS)).revision
+        watching = asyncio.create_task(follow(probe, since, events))
+        writers = [
+            asyncio.create_task(write(probe, ledger, [f"w{at}-{n}" for n in range(3)], random.Random(dice.random())))
+            for at in range(WRITERS)
+        ]
+        target = ledger.newest + dice.randint(20, 120)
+        async with asyncio.timeout(20):
+            while max(ledger.newest, since) < target and not all(task.done() for task in writers):
+                await asyncio.sleep(0.005)
+        await child.end(signal.SIGKILL)
+        await asyncio.gather(*writers, watching)
+
+
+async def check(child: Child, ledger: Ledger, touched: set[str]) -> None:
+    async with child.probe() as probe:
+        found = await probe.get(PLUGINS)
+        assert found.revision >= ledger.newest
+        present = {item["metadata"]["name"]: item for item in found.body["items"]}
+        for name, known in ledger.objects.items():
+            if known is None:
+                continue
+            item = present.get(name)
+            if item is None:
+                touched.add(name)
+                continue
+            assert int(item["metadata"]["resourceVersion"]) >= known[0], name
+            if int(item["metadata"]["resourceVersion"]) == known[0]:
+                assert item["spec"]["replicas"] == known[1], name
+        for name, item in present.items():
+            ledger.note(name, item)
+        ledger.objects = {name: ledger.objects[name] if name in present else None for name in ledger.objects}
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+async def test_kills_under_load_lose_nothing(state: Path) -> None:
+    dice, ledger = random.Random(7), Ledger()
+    events: list[tuple[int, str, str]] = []
+    lost: set[str] = set()
+    for _ in range(KILLS):
+        child = await spawn(state)
+        await check(child, ledger, lost)
+        await live_until_killed(child, ledger, events, dice)
+    child = await spawn(state)
+    await check(child, ledger, lost)
+    await child.end()
+    revisions = [revision for revision, _, _ in events]
+    assert revisions == sorted(set(revisions)), "an event came twice or out of order"
+    alive: dict[str, bool] = {}
+    for _, kind, name in events:
+        assert (kind == "ADDED") == (not alive.get(name, False)), f"a gap before {kind} {name}"
+        alive[name] = kind != "DELETED"
+    deleted = {name for _, kind, name in events if kind == "DELETED"}
+    assert lost <= deleted, "an acknowledged object is gone and nobody deleted it"
+
+
+async def test_a_torn_write_ahead_log_loses_only_what_was_never_acknowledged(state: Path) -> None:
+    child = await spawn(state)
+    async with child.probe() as probe:
+        for at in range(20):
+            assert (await probe.post(PLUGINS, plugin(f"p{at:02}"))).code == 201
+    await child.end(signal.SIGKILL)
+    wal = state / "control.db-wal"
+    with wal.open("ab") as file:
+        file.write(os.urandom(3000))
+    child = await spawn(state)
+    async with child.probe() as probe:
+        assert len((await probe.get(PLUGINS)).body["items"]) == 20
+    await child.end()

@@ -1,0 +1,147 @@
+"""What is kept, how it is kept, and what happens when it cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from probe import CONFIGMAPS, PLUGINS, SECRETS, Probe, configmap, plugin, probing
+
+from crucible.control.apiserver import ApiServer, ServerSettings, export_state, restore_backup
+from crucible.errors import InvalidInput, Unavailable
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ServerSettings:
+    return ServerSettings(state_dir=tmp_path / "state")
+
+
+def client(server: ApiServer) -> AbstractAsyncContextManager[Probe]:
+    return probing(server.url, server.ca, server.token)
+
+
+async def test_everything_survives_a_restart(settings: ServerSettings, crd: dict[str, Any]) -> None:
+    async with ApiServer(settings, crds=[crd]) as server, client(server) as probe:
+        before = (await probe.post(PLUGINS, plugin("a"))).body
+        revision = (await probe.get(PLUGINS)).revision
+    async with ApiServer(settings, crds=[crd]) as server, client(server) as probe:
+        assert (await probe.get(f"{PLUGINS}/a")).body == before
+        assert (await probe.get(PLUGINS)).revision >= revision
+        async with probe.watch(f"{PLUGINS}?watch=1&resourceVersion={revision - 1}") as watch:
+            assert (await watch.next())["object"] == before
+
+
+async def test_a_damaged_database_is_told_in_words(settings: ServerSettings) -> None:
+    async with ApiServer(settings):
+        pass
+    file = settings.state_dir / "control.db"
+    file.write_bytes(b"SQLite format 3\x00" + b"\xff" * 8000)
+    with pytest.raises(InvalidInput, match=r"damaged.*crucible restore"):
+        async with ApiServer(settings):
+            raise AssertionError("opened a damaged database")
+
+
+async def test_a_locked_database_is_told_in_words(settings: ServerSettings) -> None:
+    async with ApiServer(settings):
+        pass
+    with sqlite3.connect(settings.state_dir / "control.db", isolation_level=None) as other:
+        other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Unavailable, match="in use by another program"):
+            async with ApiServer(settings):
+                raise AssertionError("opened a locked database")
+    other.close()
+
+
+async def test_a_newer_format_is_not_touched(settings: ServerSettings) -> None:
+    async with ApiServer(settings):
+        pass
+    with sqlite3.connect(settings.state_dir / "control.db") as link:
+        link.execute("PRAGMA user_version=99")
+    link.close()
+    with pytest.raises(InvalidInput, match="newer release"):
+        async with ApiServer(settings):
+            raise AssertionError("opened a newer format")
+
+
+async def test_secrets_are_sealed_with_the_users_key(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    settings = ServerSettings(state_dir=tmp_path / "state", secrets_key=key)
+    async with ApiServer(settings) as server, client(server) as probe:
+        await probe.post(SECRETS, {"metadata": {"name": "s"}, "stringData": {"k": "find-this-text"}})
+        await probe.post(CONFIGMAPS, configmap("c", k="plain-text"))
+    stored = b"".join(path.read_bytes() for path in settings.state_dir.glob("control.db*"))
+    assert b"plain-text" in stored
+    assert b"ZmluZC10aGlzLXRleHQ" not in stored
+    async with ApiServer(settings) as server, client(server) as probe:
+        assert (await probe.get(f"{SECRETS}/s")).body["data"] == {"k": "ZmluZC10aGlzLXRleHQ="}
+    key.write_bytes(b"x" * 32)
+    with pytest.raises(InvalidInput, match="not the key"):
+        async with ApiServer(settings):
+            raise AssertionError("opened with the wrong key")
+
+
+async def test_a_backup_is_restored_and_revisions_do_not_go_back(settings: ServerSettings, tmp_path: Path, crd: dict[str, Any]) -> None:
+    copy = tmp_path / "copy.db"
+    async with ApiServer(settings, crds=[crd]) as server, client(server) as probe:
+        await probe.post(PLUGINS, plugin("a"))
+        await server.backup(copy)
+        await probe.delete(f"{PLUGINS}/a")
+        with pytest.raises(Exception, match="in use by process"):
+            restore_backup(settings.state_dir, copy)
+    restore_backup(settings.state_dir, copy)
+    async with ApiServer(settings, crds=[crd]) as server, client(server) as probe:
+        assert (await probe.get(f"{PLUGINS}/a")).code == 200
+    with pytest.raises(InvalidInput, match="not a backup"):
+        restore_backup(settings.state_dir, settings.state_dir / "token")
+
+
+async def test_export_is_desired_state_that_can_be_applied_again(server: ApiServer, probe: Probe) -> None:
+    await probe.post(PLUGINS, plugin("a", {"labels": {"l": "1"}}))
+    await probe.patch(f"{PLUGINS}/a/status", {"status": {"phase": "Up"}})
+    exported = export_state(server)
+    assert [item["kind"] for item in exported] == ["CustomResourceDefinition", "Plugin"]
+    assert "status" not in exported[1]
+    assert set(exported[1]["metadata"]) == {"name", "namespace", "labels"}
+
+
+async def test_pages_show_the_moment_of_the_first(probe: Probe) -> None:
+    for name in ("a", "b", "c", "d"):
+        await probe.post(PLUGINS, plugin(name))
+    first = await probe.get(f"{PLUGINS}?limit=2")
+    await probe.delete(f"{PLUGINS}/c")
+    await probe.post(PLUGINS, plugin("bb"))
+    await probe.patch(f"{PLUGINS}/d", {"spec": {"image": "later"}})
+    second = await probe.get(f"{PLUGINS}?limit=2&continue={first.body['metadata']['continue']}")
+    assert [*first.names, *second.names] == ["a", "b", "c", "d"]
+    assert second.body["items"][1]["spec"]["image"] == "x"
+    assert second.revision == first.revision
+
+
+async def test_pages_and_watches_of_forgotten_moments_are_410(tmp_path: Path, crd: dict[str, Any]) -> None:
+    settings = ServerSettings(state_dir=tmp_path / "state", history_events=10)
+    async with ApiServer(settings, crds=[crd]) as server, client(server) as probe:
+        await probe.post(PLUGINS, plugin("a"))
+        await probe.post(PLUGINS, plugin("b"))
+        first = await probe.get(f"{PLUGINS}?limit=1")
+        for at in range(20):
+            await probe.patch(f"{PLUGINS}/a", {"spec": {"config": {"at": at}}})
+        late = await probe.get(f"{PLUGINS}?limit=1&continue={first.body['metadata']['continue']}")
+        assert (late.code, late.body["reason"]) == (410, "Expired")
+        async with probe.watch(f"{PLUGINS}?watch=1&resourceVersion={first.revision}") as watch:
+            error = await watch.next()
+        assert (error["type"], error["object"]["code"]) == ("ERROR", 410)
+
+
+async def test_concurrent_writers_of_one_object_lose_no_change(probe: Probe) -> None:
+    await probe.post(PLUGINS, plugin("a"))
+    patches = ({"metadata": {"labels": {f"l{at}": "1"}}} for at in range(50))
+    await asyncio.gather(*(probe.patch(f"{PLUGINS}/a", patch) for patch in patches))
+    assert len((await probe.get(f"{PLUGINS}/a")).body["metadata"]["labels"]) == 50
+
