@@ -276,6 +276,16 @@ class ProcessHarness(Common):
         return state
 
 
+def exists(pid: int | None) -> bool:
+    return pid is not None and Path(f"/proc/{pid}").exists()
+
+
+def facts(pid: int | None) -> tuple[int, dict[str, str]]:
+    """Return a process's owner on this host, and what its status file says."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return Path(f"/proc/{pid}").stat().st_uid, {k: v.strip() for k, _, v in (x.partition(":") for x in lines)}
+
+
 def processes() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 

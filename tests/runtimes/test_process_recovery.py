@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import FIRST, cmdline, processes, wait_for
+from harness import FIRST, cmdline, exists, processes, wait_for
 
 from crucible.errors import Conflict
 from crucible.model.instance import State
@@ -162,7 +162,7 @@ async def test_a_killed_monitor_takes_the_sandbox_along(process: ProcessHarness)
     ended = await process.until(workload, lambda one: not one.alive)
     assert ended.exit is not None
     assert "killed from outside" in ended.exit.problem
-    assert not Path(f"/proc/{running.pid}").exists()
+    assert not exists(running.pid)
 
 
 async def test_a_monitor_killed_while_nobody_watched_takes_the_sandbox_along(process: ProcessHarness) -> None:
@@ -176,7 +176,7 @@ async def test_a_monitor_killed_while_nobody_watched_takes_the_sandbox_along(pro
     ended = process.instance(workload)
     assert ended.exit is not None
     assert "killed from outside" in ended.exit.problem
-    assert not Path(f"/proc/{running.pid}").exists()
+    assert not exists(running.pid)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"version": 1}', b"\xff\x00", b'{"version": 99}'])
@@ -190,7 +190,7 @@ async def test_a_damaged_record_ends_the_instance_with_a_reason(
     ended = process.instance(workload)
     assert ended.exit is not None
     assert "could not be read" in ended.exit.problem
-    assert not Path(f"/proc/{running.pid}").exists()
+    assert not exists(running.pid)
     await process.runtime.remove(workload.plugin_uid, FIRST)
     assert process.leftovers() == []
 
@@ -204,7 +204,7 @@ async def test_a_start_that_had_no_process_yet_leaves_nothing(process: ProcessHa
     (process.state / "instances/uid-bare/0-1").mkdir(parents=True)
     await process.open()
     assert process.runtime.instances() == ()
-    assert not Path(f"/proc/{running.pid}").exists()
+    assert not exists(running.pid)
     assert process.leftovers() == []
 
 
@@ -220,8 +220,7 @@ async def test_records_of_another_control_plane_stay_as_they_are(process: Proces
     assert process.runtime.instances() == ()
     with pytest.raises(Conflict):
         await process.runtime.start(workload, FIRST)
-    assert running.pid is not None
-    assert Path(f"/proc/{running.pid}").exists()
+    assert exists(running.pid)
     await process.runtime.close()
     save(record, directory)
     await process.open()

@@ -68,7 +68,7 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """An instance about to start: its record, the directory that is in, the directory of its source."""
+    """An instance about to start: its record, the directory, with the output's pipe in it, and its source."""
 
     record: Record
     directory: Path
@@ -178,11 +178,7 @@ def _open(stack: ExitStack, host: Host, workload: Workload, instance: Prospect, 
         stack.callback(os.close, descriptor)
         return descriptor
 
-    directory, uid = instance.directory, instance.record.uid
-    os.mkfifo(directory / PIPE, 0o600)
-    if uid is not None:
-        # The plugin may open its own output again, as programs do through /dev/stdout.
-        os.chown(directory / PIPE, uid, uid)
+    directory = instance.directory
     (directory / "config.json").write_text(workload.config)
     output = keep(os.open(directory / PIPE, os.O_RDWR | os.O_CLOEXEC))
     arguments, confirm = (keep(end) for end in os.pipe2(os.O_CLOEXEC))

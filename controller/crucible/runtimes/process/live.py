@@ -88,8 +88,10 @@ class Live:
         if self.main is None:
             init = self.init()
             for pid in proc.children(init) if init is not None else ():
-                # Until it executes the plugin, that process still bears bubblewrap's arguments.
-                if proc.pids_by_namespace(pid)[-1:] == (_MAIN_PID,) and not self._bears_mark(pid):
+                # Until it executes the plugin, that process bears bubblewrap's arguments; dead, it has none.
+                words = proc.arguments(pid)
+                executed = bool(words) and words[0] != self.record.mark.encode()
+                if executed and proc.pids_by_namespace(pid)[-1:] == (_MAIN_PID,):
                     self.main = pid
         return self.main is not None
 

@@ -27,6 +27,13 @@ _LEAST: Final = 1 << 12
 _MOST_LEFT: Final = 1 << 20
 
 
+def make_pipe(directory: Path, uid: int | None) -> None:
+    """Make the pipe; the instance's own user, if any, may open it again through ``/dev/stdout``."""
+    os.mkfifo(directory / PIPE, 0o600)
+    if uid is not None:
+        os.chown(directory / PIPE, uid, uid)
+
+
 class Allowance:
     """How many bytes may be read now: a bucket that fills at ``rate`` up to ``burst``."""
 

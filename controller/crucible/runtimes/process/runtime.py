@@ -18,6 +18,7 @@ from crucible.runtimes.process.cgroups import base as groups
 from crucible.runtimes.process.launch import CannotStart, Prospect, group_name, launch
 from crucible.runtimes.process.live import Live
 from crucible.runtimes.process.logs import Reader
+from crucible.runtimes.process.output import make_pipe
 from crucible.runtimes.process.record import Record
 from crucible.runtimes.process.sandbox import prepare
 from crucible.runtimes.process.spawn import Spawner
@@ -173,6 +174,8 @@ class ProcessRuntime:
         live = self._write_down(host, workload, slot)
         self._lives[workload.plugin_uid, slot] = live
         try:
+            make_pipe(live.directory, live.record.uid)
+            self._watch.listen(live)
             prospect = Prospect(live.record, live.directory, self._source_of(workload.source))
             live.record, live.pidfd = await launch(host, self._spawner, workload, prospect)
         except CannotStart as error:
@@ -263,6 +266,7 @@ class ProcessRuntime:
         if found.find is adopt.Find.UNREADABLE:
             records.save(live.record, found.directory)
         elif live.pidfd is not None:
+            self._watch.listen(live)
             self._watch.take(live)
         elif record.exit is None:
             status = found.directory / "status.json"

@@ -21,7 +21,7 @@ from crucible.runtimes.process.cgroups import choose
 from crucible.runtimes.process.enforcement import Facts, Finding, capabilities, findings, userns_fix
 from crucible.runtimes.process.launch import CannotStart, Host, Prospect, group_name, launch
 from crucible.runtimes.process.live import Live
-from crucible.runtimes.process.output import PIPE
+from crucible.runtimes.process.output import PIPE, make_pipe
 from crucible.runtimes.process.record import Record, discard, save
 from crucible.runtimes.process.spawn import settle
 
@@ -157,17 +157,16 @@ async def _run(
     )
     save(record, directory)
     live = Live(record, directory)
+    make_pipe(directory, record.uid)
+    pipe = os.open(directory / PIPE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         live.record, live.pidfd = await launch(host, spawner, workload, Prospect(record, directory, source))
-        pipe = os.open(directory / PIPE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            await _end(live.pidfd)
-            said = os.read(pipe, 1 << 16)
-        except BlockingIOError:
-            said = b""
-        finally:
-            os.close(pipe)
+        await _end(live.pidfd)
+        said = os.read(pipe, 1 << 16)
+    except BlockingIOError:
+        said = b""
     finally:
+        os.close(pipe)
         await live.destroy()
         if live.pidfd is not None:
             os.close(live.pidfd)

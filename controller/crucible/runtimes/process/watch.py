@@ -45,11 +45,14 @@ class Watch:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def listen(self, live: Live) -> None:
+        """Take an instance's output: before its start, or what one that dies at once says would be lost."""
+        live.output = Output(live.directory, self._limits, lambda: self._changed(live.record.plugin_uid))
+
     def take(self, live: Live) -> None:
-        """Take an instance's output, and await its start, if that has not been seen, and its end."""
+        """Await an instance's start, if that has not been seen, and its end."""
         if live.pidfd is None:
             raise ValueError(f"{live.record.name} has no monitor to watch")
-        live.output = Output(live.directory, self._limits, lambda: self._changed(live.record.plugin_uid))
         asyncio.get_running_loop().add_reader(live.pidfd, self._monitor_ended, live, live.pidfd)
         if not live.look():
             self._beside(self._await_running(live))
