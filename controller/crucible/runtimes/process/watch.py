@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from crucible.runtimes.process.settings import LogLimits
 
 # A fresh sandbox executes its plugin after 5 to 20 ms; looking is cheap, so look often at first.
-_LOOKS: Final = (0.004, 0.003, 0.003, 0.004, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+_LOOKS: Final = (0.006, 0.004, 0.006, 0.01, 0.015, 0.025, 0.05, 0.1, 0.2)
 _LATER_LOOKS: Final = 1.0
 _TERM_LOOKS: Final = (0.004,) * 1000
 
