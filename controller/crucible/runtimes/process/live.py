@@ -139,7 +139,7 @@ class Live:
             Unavailable: some do not end; they are stuck in the kernel.
         """
         loop = asyncio.get_running_loop()
-        deadline, pause = loop.time() + _KILL_SECONDS, 0.001
+        deadline, pause = loop.time() + _KILL_SECONDS, 0.0005
         while left := self.remaining():
             if loop.time() > deadline:
                 raise Unavailable(
@@ -147,7 +147,7 @@ class Live:
                 )
             self._strike(left)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, 0.05)
+            pause = min(pause * 2, 0.01)
 
     def _strike(self, left: frozenset[int]) -> None:
         groups.kill(self.cgroups)
