@@ -128,4 +128,7 @@ def run(arguments: list[str]) -> int:
         # The interpreter would complain when it flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.BROKEN_PIPE
+    except OSError as error:
+        complain(str(error))
+        return exits.FAILED
     return 0

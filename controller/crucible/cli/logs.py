@@ -36,7 +36,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ],
     follows: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is written.")] = False,
     tail: Annotated[
-        int, typer.Option("--tail", min=-1, help="Only the last lines; -1: all that is kept.")
+        int, typer.Option("--tail", metavar="N", min=-1, help="Only the last lines; -1: all that is kept.")
     ] = -1,
     previous: Annotated[bool, typer.Option("--previous", "-p", help="Of the instance before.")] = False,
     instance: Annotated[

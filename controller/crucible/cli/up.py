@@ -1,5 +1,7 @@
 """``crucible up``."""
 
+import errno
+import os
 import shlex
 from enum import StrEnum
 from pathlib import Path
@@ -7,7 +9,9 @@ from typing import Annotated, Final
 
 import typer
 
+from crucible.cli.exits import Failed
 from crucible.cli.terminal import colourful, paint
+from crucible.errors import CrucibleError
 from crucible.settings import Places, default_root
 
 EXAMPLES: Final = """\b
@@ -42,7 +46,10 @@ def command(
         RuntimeName, typer.Option("--runtime", metavar="process", help="What runs the plugins.")
     ] = RuntimeName.PROCESS,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="On 127.0.0.1; 0: the same free one each time.")
+        int,
+        typer.Option(
+            "--port", metavar="PORT", min=0, max=65535, help="On 127.0.0.1; 0: the same free one each time."
+        ),
     ] = 0,
     log_format: Annotated[
         LogFormat, typer.Option("--log-format", metavar="text|json", help="How to write the log.")
@@ -53,16 +60,32 @@ def command(
     from crucible.bootstrap import UpOptions, run  # noqa: PLC0415 - loads the whole operator; help does not
 
     root = (state or default_root()).absolute()
-    run(
-        UpOptions(
-            places=Places(root),
-            runtime=runtime.value,
-            port=port,
-            log_format=log_format.value,
-            verbose=verbose,
-            on_ready=lambda kubeconfig: _welcome(kubeconfig, default=root == default_root()),
-        )
+    options = UpOptions(
+        places=Places(root),
+        runtime=runtime.value,
+        port=port,
+        log_format=log_format.value,
+        verbose=verbose,
+        on_ready=lambda kubeconfig: _welcome(kubeconfig, default=root == default_root()),
     )
+    try:
+        run(options)
+    except OSError as error:
+        raise Failed(_reason(error, root)) from error
+    except ExceptionGroup as group:
+        foreseen, others = group.split(CrucibleError)
+        if others is not None or foreseen is None:
+            raise
+        raise foreseen.exceptions[0] from None
+
+
+def _reason(error: OSError, root: Path) -> str:
+    """Say what the system refused, and what to do instead."""
+    if error.errno == errno.EADDRINUSE:
+        return "the port is taken by another program: choose another with --port, or 0 for a free one"
+    what = os.strerror(error.errno) if error.errno else str(error)
+    where = error.filename or root
+    return f"{where}: {what}; name a folder that can be written with --state"
 
 
 def _welcome(kubeconfig: Path, *, default: bool) -> None:
