@@ -30,10 +30,10 @@ check: $(STAMP)  ## Lint, types, import rules, generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/crucible schema --crd | diff -u crds/plugins.crucible.dev.yaml - || { echo "crds/ is out of date: run 'make generate'"; exit 1; }
+	@$(BIN)/python scripts/generate --check
 
-generate: $(STAMP)  ## Write crds/ from the models
-	@$(BIN)/crucible schema --crd --output crds/plugins.crucible.dev.yaml
+generate: $(STAMP)  ## Write the CRD and the manifest reference from the models
+	@$(BIN)/python scripts/generate
 
 lock:  ## Resolve the dependencies anew
 	@scripts/lock --upgrade
