@@ -17,8 +17,9 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import Child, spawn  # noqa: E402 - the folder is not a package, so its path comes first
-from probe import DEADLINE, PLUGINS, Probe, plugin, until  # noqa: E402
+from probe import DEADLINE, PLUGINS, Probe, plugin, until
+
+from conftest import Child, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -119,7 +120,7 @@ async def validation(probe: Probe) -> Answers:
 
 async def strictness(probe: Probe) -> Answers:
     dry, typo = f"{PLUGINS}?dryRun=All", plugin("z", imgae=1)
-    twice = '{"apiVersion":"probe.dev/v1","kind":"Plugin","metadata":{"name":"z"},"spec":{"image":"x","image":"y"}}'
+    twice = json.dumps(plugin("z")).replace('"image": "x"', '"image":"x","image":"y"')
     warned = await probe.post(dry, typo)
     ignored = await probe.post(f"{dry}&fieldValidation=Ignore", typo)
     deep = plugin("z", config={"a": {"b": 1}})

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
-from conftest import Child, spawn
 from probe import PLUGINS, Probe, plugin
+
+from conftest import Child, spawn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +72,9 @@ async def live_until_killed(child: Child, ledger: Ledger, events: list[Any], dic
         since = events[-1][0] if events else (await probe.get(PLUGINS)).revision
         watching = asyncio.create_task(follow(probe, since, events))
         writers = [
-            asyncio.create_task(write(probe, ledger, [f"w{at}-{n}" for n in range(3)], random.Random(dice.random())))
+            asyncio.create_task(
+                write(probe, ledger, [f"w{at}-{n}" for n in range(3)], random.Random(dice.random()))
+            )
             for at in range(WRITERS)
         ]
         target = ledger.newest + dice.randint(20, 120)

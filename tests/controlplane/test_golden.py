@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden-1.36.json").read_text())
 KNOWN_DIFFERENCES: dict[str, str] = {}
-"""Name of a golden answer that ours differs from, and why; docs/controlplane-differences.md says it to users."""
+"""Golden answers that ours differ from, and why; docs/controlplane-differences.md tells users."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +14,7 @@ from crucible.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -87,7 +87,9 @@ async def test_secrets_are_sealed_with_the_users_key(tmp_path: Path) -> None:
             raise AssertionError("opened with the wrong key")
 
 
-async def test_a_backup_is_restored_and_revisions_do_not_go_back(settings: ServerSettings, tmp_path: Path, crd: dict[str, Any]) -> None:
+async def test_a_backup_is_restored_and_revisions_do_not_go_back(
+    settings: ServerSettings, tmp_path: Path, crd: dict[str, Any]
+) -> None:
     copy = tmp_path / "copy.db"
     async with ApiServer(settings, crds=[crd]) as server, client(server) as probe:
         await probe.post(PLUGINS, plugin("a"))
@@ -144,4 +146,3 @@ async def test_concurrent_writers_of_one_object_lose_no_change(probe: Probe) -> 
     patches = ({"metadata": {"labels": {f"l{at}": "1"}}} for at in range(50))
     await asyncio.gather(*(probe.patch(f"{PLUGINS}/a", patch) for patch in patches))
     assert len((await probe.get(f"{PLUGINS}/a")).body["metadata"]["labels"]) == 50
-

@@ -84,9 +84,11 @@ async def test_a_client_certificate_will_do_instead_of_the_token(server: ApiServ
     folder = server.ca.parent
     context = ssl.create_default_context(cafile=str(server.ca))
     context.load_cert_chain(folder / "client.crt", folder / "client.key")
-    async with aiohttp.ClientSession() as session:
-        async with session.get(server.url + "/version", ssl=context) as response:
-            assert response.status == 200
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(server.url + "/version", ssl=context) as response,
+    ):
+        assert response.status == 200
 
 
 async def test_only_loopback_is_listened_on(tmp_path: Path) -> None:

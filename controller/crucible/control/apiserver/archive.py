@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from typing import TYPE_CHECKING, Final
@@ -45,10 +44,10 @@ def restore_backup(state_dir: Path, backup: Path) -> None:
         draft.chmod(0o600)
         _raise_revision(draft, max(restored, present) + 1)
         if current.exists():
-            os.replace(current, state_dir / "control.db.before-restore")
+            current.replace(state_dir / "control.db.before-restore")
         for suffix in ("-wal", "-shm"):
             (state_dir / f"control.db{suffix}").unlink(missing_ok=True)
-        os.replace(draft, current)
+        draft.replace(current)
     finally:
         lock.release()
 

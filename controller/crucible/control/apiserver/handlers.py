@@ -189,7 +189,7 @@ async def _replace(site: Site, asked: Asked) -> Answer:
     call = call_of(asked, site.now())
     meta = found.value.get("metadata")
     name = meta.get("name") if isinstance(meta, dict) else None
-    if name not in {None, "", target.name}:
+    if name and name != target.name:
         raise status.bad_request(
             f"the name of the object ({name}) does not match the name on the URL ({target.name})"
         )

@@ -79,6 +79,11 @@ class Frontend:
             return _failure(status.ApiError(501, "NotImplemented", str(error)))
         except CrucibleError as error:
             return _failure(status.ApiError(503 if error.retry else 500, "ServiceUnavailable", str(error)))
+        except Exception:  # noqa: BLE001 - a defect of ours reaches clients as a Status, like all else
+            _LOG.exception("cannot answer %s %s", request.method, request.path)
+            return _failure(
+                status.ApiError(500, "InternalError", "an internal error occurred; the log has it")
+            )
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         has_certificate = bool(request.transport and request.transport.get_extra_info("peercert"))

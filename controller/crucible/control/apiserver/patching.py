@@ -38,10 +38,7 @@ def decode_patch(
     """
     if media_type not in accepted_types(resource):
         raise unsupported_media(accepted_types(resource))
-    if media_type == APPLY:
-        found = decode_json_or_yaml(raw, max_depth)
-    else:
-        found = decode_json(raw, max_depth)
+    found = decode_json_or_yaml(raw, max_depth) if media_type == APPLY else decode_json(raw, max_depth)
     if media_type != JSON and not isinstance(found.value, dict):
         kind = {list: "array", str: "string", bool: "bool", type(None): "null"}.get(
             type(found.value), "number"

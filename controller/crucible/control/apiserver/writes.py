@@ -197,11 +197,17 @@ class Writes:
 def _metadata_of(body: Object, resource: Resource) -> Object:
     if not isinstance(body, dict):
         raise status.bad_request("the object provided is unrecognized (must be of type JSON object)")
+    for name in ("apiVersion", "kind"):
+        if not isinstance(body.get(name, ""), str | None):
+            raise status.bad_request(f"{name} must be a string")
     meta = body.get("metadata")
     if meta is None:
         return {}
     if not isinstance(meta, dict):
         raise status.bad_request(f"{resource.kind}: metadata must be an object")
+    for name in _META_TEXTS:
+        if not isinstance(meta.get(name, ""), str | None):
+            raise status.bad_request(f"{resource.kind}: metadata.{name} must be a string")
     return dict(meta)
 
 
@@ -246,6 +252,7 @@ def _check_preconditions(resource: Resource, live: Record, meta: Object) -> None
         raise status.conflict(resource.plural, resource.group, name)
 
 
+_META_TEXTS = ("name", "namespace", "generateName", "uid", "resourceVersion")
 _MARKS = ("deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion")
 _FIXED = ("uid", "creationTimestamp", "name", "namespace", "generateName", *_MARKS)
 _SERVER_OWNED = frozenset({"uid", "selfLink", "creationTimestamp", "managedFields", *_MARKS})
