@@ -273,7 +273,7 @@ def clear_away(show: Show, on: Stage) -> None:
     show.prove("no process, cgroup, mount, instance or snapshot is left", holds=not left, otherwise=left)
     on.process.send_signal(signal.SIGTERM)
     show.prove("the control plane ended by itself, with 0", holds=on.process.wait(SECONDS) == 0)
-    left = leftovers(identity, on.places)
+    left = leftovers(identity, on.places, stopped=True)
     show.prove("and left nothing behind", holds=not left, otherwise=left)
 
 

@@ -51,7 +51,7 @@ def rewritten(stage: Stage, source: Path, **fields: object) -> Path:
     """Copy a plugin's manifest, with its source where it is and some fields of its spec changed."""
     manifest = yaml.safe_load((source / "plugin.yaml").read_text())
     manifest["spec"]["source"] = {"path": str((source / manifest["spec"]["source"]["path"]).resolve())}
-    for name, value in fields.items():
+    for name, value in ((name, value) for name, value in fields.items() if value):
         manifest["spec"][name] = manifest["spec"].get(name, {}) | value if isinstance(value, dict) else value
     path = stage.folder / f"{manifest['metadata']['name']}.yaml"
     path.write_text(yaml.safe_dump(manifest))

@@ -147,15 +147,19 @@ def _stop(process: subprocess.Popen[str]) -> None:
             process.wait()
 
 
-def leftovers(identity: str, places: Places) -> list[str]:
-    """Return what is left of a control plane's plugins on this host: processes, cgroups, mounts, files."""
+def leftovers(identity: str, places: Places, *, stopped: bool = False) -> list[str]:
+    """Return what is left of a control plane's plugins on this host: processes, cgroups, mounts, files.
+
+    Args:
+        identity: of the control plane; everything it makes bears it.
+        places: its state folder.
+        stopped: it runs no more, so that its own cgroup has to be gone too.
+    """
     mark = f"crucible:{identity}/".encode()
     found = [f"process {pid}" for pid in _pids() if _command_line(pid).startswith(mark)]
     cgroups = Path("/sys/fs/cgroup")
-    found += [
-        f"cgroup {path}"
-        for path in (*cgroups.glob(f"crucible-{identity}/*/"), *cgroups.glob(f"*/crucible-{identity}/*/"))
-    ]
+    for own in cgroups.rglob(f"crucible-{identity}"):
+        found += [f"cgroup {path}" for path in ([own] if stopped else own.glob("*/"))]
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     found += [f"mount {line.split()[1]}" for line in mounts if str(places.root) in line]
     for folder in (places.sources, places.process / "instances"):

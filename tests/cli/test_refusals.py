@@ -26,7 +26,7 @@ GOOD = (HEAD + SPEC).replace("name: bad", "name: good")
         (HEAD + SPEC.replace("[main.py]", "[../../bin/sh]"), 8, "points outside the source"),
         (HEAD + SPEC + "  capabilities: {network: {connect: ['a:1']}}\n", 9, "is not supported yet"),
         (HEAD + SPEC + "  version: 2.0.0\n", 9, "spec.version is given twice, first on line 5"),
-        (HEAD + SPEC + BOMB, None, "unfolds into more than 4 MiB"),
+        (HEAD + SPEC + BOMB, None, "unfolds into more than 16 MiB"),
         (HEAD + SPEC + "#" * 10_000_000, None, "is larger than 1 MiB"),
         (HEAD + "spec: " + "[" * 100_000, 4, "is nested deeper than 64 levels"),
     ],

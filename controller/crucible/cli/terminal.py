@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _HARMFUL: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 )
+_LONGEST: Final = 2000
+"""Characters of a message; whoever wrote what it quotes may have written without end."""
 _COLOURS: Final = {"green": 32, "red": 31, "yellow": 33, "cyan": 36, "bold": 1, "dim": 2}
 
 
@@ -39,7 +41,9 @@ def paint(text: str, colour: str, *, on: bool) -> str:
 
 def complain(text: str) -> None:
     """Say on standard error what went wrong, in one line."""
-    print(f"{paint('error:', 'red', on=colourful(sys.stderr))} {one_line(text)}", file=sys.stderr)
+    said = one_line(text)
+    shown = said if len(said) <= _LONGEST else f"{said[:_LONGEST]} …"
+    print(f"{paint('error:', 'red', on=colourful(sys.stderr))} {shown}", file=sys.stderr)
 
 
 def note(text: str) -> None:

@@ -23,8 +23,8 @@ SIZE_LIMIT: Final = 2**20
 """Bytes of one file."""
 DEPTH_LIMIT: Final = 64
 """Levels of lists and mappings inside each other."""
-WEIGHT_LIMIT: Final = 4 * 2**20
-"""Characters and values of one file once its aliases are written out."""
+WEIGHT_LIMIT: Final = 16 * 2**20
+"""Characters and values of one file once its aliases are written out, and each under its full path."""
 
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUTH: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -205,6 +205,7 @@ class _YamlReader:
             if isinstance(event, yaml.SequenceEndEvent):
                 break
             here = f"{path}[{len(items)}]"
+            self._weigh(event, len(here))
             self._lines[here] = _line(event)
             items.append(self._value(event, events, here, depth + 1))
         return items
@@ -215,6 +216,7 @@ class _YamlReader:
             if isinstance(event, yaml.MappingEndEvent):
                 break
             key = self._key(event)
+            self._weigh(event, len(path) + len(key))
             here = f"{path}.{key}" if path else key
             if key in found:
                 first = self._lines[here]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from crucible.errors import InvalidInput
 from crucible.model.document import DEPTH_LIMIT, SIZE_LIMIT, read_documents
 
 
-def read(text: str | bytes, file: str = "p.yaml") -> object:
+def read(text: str | bytes, file: str = "p.yaml") -> Any:
     data = text.encode() if isinstance(text, str) else text
     (document,) = read_documents(data, file)
     return document.content
@@ -113,12 +114,25 @@ def test_a_manifest_that_could_be_misread_is_refused_with_its_line(text: str, li
 def test_a_small_file_that_unfolds_into_a_huge_one_is_refused() -> None:
     rows = ["a0: &a0 [" + ", ".join(["lol"] * 10) + "]"]
     rows += [f"a{n}: &a{n} [" + ", ".join([f"*a{n - 1}"] * 10) + "]" for n in range(1, 10)]
-    assert "unfolds into more than 4 MiB" in refusal("\n".join(rows))
+    assert "unfolds into more than 16 MiB" in refusal("\n".join(rows))
 
 
 def test_one_long_text_repeated_by_aliases_is_refused() -> None:
-    text = f"a: &a {'x' * 500_000}\nb: [{', '.join(['*a'] * 20)}]\n"
+    text = f"a: &a {'x' * 500_000}\nb: [{', '.join(['*a'] * 40)}]\n"
     assert "unfolds" in refusal(text)
+
+
+def test_many_fields_below_one_endless_key_are_refused() -> None:
+    key = f"? {'k' * 500_000}\n:\n"  # written so, because a key before a colon may not be that long
+    assert "unfolds" in refusal(key + "".join(f"  a{n}: 1\n" for n in range(30_000)))
+
+
+def test_a_large_honest_file_is_read() -> None:
+    text = "spec:\n  source:\n    inline:\n" + "".join(
+        f"      file-{n}.txt: {'x' * 80}\n" for n in range(9_000)
+    )
+    assert len(text) > 900_000
+    assert len(read(text)["spec"]["source"]["inline"]) == 9_000
 
 
 def test_aliases_within_bounds_mean_what_they_stand_for() -> None:
