@@ -135,7 +135,7 @@ async def until_ready(runtime: ProcessRuntime, uid: str, attempt: int) -> None:
             if found.slot.attempt == attempt:
                 async for _ in runtime.logs(uid, found.slot, tail=None, follow=True):
                     return
-        await asyncio.sleep(0.0005)
+        await asyncio.sleep(0.002)
 
 
 def bare(count: int) -> list[subprocess.Popen[bytes]]:

@@ -42,7 +42,7 @@ class Loops:
     def see(self, plugin: Mapping[str, Any]) -> None:
         """Take in a Plugin as it is now; begin its loop, or wake it."""
         uid = plugin["metadata"]["uid"]
-        self._objects[uid] = plugin
+        self._objects[uid] = without_managed_fields(plugin)
         if uid not in self._tasks and not self._stopping:
             self._bells[uid] = asyncio.Event()
             self._tasks[uid] = asyncio.create_task(self._run(uid))
@@ -82,6 +82,12 @@ class Loops:
             for known in (self._objects, self._bells, self._tasks):
                 known.pop(uid, None)
             self.gone.set()
+
+
+def without_managed_fields(plugin: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an object less the half of it that only servers read."""
+    meta = {name: value for name, value in plugin["metadata"].items() if name != "managedFields"}
+    return {**plugin, "metadata": meta}
 
 
 async def operate(endpoint: Endpoint, loops: Loops, *, ready: asyncio.Event, stop: asyncio.Event) -> None:

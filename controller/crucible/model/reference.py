@@ -69,12 +69,12 @@ def _kind(field: dict[str, Any]) -> str:
 def _default(field: dict[str, Any]) -> str:
     if "default" not in field:
         return ""
-    value = field["default"]
+    value: object = field["default"]
     return f"`{str(value).lower() if isinstance(value, bool) else value}`" if value != "" else "empty"
 
 
 def _prose(name: str, field: dict[str, Any], later: list[str]) -> str:
-    text = field.get("description", "").replace("|", "\\|").replace("\n", " ")
+    text: str = field.get("description", "").replace("|", "\\|").replace("\n", " ")
     marks = [
         rule.removeprefix(f"{name}: ") for rule in later if rule.startswith((f"{name} is not", f"{name}: "))
     ]

@@ -260,8 +260,8 @@ CASES: dict[str, tuple[World, dict[str, Any]]] = {
                 "spec.sandbox.isolation: the process runtime does not offer vm; it offers container, process"
             ],
             "events": [
-                "Warning IsolationUnavailable: spec.sandbox.isolation: the process runtime does not offer vm; "
-                "it offers container, process"
+                "Warning IsolationUnavailable: spec.sandbox.isolation: the process runtime does not offer "
+                "vm; it offers container, process"
             ],
             "counts": (0, 0, 0, 0),
         },

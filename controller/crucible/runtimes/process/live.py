@@ -17,6 +17,9 @@ from crucible.runtimes.process.output import PIPE
 from crucible.runtimes.process.record import read_status, save
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from crucible.model.workload import Slot
     from crucible.runtimes.process.output import Output
     from crucible.runtimes.process.record import Record
 
@@ -198,3 +201,36 @@ class Live:
         if self.output is not None and self.output.throttled:
             found.append(f"output is held to {self.output.rate_text}")
         return tuple(found)
+
+
+class Lives:
+    """The instances of this controller, by plugin."""
+
+    def __init__(self) -> None:
+        self._by_plugin: dict[str, dict[Slot, Live]] = {}
+
+    def __iter__(self) -> Iterator[Live]:
+        return (live for slots in tuple(self._by_plugin.values()) for live in tuple(slots.values()))
+
+    def of(self, plugin_uid: str) -> Iterator[Live]:
+        """Yield the instances of one plugin."""
+        return iter(tuple(self._by_plugin.get(plugin_uid, {}).values()))
+
+    def get(self, plugin_uid: str, slot: Slot) -> Live | None:
+        """Return the instance with this slot."""
+        return self._by_plugin.get(plugin_uid, {}).get(slot)
+
+    def add(self, live: Live) -> None:
+        """Take one in."""
+        self._by_plugin.setdefault(live.record.plugin_uid, {})[live.record.slot] = live
+
+    def drop(self, live: Live) -> None:
+        """Forget one."""
+        slots = self._by_plugin.get(live.record.plugin_uid, {})
+        slots.pop(live.record.slot, None)
+        if not slots:
+            self._by_plugin.pop(live.record.plugin_uid, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._by_plugin.clear()

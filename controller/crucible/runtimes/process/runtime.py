@@ -16,7 +16,7 @@ from crucible.runtimes.process import adopt
 from crucible.runtimes.process import record as records
 from crucible.runtimes.process.cgroups import base as groups
 from crucible.runtimes.process.launch import CannotStart, Prospect, group_name, launch
-from crucible.runtimes.process.live import Live
+from crucible.runtimes.process.live import Live, Lives
 from crucible.runtimes.process.logs import Reader
 from crucible.runtimes.process.output import make_pipe
 from crucible.runtimes.process.record import Record
@@ -57,7 +57,7 @@ class ProcessRuntime:
         self._settings = settings
         self._source_of = source_of
         self._instances = settings.state_dir / "instances"
-        self._lives: dict[tuple[str, Slot], Live] = {}
+        self._lives = Lives()
         self._starting: dict[tuple[str, Slot], asyncio.Task[Instance]] = {}
         self._watch = Watch(settings.logs)
         self._spawner = Spawner()
@@ -86,7 +86,7 @@ class ProcessRuntime:
         # A start that was begun is finished: half of one would be found and undone, but why make it so.
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
         await self._watch.close()
-        for live in self._lives.values():
+        for live in self._lives:
             self._watch.let_go(live)
         self._lives.clear()
         self._spawner.close()
@@ -103,14 +103,16 @@ class ProcessRuntime:
 
     def instances(self, plugin_uid: str | None = None) -> tuple[Instance, ...]:
         """Return the instances of one plugin, or all, oldest first."""
-        found = (live.instance() for key, live in self._lives.items() if plugin_uid in {None, key[0]})
+        lives = self._lives if plugin_uid is None else self._lives.of(plugin_uid)
+        found = (live.instance() for live in lives)
         return tuple(sorted(found, key=lambda instance: instance.created_at))
 
     async def start(self, workload: Workload, slot: Slot) -> Instance:
         """Start one instance, or return the one with this slot. Cancelling the caller does not undo it."""
         key = (workload.plugin_uid, slot)
-        if key not in self._starting and key in self._lives:
-            return self._lives[key].instance()
+        live = self._lives.get(*key)
+        if key not in self._starting and live is not None:
+            return live.instance()
         task = self._starting.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._start(workload, slot))
@@ -144,7 +146,7 @@ class ProcessRuntime:
         self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool
     ) -> AsyncIterator[bytes]:
         """Yield an instance's output, line by line."""
-        live = self._lives.get((plugin_uid, slot))
+        live = self._lives.get(plugin_uid, slot)
         if live is None:
             raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
         reader = Reader(live.directory)
@@ -172,7 +174,7 @@ class ProcessRuntime:
     async def _start(self, workload: Workload, slot: Slot) -> Instance:
         host = self._open_state().host
         live = self._write_down(host, workload, slot)
-        self._lives[workload.plugin_uid, slot] = live
+        self._lives.add(live)
         try:
             make_pipe(live.directory, live.record.uid)
             self._watch.listen(live)
@@ -220,7 +222,7 @@ class ProcessRuntime:
         return Live(record, directory)
 
     def _free_uid(self) -> int:
-        used = {live.record.uid for live in self._lives.values()}
+        used = {live.record.uid for live in self._lives}
         base = self._settings.uid_base
         for uid in range(base, base + self._settings.uid_count):
             if uid not in used:
@@ -232,14 +234,14 @@ class ProcessRuntime:
         starting = self._starting.get((plugin_uid, slot))
         if starting is not None:
             await asyncio.wait({starting})
-        return self._lives.get((plugin_uid, slot))
+        return self._lives.get(plugin_uid, slot)
 
     async def _forget(self, live: Live) -> None:
         """Delete all that was made for an instance none of whose processes is left."""
         await _remove_cgroup(live)
         self._watch.let_go(live)
         records.discard(live.directory)
-        self._lives.pop((live.record.plugin_uid, live.record.slot), None)
+        self._lives.drop(live)
 
     async def _adopt(self, found: adopt.Found) -> None:
         host = self._open_state().host
@@ -262,7 +264,7 @@ class ProcessRuntime:
             await _remove_cgroup(live)
             records.discard(found.directory)
             return
-        self._lives[found.plugin_uid, found.slot] = live
+        self._lives.add(live)
         if found.find is adopt.Find.UNREADABLE:
             records.save(live.record, found.directory)
         elif live.pidfd is not None:

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from build import UID, plugin
+
+from crucible.control.operator import Loops, without_managed_fields
+from crucible.loop import Ports
+from crucible.model.decision import Event
+from crucible.model.manifest import PluginSpec
+from crucible.model.names import FINALIZER
+from crucible.model.plugin import Identity
+from crucible.model.status import PluginStatus, SourceReport
+from crucible.runtimes.fake import FakeHost, FakeRuntime
+
+
+class Outside:
+    """Sources and a voice that always succeed, and remember who was let go."""
+
+    def __init__(self) -> None:
+        self.released: list[str] = []
+
+    async def resolve(self, identity: Identity, spec: PluginSpec, known: SourceReport | None) -> SourceReport:
+        return SourceReport(digest="sha256:1", resolved_for="inline 1")
+
+    def sweep(self, wanted: Any) -> tuple[str, ...]:
+        return ()
+
+    async def report(self, identity: Identity, status: PluginStatus) -> None:
+        return
+
+    async def tell(self, identity: Identity, event: Event) -> None:
+        return
+
+    async def hold(self, identity: Identity) -> None:
+        return
+
+    async def release(self, identity: Identity) -> None:
+        self.released.append(identity.uid)
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.host = FakeHost()
+        self.runtime = FakeRuntime(self.host)
+        self.outside = Outside()
+        self.loops = Loops(Ports(self.runtime, self.outside, self.outside, time.time))
+
+    async def open(self) -> None:
+        await self.runtime.open(self.loops.ring)
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while sum(found.alive for found in self.runtime.instances()) != count:
+                await asyncio.sleep(0.001)
+
+
+def seen(**meta: Any) -> dict[str, Any]:
+    found = plugin()
+    return {**found, "metadata": {**found["metadata"], "finalizers": [FINALIZER], **meta}}
+
+
+async def test_every_plugin_seen_has_one_loop_however_often_it_is_seen() -> None:
+    scene = Scene()
+    await scene.open()
+    for _ in range(3):
+        scene.loops.see(seen())
+    await scene.until(1)
+    await scene.loops.close()
+    assert scene.host.started == 1
+
+
+async def test_a_plugin_first_seen_while_it_is_deleted_is_cleared_away_and_released() -> None:
+    first = Scene()
+    await first.open()
+    first.loops.see(seen())
+    await first.until(1)
+    await first.loops.close()
+    first.loops = Loops(Ports(first.runtime, first.outside, first.outside, time.time))
+    await first.runtime.open(first.loops.ring)
+    first.loops.see(seen(deletionTimestamp="2026-01-01T00:00:00Z"))
+    await first.loops.gone.wait()
+    assert first.outside.released == [UID]
+    assert first.runtime.instances() == ()
+
+
+async def test_a_plugin_that_vanished_is_cleared_away() -> None:
+    for vanish in (lambda loops: loops.lose(UID), lambda loops: loops.compare([])):
+        scene = Scene()
+        await scene.open()
+        scene.loops.see(seen())
+        await scene.until(1)
+        vanish(scene.loops)
+        await scene.until(0)
+        await scene.loops.gone.wait()
+
+
+async def test_comparing_with_what_is_there_loses_nothing() -> None:
+    scene = Scene()
+    await scene.open()
+    scene.loops.see(seen())
+    await scene.until(1)
+    scene.loops.compare([UID])
+    scene.loops.lose("unknown")
+    scene.loops.ring("unknown")
+    await scene.loops.close()
+    assert sum(found.alive for found in scene.runtime.instances()) == 1
+
+
+async def test_closing_ends_the_loops_and_leaves_the_instances() -> None:
+    scene = Scene()
+    await scene.open()
+    scene.loops.see(seen())
+    await scene.until(1)
+    await scene.loops.close()
+    scene.loops.see(seen())
+    assert scene.loops.gone.is_set()
+    assert sum(found.alive for found in scene.runtime.instances()) == 1
+
+
+def test_what_only_servers_read_is_not_kept() -> None:
+    kept = without_managed_fields(seen(managedFields=[{"manager": "x"}]))
+    assert "managedFields" not in kept["metadata"]
+    assert kept["metadata"]["uid"] == UID
