@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -146,3 +147,21 @@ async def test_concurrent_writers_of_one_object_lose_no_change(probe: Probe) -> 
     patches = ({"metadata": {"labels": {f"l{at}": "1"}}} for at in range(50))
     await asyncio.gather(*(probe.patch(f"{PLUGINS}/a", patch) for patch in patches))
     assert len((await probe.get(f"{PLUGINS}/a")).body["metadata"]["labels"]) == 50
+
+
+async def test_old_events_go(settings: ServerSettings) -> None:
+    path = "/api/v1/namespaces/default/events"
+    event = {"involvedObject": {"kind": "X", "name": "x", "namespace": "default"}, "reason": "R"}
+    async with ApiServer(replace(settings, event_ttl=-1)) as server, client(server) as probe:
+        await probe.post(path, {**event, "metadata": {"name": "old"}})
+    async with ApiServer(replace(settings, event_ttl=-1)) as server, client(server) as probe:
+        await probe.until(path, lambda reply: reply.body["items"] == [])
+
+
+async def test_too_many_requests_at_once_are_told_to_come_back(settings: ServerSettings) -> None:
+    async with ApiServer(replace(settings, max_requests=1)) as server, client(server) as probe:
+        async with probe.watch(f"{CONFIGMAPS}?watch=1") as watch:
+            assert watch.code == 200
+            refused = await probe.get("/version")
+        assert (refused.code, refused.headers["Retry-After"]) == (429, "1")
+        await probe.until("/version", lambda reply: reply.code == 200)

@@ -53,6 +53,7 @@ class Frontend:
         self._pods = pods
         self._documents: dict[tuple[int, str], tuple[bytes, str]] = {}
         self._catalog: Catalog | None = None
+        self._active = 0
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -65,6 +66,9 @@ class Frontend:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; whatever goes wrong becomes a Status."""
+        if self._active >= self._settings.max_requests:
+            return _failure(_too_many())
+        self._active += 1
         try:
             return await self._handle(request)
         except status.ApiError as error:
@@ -84,6 +88,8 @@ class Frontend:
             return _failure(
                 status.ApiError(500, "InternalError", "an internal error occurred; the log has it")
             )
+        finally:
+            self._active -= 1
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         has_certificate = bool(request.transport and request.transport.get_extra_info("peercert"))
@@ -272,9 +278,16 @@ async def _send_large(request: web.Request, found: Answer) -> web.StreamResponse
 
 def _failure(error: status.ApiError) -> web.Response:
     response = _json(error.code, encode(error.body()))
+    if error.code == 429:  # noqa: PLR2004 - the one code that must say when to come back
+        response.headers["Retry-After"] = "1"
     if error.code == 401:  # noqa: PLR2004 - the one code that must say how to authenticate
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
+
+
+def _too_many() -> status.ApiError:
+    message = "too many requests at once, please try again later"
+    return status.ApiError(429, "TooManyRequests", message, {"retryAfterSeconds": 1})
 
 
 def _too_large(limit: int) -> status.ApiError:

@@ -19,6 +19,7 @@ from .corekinds import core_resources
 from .database import Database, PlainSeal
 from .definitions import resources_of
 from .deletes import CRD_COLLECTION
+from .expiry import expire_events
 from .guard import is_loopback
 from .handlers import Site
 from .http import Frontend
@@ -124,6 +125,7 @@ class ApiServer:
         await self._install(writes)
         self._collector.start(self.records())
         self._start(self._collector.run())
+        self._start(expire_events(self._store, settings.event_ttl))
         if self._pods is None:
             await clear_pods(self._store)
         else:

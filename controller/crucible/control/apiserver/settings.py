@@ -23,10 +23,11 @@ class ServerSettings:
             Made on first use if it does not exist.
         max_body: Largest request body, in bytes.
         max_depth: Deepest nesting of a request body.
-        max_connections: Connections held at once; more are refused.
+        max_requests: Requests answered at once, watches included; more are told to come back (429).
         request_timeout: Seconds a request other than a watch, log or exec may take.
         watch_timeout: Seconds after which a watch without its own limit ends; clients start another.
         watch_queue: Events held for a slow watcher before its watch is closed.
+        event_ttl: Seconds an Event is kept after it was last seen.
         bookmark_interval: Seconds between bookmarks on a watch that asks for them.
         history_events: Events kept for watches that resume and for lists read in pages.
         history_bytes: Bytes of objects kept for the same.
@@ -38,10 +39,11 @@ class ServerSettings:
     secrets_key: Path | None = None
     max_body: int = 3 * 1024 * 1024
     max_depth: int = 100
-    max_connections: int = 1024
+    max_requests: int = 1024
     request_timeout: float = 60.0
     watch_timeout: float = 3600.0
     watch_queue: int = 1024
+    event_ttl: float = 3600.0
     bookmark_interval: float = 60.0
     history_events: int = 8192
     history_bytes: int = 16 * 1024 * 1024
