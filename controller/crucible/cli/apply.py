@@ -100,4 +100,5 @@ def _wait(api: "Api", wanted: Wanted, stale: str | None, limit: float) -> None:
     wait_until(
         lambda: is_ready(api.get(wanted.path), stale=stale), limit, lambda: unready(api.get(wanted.path))
     )
-    print(f"{wanted.label} ready", flush=True)
+    phase = (api.get(wanted.path).get("status") or {}).get("phase")
+    print(f"{wanted.label} {'suspended' if phase == 'Suspended' else 'ready'}", flush=True)

@@ -91,6 +91,14 @@ class TestApply:
         ended = crucible("apply", "--wait", "-f", str(manifest))
         assert ended.out.splitlines()[-1] == "plugin.crucible.dev/demo ready"
 
+    def test_a_suspended_plugin_is_not_called_ready(
+        self, crucible: Any, server: Any, manifest: Path, make_plugin: Any
+    ) -> None:
+        server.answer("PATCH", f"{PLUGINS}/demo", make_plugin())
+        resting = {"observedGeneration": 1, "phase": "Suspended"}
+        server.answer("GET", f"{PLUGINS}/demo", make_plugin(status=resting))
+        assert crucible("apply", "--wait", "-f", str(manifest)).out.endswith("demo suspended\n")
+
     def test_does_not_wait_for_what_will_not_come(
         self, crucible: Any, server: Any, manifest: Path, make_plugin: Any
     ) -> None:
