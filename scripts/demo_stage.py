@@ -124,6 +124,7 @@ def _start(places: Places, log: Path) -> subprocess.Popen[str]:
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # Ctrl-C is for the demonstration, which then clears away in order
         )
 
 
