@@ -111,7 +111,8 @@ def check(
     causes += _without_metadata(validate(body, resource.schema, "", before))
     causes += check_core(resource, body, old)
     causes += _check_scale(resource, body)
-    causes += validate_lists(body, resource.schema)
+    changed = {key: item for key, item in body.items() if old is None or item != old.get(key)}
+    causes += validate_lists(changed, resource.schema)
     if resource.rules is not None:
         if any(cause.reason in status.BLOCKING for cause in causes):
             causes.append(status.invalid("<nil>", None, _NOT_CHECKED))

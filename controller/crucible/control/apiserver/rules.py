@@ -102,7 +102,7 @@ def _compile(rule: dict[str, Json], where: str) -> Rule:
 def check_rules(value: Json, tree: RuleTree | None, path: str = "", old: Json = ABSENT) -> list[Cause]:
     """The rules that do not hold for ``value``; transition rules run where there is an ``old`` value.
 
-    Other rules are skipped where the value is what it was.
+    Where the value is what it was, no rule runs.
     """
     return list(_broken(value, tree, path, old)) if tree else []
 
@@ -112,7 +112,7 @@ def _broken(value: Json, tree: RuleTree, path: str, old: Json) -> Iterator[Cause
         return
     same = old is not ABSENT and value == old
     for rule in tree.rules:
-        if (rule.transition and old is not ABSENT) or (not rule.transition and not same):
+        if not same and not (rule.transition and old is ABSENT):
             cause = _judge(rule, value, old, path)
             if cause:
                 yield cause

@@ -156,7 +156,8 @@ class Writes:
         meta = _metadata_of(body, resource)
         _check_identity(resource, live.key.namespace, live.key.name, body, meta)
         _check_preconditions(resource, live, meta)
-        shaped = admission.shape({**body, "metadata": meta}, resource, call.validation, call.duplicates)
+        asked = _status_alone(body) if call.subresource == "status" else body
+        shaped = admission.shape({**asked, "metadata": meta}, resource, call.validation, call.duplicates)
         new = _merged(resource, old, shaped.body, call.subresource)
         new = admission.finish(resource, new, old, call.now)
         admission.check(resource, new, old, self._admit)
@@ -209,6 +210,11 @@ def _metadata_of(body: Object, resource: Resource) -> Object:
         if not isinstance(meta.get(name, ""), str | None):
             raise status.bad_request(f"{resource.kind}: metadata.{name} must be a string")
     return dict(meta)
+
+
+def _status_alone(body: Object) -> Object:
+    """What of a body the status endpoint looks at."""
+    return {key: body[key] for key in ("apiVersion", "kind", "status") if key in body}
 
 
 def _new_body(resource: Resource, body: Object, meta: Object) -> Object:
