@@ -15,6 +15,7 @@ from crucible.model.manifest import PluginSpec
 from crucible.model.status import Replica
 
 if TYPE_CHECKING:
+    from crucible.model.enforcement import Capabilities
     from crucible.model.instance import Instance
     from crucible.model.world import World
 
@@ -32,9 +33,11 @@ def decide(world: World) -> Decision:
     """
     if world.identity.deleting:
         return _terminate(world)
-    refusal = refusal_of(world)
-    if refusal is not None or not isinstance(world.spec, PluginSpec):
-        return _refuse(world, refusal or Refusal("Invalid", "the manifest cannot be read"))
+    if not isinstance(world.spec, PluginSpec):
+        return _refuse(world, Refusal("Invalid", "; ".join(str(violation) for violation in world.spec)))
+    refusal = refusal_of(world.spec, world.capabilities)
+    if refusal is not None:
+        return _refuse(world, refusal)
     if isinstance(world.source, Violation):
         return _await_source(world, world.source)
     if world.spec.suspend:
@@ -50,12 +53,8 @@ class Refusal:
     message: str
 
 
-def refusal_of(world: World) -> Refusal | None:
-    """Return why this Plugin may not run here, or None when it may."""
-    spec = world.spec
-    if not isinstance(spec, PluginSpec):
-        return Refusal("Invalid", "; ".join(str(violation) for violation in spec))
-    here = world.capabilities
+def refusal_of(spec: PluginSpec, here: Capabilities) -> Refusal | None:
+    """Return why a valid manifest may not run on this runtime, or None when it may."""
     if spec.type.value not in here.types:
         return Refusal(
             "TypeUnavailable",
@@ -74,12 +73,9 @@ def refusal_of(world: World) -> Refusal | None:
         if entry.level is not Level.ENFORCED and entry.control not in spec.sandbox.allow_degraded
     ]
     if gaps:
-        what = "; ".join(f"{gap.control.value} is {gap.level.value}: {gap.by}" for gap in gaps)
         names = ", ".join(gap.control.value for gap in gaps)
-        return Refusal(
-            "NotEnforceable",
-            f"{what}. Mend the host, or accept it with spec.sandbox.allowDegraded: [{names}]",
-        )
+        fix = f"Mend the host, or accept it with spec.sandbox.allowDegraded: [{names}]"
+        return Refusal("NotEnforceable", f"{report.weaknesses(gaps)}. {fix}")
     return None
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from crucible.core.replica import Verdict
     from crucible.errors import Violation
+    from crucible.model.enforcement import Enforcement
     from crucible.model.manifest import PluginSpec
     from crucible.model.world import World
 
@@ -180,11 +181,22 @@ def _degradation(world: World, spec: PluginSpec, verdicts: Sequence[Verdict]) ->
         if verdict.serving is not None and verdict.serving.notices:
             return True, "Limited", f"{verdict.serving.name}: {'; '.join(verdict.serving.notices)}"
     weak = [
-        f"{entry.control.value} is {entry.level.value}: {entry.by}"
+        entry
         for entry in world.capabilities.controls
         if entry.level is not Level.ENFORCED and entry.control in spec.sandbox.allow_degraded
     ]
-    return (True, "WeakerThanPromised", "; ".join(weak)) if weak else None
+    return (True, "WeakerThanPromised", weaknesses(weak)) if weak else None
+
+
+def weaknesses(gaps: Sequence[Enforcement]) -> str:
+    """Say which controls do not hold and why; those that share a reason together."""
+    reasons: dict[str, list[str]] = {}
+    for gap in gaps:
+        reasons.setdefault(f"{gap.level.value}: {gap.by}", []).append(gap.control.value)
+    return "; ".join(
+        f"{', '.join(controls)} {'is' if len(controls) == 1 else 'are'} {reason}"
+        for reason, controls in reasons.items()
+    )
 
 
 def attempts_of(world: World) -> int:

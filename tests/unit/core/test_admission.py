@@ -120,18 +120,26 @@ def test_config_is_checked_against_its_schema() -> None:
 )
 def test_a_schema_that_could_stall_the_controller_is_refused(schema: dict[str, Any]) -> None:
     (refusal,) = refusals(configSchema=schema, config={"a": "a" * 40 + "!"})
-    assert "busy for ever" in refusal
+    assert refusal.startswith("spec.configSchema: uses ")
+    assert refusal.endswith(", which could keep the controller busy for ever: leave it out")
 
 
 def test_what_is_no_schema_is_refused() -> None:
     assert "is no JSON Schema" in refusals(configSchema={"type": 3})[0]
 
 
+def nested(levels: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        found = {"a": found}
+    return found
+
+
 def test_nesting_is_bounded() -> None:
-    deep: dict[str, Any] = {}
-    for _ in range(20):
-        deep = {"a": deep}
-    assert refusals(config=deep) == ["spec.config: is nested deeper than 16 levels"]
+    assert refusals(config=nested(16)) == []
+    assert refusals(config=nested(17)) == ["spec.config: is nested deeper than 16 levels"]
+    assert refusals(configSchema=nested(16)) == []
+    assert "is nested deeper than 16 levels" in refusals(configSchema=nested(17))[0]
     bottomless: dict[str, Any] = {}
     for _ in range(100_000):
         bottomless = {"a": bottomless}
@@ -147,20 +155,28 @@ def test_what_is_no_spec_at_all_is_refused(spec: object) -> None:
     assert violations_of({"metadata": {"name": "x"}, "spec": spec})
 
 
-def test_names_leave_room_for_what_is_derived_from_them() -> None:
-    long = plugin()
-    long["metadata"]["name"] = "a" * 51
-    assert [violation.field for violation in violations_of(long)] == ["metadata.name"]
-    dotted = plugin()
-    dotted["metadata"]["name"] = "a.b"
-    assert [violation.field for violation in violations_of(dotted)] == ["metadata.name"]
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("a" * 50, []),
+        ("a" * 51, ["metadata.name: is longer than 50 characters: shorten it"]),
+        ("a.b", ["metadata.name: contains a dot: use letters, digits and '-'"]),
+    ],
+)
+def test_names_leave_room_for_what_is_derived_from_them(name: str, refused: list[str]) -> None:
+    named = plugin()
+    named["metadata"]["name"] = name
+    assert [str(violation) for violation in violations_of(named)] == refused
 
 
 @pytest.mark.parametrize("key", ["crucible.dev/plugin-uid", "x.crucible.dev/y", "crucible.dev/instance"])
 def test_labels_that_the_controller_trusts_cannot_be_forged(key: str) -> None:
-    forged = plugin()
-    forged["metadata"]["labels"] = {key: "1"}
-    assert [violation.field for violation in violations_of(forged)] == ["metadata.labels"]
+    for where in ("labels", "annotations"):
+        forged = plugin()
+        forged["metadata"][where] = {key: "1"}
+        assert [str(violation) for violation in violations_of(forged)] == [
+            f"metadata.{where}: {key} is reserved for the controller: remove it"
+        ]
 
 
 def test_annotations_made_for_people_are_admitted() -> None:

@@ -9,8 +9,8 @@ from build import capabilities, ended, identity, instance, world
 from crucible.core.decide import SOURCE_RETRY, decide
 from crucible.core.render import render
 from crucible.errors import Violation
-from crucible.model.decision import Hold, Kill, Remove, Start, Stop
-from crucible.model.enforcement import Level
+from crucible.model.decision import Event, Hold, Kill, Remove, Start, Stop
+from crucible.model.enforcement import Control, Enforcement, Level
 from crucible.model.instance import Exit, State
 from crucible.model.manifest import PluginSpec
 from crucible.model.status import Phase, PluginStatus
@@ -272,6 +272,69 @@ def test_accepting_one_gap_accepts_no_other() -> None:
     weak = capabilities(MEMORY=Level.DEGRADED, PIDS=Level.UNAVAILABLE)
     decision = decide(world(capabilities=weak, spec={"sandbox": {"allowDegraded": ["memory"]}}))
     assert "allowDegraded: [pids]" in decision.status.conditions[0].message
+
+
+def test_controls_that_fail_for_one_reason_are_named_together() -> None:
+    why = "no cgroup was delegated; run it with Delegate=yes"
+    here = capabilities()
+    both = {Control.CPU, Control.MEMORY}
+    weak = tuple(
+        Enforcement(entry.control, Level.UNAVAILABLE, why) if entry.control in both else entry
+        for entry in here.controls
+    )
+    message = decide(world(capabilities=replace(here, controls=weak))).status.conditions[0].message
+    assert message.startswith(f"cpu, memory are unavailable: {why}. Mend the host")
+    assert message.endswith("allowDegraded: [cpu, memory]")
+
+
+def test_a_crash_of_an_older_revision_does_not_count_against_the_new_one() -> None:
+    decision = decide(world(ended(1, revision="older")))
+    assert decision.status.instances[0].crashes == ()
+    assert decision.status.instances[0].restarts == 0
+    assert [(event.type, event.reason) for event in decision.events] == [
+        ("Warning", "Crashed"),
+        ("Normal", "Started"),
+    ]
+
+
+def test_an_end_that_was_asked_for_is_told_as_such() -> None:
+    (told, _) = decide(world(ended(1, revision="older", stopping_at=990.0))).events
+    assert told == Event("Normal", "Stopped", "echo-0-1 stopped")
+
+
+def test_a_changed_revision_remembers_how_the_last_instance_ended() -> None:
+    before = decide(world(ended(3, revision=REVISION))).status
+    changed = world(ended(3, revision=REVISION), spec={"config": {"a": 1}}, status=before)
+    (replica,) = decide(changed).status.instances
+    assert replica.last_exit == before.instances[0].last_exit
+    assert (replica.attempt, replica.crashes, replica.restarts) == (5, (), 0)
+
+
+def test_a_replica_that_waits_is_described_without_a_process() -> None:
+    before = decide(world(instance(1, revision=REVISION, pid=77))).status
+    once = decide(world(ended(1, revision=REVISION), now=999.0, status=before)).status
+    later = world(ended(1, revision=REVISION), ended(2, at=999.5, revision=REVISION), now=999.5, status=once)
+    (replica,) = decide(later).status.instances
+    assert (replica.state, replica.pid, replica.attempt) == ("exited", None, 2)
+    back = decide(world(instance(3, revision=REVISION), now=1001.0, status=decide(later).status))
+    assert back.status.instances[0].next_start is None
+    assert back.status.instances[0].restarts == 2
+
+
+def test_quarantine_ends_the_wait() -> None:
+    status = crash_loop(5)
+    waiting = status.instances[0].model_copy(update={"next_start": 1005.0})
+    before = status.model_copy(update={"instances": (waiting,)})
+    held = decide(world(ended(6, at=999.5, revision=REVISION), status=before)).status.instances[0]
+    assert held.quarantined
+    assert held.next_start is None
+
+
+def test_a_refused_plugin_is_looked_at_again_while_it_winds_down() -> None:
+    wrong = (Violation("spec", "is wrong"),)
+    decision = decide(world(instance(), spec=wrong))
+    assert decision.revisit == 1010.0
+    assert [replica.state for replica in decision.status.instances] == ["stopping"]
 
 
 def test_every_control_is_reported() -> None:
