@@ -59,8 +59,15 @@ class Cgroups(Protocol):
 
 
 def joins(directories: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Return the files a process writes 0 to, to join a group."""
-    return tuple(directory / "cgroup.procs" for directory in directories)
+    """Return the files into which a process of one thread writes itself to be in these groups.
+
+    Version 1 has one for a single thread. The kernel takes that without its lock on all of fork and exec,
+    which ``cgroup.procs`` needs and which waits for a grace period: 15 ms on an idle machine.
+    """
+    return tuple(
+        directory / ("tasks" if (directory / "tasks").exists() else "cgroup.procs")
+        for directory in directories
+    )
 
 
 def pids(directories: tuple[Path, ...]) -> frozenset[int]:
