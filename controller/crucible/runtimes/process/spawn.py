@@ -10,11 +10,14 @@ import os
 import socket
 import subprocess
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crucible.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PROGRAM = Path(__file__).with_name("spawner.py")
 _MAX_ANSWER = 4096
@@ -32,6 +35,7 @@ class Launch:
         groups: files to write a 0 to, to join cgroups.
         rlimits: resource, soft limit, hard limit.
         views: directories to show it at another path; to it alone, and only where the controller is root.
+        env: environment of bubblewrap itself.
     """
 
     argv: tuple[str, ...]
@@ -41,6 +45,7 @@ class Launch:
     groups: tuple[Path, ...]
     rlimits: tuple[tuple[int, int, int], ...]
     views: tuple[tuple[str, str], ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ class Spawner:
             "groups": [str(path) for path in launch.groups],
             "rlimits": launch.rlimits,
             "views": launch.views,
+            "env": dict(launch.env),
         }
         packet = json.dumps(request).encode()
         async with self._sending:

@@ -8,7 +8,8 @@ Each request is one JSON packet with file descriptors attached, and gets one ans
 
     {"argv": […], "targets": [0, 1, 2, 3, …], "exec": 9, "problem": 10,
      "uid": 1900000000 | null, "groups": ["/sys/fs/cgroup/…/cgroup.procs", …],
-     "rlimits": [[7, 256, 256], …], "views": [["/root/…/python-0c2b6c", "/tmp/root"], …]}
+     "rlimits": [[7, 256, 256], …], "views": [["/root/…/python-0c2b6c", "/tmp/root"], …],
+     "env": {"LD_LIBRARY_PATH": "/tmp/libraries"}}
 
 ``targets`` gives the number each attached descriptor has in the new program, ``exec`` the index of the
 program itself, ``problem`` the index of a pipe into which the child writes why it could not become that one.
@@ -172,7 +173,7 @@ def _arrange(request: dict[str, Any], descriptors: list[int]) -> int:
     for which, soft, hard in request["rlimits"]:
         resource.setrlimit(which, (soft, hard))
     try:
-        os.execve(moved[request["exec"]], request["argv"], {})  # noqa: S606 - no shell is the point
+        os.execve(moved[request["exec"]], request["argv"], request["env"])  # noqa: S606 - no shell is the point
     except OSError as error:
         os.write(problem, f"cannot execute bubblewrap: {error.strerror}".encode())
     return problem
