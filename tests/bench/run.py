@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
 
+import apiserver
 import controller
 import process
 from rows import Row, save, table
@@ -22,6 +23,8 @@ MEASURES: dict[str, Measure] = {
     "process-cold-100": lambda: process.cold(100),
     "process-recovery": process.recovery,
     "controller": controller.footprint,
+    "apiserver": apiserver.requests,
+    "operator-1000": apiserver.operator,
 }
 
 
