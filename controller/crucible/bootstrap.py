@@ -21,6 +21,7 @@ from crucible.control.voice import ApiVoice
 from crucible.core.admission import violations_of
 from crucible.errors import CrucibleError, Unsupported
 from crucible.loop import Ports
+from crucible.manifests.upkeep import keep_applied
 from crucible.model import names
 from crucible.model.crd import plugin_crd
 from crucible.packages.snapshot import SnapshotStore
@@ -54,6 +55,8 @@ class UpOptions:
         verbose: log more.
         on_ready: called with the kubeconfig's path once Plugins are supervised.
         cgroup_parent: path below the cgroup mount that was delegated to this user; None: the host decides.
+        manifests: folder of manifests to keep applied; absolute, because its path names the set.
+        secrets_key: file with the key that encrypts Secrets at rest, made if absent; None: they are not.
     """
 
     places: Places
@@ -63,6 +66,8 @@ class UpOptions:
     verbose: bool = False
     on_ready: Callable[[Path], None] = lambda _: None
     cgroup_parent: str | None = None
+    manifests: Path | None = None
+    secrets_key: Path | None = None
 
 
 def run(options: UpOptions) -> None:
@@ -88,7 +93,7 @@ async def _run(options: UpOptions) -> None:
 
     async with AsyncExitStack() as stack:
         server = ApiServer(
-            ServerSettings(state_dir=places.control, port=options.port),
+            ServerSettings(places.control, port=options.port, secrets_key=options.secrets_key),
             crds=[plugin_crd()],
             admit=violations_of,
             pods=pods,
@@ -111,7 +116,7 @@ async def _run(options: UpOptions) -> None:
 async def _operate(
     options: UpOptions, client: Client, ports: Ports, loops: Loops, stop: asyncio.Event
 ) -> None:
-    """Supervise and sweep until told to stop; a fault of either ends both."""
+    """Supervise, sweep and keep a folder applied until told to stop; a fault of one ends all."""
     ready = asyncio.Event()
     endpoint = load_endpoint(options.places.kubeconfig)
     async with asyncio.TaskGroup() as group:
@@ -119,10 +124,13 @@ async def _operate(
         await _first(ready, operator)
         _stop_on_signals(stop)  # kopf put its own handlers in place
         options.on_ready(options.places.kubeconfig)
-        sweeper = group.create_task(_sweep_for_ever(client, ports, loops))
+        helpers = [group.create_task(_sweep_for_ever(client, ports, loops))]
+        if options.manifests is not None:
+            helpers.append(group.create_task(keep_applied(options.manifests, client)))
         await _first(stop, operator)
         stop.set()
-        sweeper.cancel()
+        for helper in helpers:
+            helper.cancel()
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

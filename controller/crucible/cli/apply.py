@@ -6,11 +6,12 @@ import typer
 
 from crucible.cli.endpoint import Access, endpoint_of
 from crucible.cli.exits import WrongUsage
-from crucible.cli.manifests import Wanted, read_wanted
-from crucible.cli.objects import PLUGIN
+from crucible.cli.manifests import read_wanted
 from crucible.cli.options import Files, Timeout, with_access
 from crucible.cli.waiting import is_ready, seconds_of, unready, wait_until
 from crucible.errors import NotFound
+from crucible.manifests.resources import PLUGIN
+from crucible.manifests.wanted import Wanted
 from crucible.model import names
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from crucible.cli.api import Api
 from crucible.cli.endpoint import Access, endpoint_of
 from crucible.cli.exits import WrongUsage
 from crucible.cli.manifests import read_wanted
-from crucible.cli.objects import PLUGIN, collection, condition, plugin_path
+from crucible.cli.objects import collection, condition, plugin_path
 from crucible.cli.options import Files, Names, Timeout, Wait, with_access
 from crucible.cli.waiting import seconds_of, wait_until
 from crucible.errors import CrucibleError, NotFound
+from crucible.manifests.resources import PLUGIN
 
 EXAMPLES: Final = """\b
 Examples:

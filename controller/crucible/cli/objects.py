@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from crucible.manifests.resources import PLUGIN
 from crucible.model import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """One kind the command line can apply and delete.
-
-    Attributes:
-        api_version: group and version.
-        kind: as manifests name it.
-        plural: as paths name it.
-        label: as output names it, before the object's name.
-        namespaced: lives in a namespace.
-    """
-
-    api_version: str
-    kind: str
-    plural: str
-    label: str
-    namespaced: bool = True
-
-    def path(self, namespace: str, name: str) -> str:
-        """Return the path of one object."""
-        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
-        where = f"/namespaces/{quote(namespace, safe='')}" if self.namespaced else ""
-        return f"{root}{where}/{self.plural}/{quote(name, safe='')}"
-
-
-PLUGIN: Final = Resource(names.API_VERSION, names.KIND, names.PLURAL, f"{names.SINGULAR}.{names.GROUP}")
-RESOURCES: Final = (
-    # In the order they are applied: what others refer to comes first.
-    Resource("v1", "Namespace", "namespaces", "namespace", namespaced=False),
-    Resource("v1", "Secret", "secrets", "secret"),
-    Resource("v1", "ConfigMap", "configmaps", "configmap"),
-    PLUGIN,
-)
 
 
 def collection(namespace: str | None, plural: str = names.PLURAL) -> str:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from crucible.cli.objects import PLUGIN
 from crucible.cli.options import Data, Output
+from crucible.manifests.resources import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

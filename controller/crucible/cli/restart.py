@@ -8,9 +8,10 @@ import typer
 from crucible.cli.api import Api
 from crucible.cli.endpoint import Access, endpoint_of
 from crucible.cli.exits import Failed, WrongUsage
-from crucible.cli.objects import PLUGIN, condition, plugin_path
+from crucible.cli.objects import condition, plugin_path
 from crucible.cli.options import Names, Timeout, with_access
 from crucible.cli.waiting import is_ready, seconds_of, unready, wait_until
+from crucible.manifests.resources import PLUGIN
 from crucible.model import names
 
 EXAMPLES: Final = """\b

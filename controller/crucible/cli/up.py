@@ -11,17 +11,22 @@ import typer
 
 from crucible.cli.exits import Failed
 from crucible.cli.terminal import colourful, paint
-from crucible.errors import CrucibleError
+from crucible.errors import CrucibleError, NotFound
 from crucible.settings import Places, default_root
 
 EXAMPLES: Final = """\b
 Examples:
   crucible up
   crucible up --state ./state --port 6443
+  crucible up --manifests plugins/
   crucible up --log-format json
 
 Stopping it with Ctrl-C leaves the plugins running; the next 'crucible up' with the same state takes
 them over. To stop plugins, delete or suspend them first.
+
+With --manifests a folder is kept applied: what is in it, and in the folders below, is created and put
+back when someone changes it; what it brought is removed when no file holds it any more. A file with a
+mistake is named in the log, and what it gave before stays.
 """
 
 
@@ -38,7 +43,7 @@ class RuntimeName(StrEnum):
     PROCESS = "process"
 
 
-def command(
+def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     state: Annotated[
         Path | None, typer.Option("--state", metavar="DIR", help="Where everything is kept; made if absent.")
     ] = None,
@@ -51,6 +56,13 @@ def command(
             "--port", metavar="PORT", min=0, max=65535, help="On 127.0.0.1; 0: the same free one each time."
         ),
     ] = 0,
+    manifests: Annotated[
+        Path | None, typer.Option("--manifests", metavar="DIR", help="Keep this folder applied.")
+    ] = None,
+    secrets_key: Annotated[
+        Path | None,
+        typer.Option("--secrets-key", metavar="FILE", help="Encrypt Secrets at rest; made if absent."),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option("--log-format", metavar="text|json", help="How to write the log.")
     ] = LogFormat.TEXT,
@@ -59,6 +71,8 @@ def command(
     """Run the control plane on this machine, until Ctrl-C."""
     from crucible.bootstrap import UpOptions, run  # noqa: PLC0415 - loads the whole operator; help does not
 
+    if manifests is not None and not manifests.is_dir():
+        raise NotFound(f"{manifests}: there is no such folder: make it, then put manifests into it")
     root = (state or default_root()).absolute()
     options = UpOptions(
         places=Places(root),
@@ -66,6 +80,8 @@ def command(
         port=port,
         log_format=log_format.value,
         verbose=verbose,
+        manifests=manifests.resolve() if manifests else None,
+        secrets_key=secrets_key.absolute() if secrets_key else None,
         on_ready=lambda kubeconfig: _welcome(kubeconfig, default=root == default_root()),
     )
     try:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+_CREATED = 201
 _DEADLINE = aiohttp.ClientTimeout(total=30)
 
 
@@ -45,19 +47,26 @@ class Client:
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Read one object or a list."""
-        return await self._request("GET", path, params=params)
+        return (await self._request("GET", path, params=params))[1]
 
     async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object in a collection."""
-        return await self._request("POST", path, body, "application/json")
+        return (await self._request("POST", path, body, "application/json"))[1]
 
     async def patch(self, path: str, body: object, kind: str = MERGE_PATCH) -> dict[str, Any]:
         """Change part of an object."""
-        return await self._request("PATCH", path, body, kind)
+        return (await self._request("PATCH", path, body, kind))[1]
 
-    async def delete(self, path: str) -> dict[str, Any]:
-        """Ask for an object's deletion; finalizers may hold it a while."""
-        return await self._request("DELETE", path)
+    async def apply(self, path: str, body: Mapping[str, Any], manager: str) -> tuple[bool, dict[str, Any]]:
+        """Apply on the server, fields of others included; return whether that made it, and what it is."""
+        params = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
+        code, answer = await self._request("PATCH", path, body, APPLY_PATCH, params)
+        return code == _CREATED, answer
+
+    async def delete(self, path: str, uid: str | None = None) -> dict[str, Any]:
+        """Ask for an object's deletion, of that very one where a uid is given; finalizers may hold it."""
+        only = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}} if uid else None
+        return (await self._request("DELETE", path, only, "application/json" if only else ""))[1]
 
     async def _request(
         self,
@@ -66,7 +75,7 @@ class Client:
         body: object = None,
         content_type: str = "",
         params: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
+    ) -> tuple[int, dict[str, Any]]:
         """Ask, and turn an answer that is an error into ours.
 
         Raises:
@@ -86,4 +95,4 @@ class Client:
         if response.status >= 400:  # noqa: PLR2004 - HTTP's own figure
             raise error_of(response.status, text)
         answer: dict[str, Any] = json.loads(text)
-        return answer
+        return response.status, answer

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from crucible.cli.manifests import Wanted, read_wanted
+from crucible.cli.manifests import read_wanted
 from crucible.errors import InvalidInput, InvalidManifest, NotFound
+from crucible.manifests.wanted import Wanted
 
 if TYPE_CHECKING:
     from pathlib import Path
