@@ -25,6 +25,7 @@ from crucible.control.apiserver.patches import (
     strategic_patch,
 )
 from crucible.control.apiserver.routes import read_path
+from crucible.control.apiserver.rules import check_rules, compile_rules, fields_read
 from crucible.control.apiserver.selectors import parse_fields, parse_labels
 from crucible.control.apiserver.status import ApiError
 from crucible.control.apiserver.structural import fill_defaults, prune
@@ -315,3 +316,31 @@ def test_kubeconfigs_merge_without_taking_over() -> None:
     assert [item["name"] for item in merged["clusters"]] == ["k", "crucible"]
     assert merge_kubeconfig(merged, ours) == merged
     assert merge_kubeconfig({}, ours)["current-context"] == "crucible"
+
+
+@pytest.mark.parametrize(
+    ("rule", "fields"),
+    [
+        ("has(self.a) && self.b.c == oldSelf.d", {"a", "b", "d"}),
+        ("self.a == 'self.b'", {"a"}),
+        ("x.self.a == self.b", {"b"}),
+        ("self == oldSelf", None),
+        ("self.all(key, key != 'a')", None),
+        ("self.size () > 1", None),
+        ("self['a'] == 1", None),
+    ],
+)
+def test_the_fields_a_rule_looks_at_are_known(rule: str, fields: set[str] | None) -> None:
+    assert fields_read(rule) == fields
+
+
+def test_a_transition_rule_runs_where_what_it_looks_at_changed() -> None:
+    tree = compile_rules({"x-kubernetes-validations": [{"rule": "self.a == oldSelf.a"}]})
+    assert check_rules({"a": 1, "b": 2}, tree, old={"a": 1, "b": 1}) == []
+    assert [cause.reason for cause in check_rules({"a": 2}, tree, old={"a": 1})] == ["FieldValueInvalid"]
+
+
+def test_what_cel_cannot_hold_breaks_the_rule_and_nothing_else() -> None:
+    tree = compile_rules({"x-kubernetes-validations": [{"rule": "self.a == 'x'"}]})
+    (cause,) = check_rules({"a": "\ud800"}, tree)
+    assert "rule evaluation error" in cause.message

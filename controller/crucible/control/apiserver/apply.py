@@ -67,7 +67,7 @@ def apply(live: Object, entries: tuple[Entry, ...], schema: Schema, wanted: Appl
     if conflicts and not wanted.force:
         raise _conflict(conflicts, {e.writer: e.time for e in others})
     changed = diff.written | diff.removed
-    kept = [replace(e, paths=e.paths - changed) if e.paths & changed else e for e in others]
+    kept = [entry.owning(entry.paths - changed) for entry in others]
     mine = next((e for e in entries if e.writer == writer), None)
     unchanged = mine is not None and mine.paths == claimed and not diff.written and not diff.removed
     own = mine if mine is not None and unchanged else Entry(writer, claimed, wanted.now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .structural import field_schema, is_granular_map, item_keys, knows_field, list_kind
@@ -64,8 +65,9 @@ def _members(node: Object, path: Path) -> Iterator[Path]:
             yield (*path, element)
 
 
-def to_wire(paths: Iterable[Path]) -> Object:
-    """The ``fieldsV1`` value of a set, elements in order."""
+@lru_cache(maxsize=256)
+def to_wire(paths: Paths) -> Object:
+    """The ``fieldsV1`` value of a set, elements in order. Equal sets share one value: do not change it."""
     root: Object = {}
     for path in sorted(paths):
         node = root

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from .fieldsets import from_wire, to_wire
@@ -30,11 +30,20 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one writer owns, since when (RFC 3339, whole seconds)."""
+    """What one writer owns, since when (RFC 3339, whole seconds).
+
+    Attributes:
+        wire: ``paths`` as they were read, so that they need not be written out anew.
+    """
 
     writer: Writer
     paths: Paths
     time: str
+    wire: Object | None = field(default=None, compare=False)
+
+    def owning(self, paths: Paths) -> Entry:
+        """The same writer since the same moment, with these paths."""
+        return self if paths == self.paths else Entry(self.writer, paths, self.time)
 
 
 def read_entries(meta: Object) -> tuple[Entry, ...]:
@@ -57,7 +66,8 @@ def _read(entry: Json) -> Entry:
         str(entry.get("apiVersion", "")),
         str(entry.get("subresource", "")),
     )
-    return Entry(writer, from_wire(entry.get("fieldsV1") or {}), str(entry.get("time", "")))
+    fields = entry.get("fieldsV1") or {}
+    return Entry(writer, from_wire(fields), str(entry.get("time", "")), fields)
 
 
 def write_entries(entries: Iterable[Entry]) -> list[Object]:
@@ -74,7 +84,7 @@ def _write(entry: Entry) -> Object:
         "apiVersion": writer.api_version,
         "time": entry.time,
         "fieldsType": "FieldsV1",
-        "fieldsV1": to_wire(entry.paths),
+        "fieldsV1": to_wire(entry.paths) if entry.wire is None else entry.wire,
     }
     if writer.subresource:
         found["subresource"] = writer.subresource
@@ -84,20 +94,18 @@ def _write(entry: Entry) -> Object:
 def after_update(entries: Iterable[Entry], diff: Diff, writer: Writer, now: str) -> tuple[Entry, ...]:
     """Ownership after a plain update: the writer gets what it wrote, all lose what changed under them."""
     written, removed = diff.written, diff.removed
-    mine: Paths = frozenset()
-    since = now
+    mine = Entry(writer, frozenset(), now)
     kept = []
     for entry in entries:
         if entry.writer == writer:
-            mine, since = entry.paths - removed, entry.time
+            mine = entry
         else:
             paths = entry.paths - written - removed
             if paths:
-                kept.append(entry if paths == entry.paths else replace(entry, paths=paths))
-    if written:
-        mine, since = mine | written, now
-    if mine:
-        kept.append(Entry(writer, mine, since))
+                kept.append(entry.owning(paths))
+    paths = mine.paths - removed | written
+    if paths:
+        kept.append(replace(mine.owning(paths), time=now if written else mine.time))
     return _capped(kept)
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .structural import Schema
 
 _OLD = re.compile(r"\boldSelf\b")
+_SELF = re.compile(r"(?<![.\w])(?:self|oldSelf)\b(?:\s*\.\s*([A-Za-z_]\w*)\b(?!\s*\())?")
+_NAMES = ("name", "generateName")
 _STRINGS = re.compile(r"""("(\\.|[^"\\])*"|'(\\.|[^'\\])*')""")
 _NOT_HERE = re.compile(
     r"\b(isURL|url|quantity|isQuantity|ip|isIP|cidr|isCIDR|format|authorizer|semver|isSemver)\s*\("
@@ -38,18 +40,23 @@ class Rule:
 
     text: str
     message: str
-    message_expression: Callable[[dict[str, Json]], Json] | None
+    message_expression: Callable[[cel.Context], Json] | None
     reason: Reason
     field_path: str
     transition: bool
-    holds: Callable[[dict[str, Json]], Json]
+    holds: Callable[[cel.Context], Json]
 
 
 @dataclass(frozen=True, slots=True)
 class RuleTree:
-    """The rules of one schema node and of the nodes below it that have any."""
+    """The rules of one schema node and of the nodes below it that have any.
+
+    Attributes:
+        reads: The fields of the node that its rules look at; None where they look at all of it.
+    """
 
     rules: tuple[Rule, ...]
+    reads: frozenset[str] | None
     fields: dict[str, RuleTree]
     each: RuleTree | None
     schema: Schema
@@ -61,9 +68,9 @@ def compile_rules(schema: Schema, path: str = "") -> RuleTree | None:
     Raises:
         ValueError: A rule cannot be understood; the message starts with its field path.
     """
-    rules = tuple(
-        _compile(rule, f"{path}.{RULES}[{at}].rule") for at, rule in enumerate(schema.get(RULES, ()))
-    )
+    said = schema.get(RULES, ())
+    rules = tuple(_compile(rule, f"{path}.{RULES}[{at}].rule") for at, rule in enumerate(said))
+    explanations = [str(rule.get("messageExpression") or "") for rule in said]
     fields = {
         name: tree
         for name, below in schema.get("properties", {}).items()
@@ -71,7 +78,19 @@ def compile_rules(schema: Schema, path: str = "") -> RuleTree | None:
     }
     below = schema.get("items") or schema.get("additionalProperties")
     each = compile_rules(below, f"{path}.items") if isinstance(below, dict) else None
-    return RuleTree(rules, fields, each, schema) if rules or fields or each else None
+    reads = fields_read(*(str(rule.get("rule", "")) for rule in said), *explanations)
+    return RuleTree(rules, reads, fields, each, schema) if rules or fields or each else None
+
+
+def fields_read(*expressions: str) -> frozenset[str] | None:
+    """The fields of ``self`` and ``oldSelf`` that expressions name; None where one may look at any."""
+    found: set[str] = set()
+    for text in expressions:
+        for match in _SELF.finditer(_STRINGS.sub('""', text)):
+            if not match[1]:
+                return None
+            found.add(match[1])
+    return frozenset(found)
 
 
 def _compile(rule: dict[str, Json], where: str) -> Rule:
@@ -100,27 +119,52 @@ def _compile(rule: dict[str, Json], where: str) -> Rule:
 
 
 def check_rules(value: Json, tree: RuleTree | None, path: str = "", old: Json = ABSENT) -> list[Cause]:
-    """The rules that do not hold for ``value``; transition rules run where there is an ``old`` value.
+    """The rules that do not hold for an object; transition rules run where there is an ``old`` one.
 
-    Where the value is what it was, no rule runs.
+    Where what rules look at is as it was, they do not run. Of metadata they see the names only.
     """
-    return list(_broken(value, tree, path, old)) if tree else []
+    return list(_broken(_named(value), tree, path, _named(old))) if tree else []
+
+
+def _named(value: Json) -> Json:
+    meta = value.get("metadata") if isinstance(value, dict) else None
+    if not isinstance(meta, dict):
+        return value
+    return {**value, "metadata": {name: meta[name] for name in _NAMES if name in meta}}
 
 
 def _broken(value: Json, tree: RuleTree, path: str, old: Json) -> Iterator[Cause]:
     if value is None:
         return
-    same = old is not ABSENT and value == old
-    for rule in tree.rules:
-        if not same and not (rule.transition and old is ABSENT):
-            cause = _judge(rule, value, old, path)
-            if cause:
-                yield cause
+    if tree.rules:
+        yield from _broken_here(_looked_at(value, tree.reads), tree, path, _looked_at(old, tree.reads))
     if isinstance(value, dict):
         yield from _broken_fields(value, tree, path, old if isinstance(old, dict) else {})
     elif isinstance(value, list) and tree.each:
         for at, item in enumerate(value):
             yield from _broken(item, tree.each, f"{path}[{at}]", _before(tree.schema, item, old))
+
+
+def _looked_at(value: Json, reads: frozenset[str] | None) -> Json:
+    """What rules can see of a value: turning it into CEL costs more than evaluating them."""
+    if reads is None or not isinstance(value, dict):
+        return value
+    return {name: value[name] for name in reads if name in value}
+
+
+def _broken_here(value: Json, tree: RuleTree, path: str, old: Json) -> Iterator[Cause]:
+    if old is not ABSENT and value == old:
+        return
+    try:
+        scope = cel.Context({"self": value} if old is ABSENT else {"self": value, "oldSelf": old})
+    except (RuntimeError, TypeError, ValueError) as error:
+        yield status.rule_broken(path or "<nil>", f"rule evaluation error: {error}: {tree.rules[0].text}")
+        return
+    for rule in tree.rules:
+        if not (rule.transition and old is ABSENT):
+            cause = _judge(rule, scope, path)
+            if cause:
+                yield cause
 
 
 def _broken_fields(value: Object, tree: RuleTree, path: str, before: Object) -> Iterator[Cause]:
@@ -140,8 +184,7 @@ def _before(schema: Schema, item: Json, old: Json) -> Json:
     return next((found for found in old if item_keys(schema, found) == keys), ABSENT)
 
 
-def _judge(rule: Rule, value: Json, old: Json, path: str) -> Cause | None:
-    scope = {"self": value} if old is ABSENT else {"self": value, "oldSelf": old}
+def _judge(rule: Rule, scope: cel.Context, path: str) -> Cause | None:
     where = (path + rule.field_path) if rule.field_path else (path or "<nil>")
     try:
         if rule.holds(scope) is True:
@@ -152,7 +195,7 @@ def _judge(rule: Rule, value: Json, old: Json, path: str) -> Cause | None:
     return status.Cause(rule.reason, where, _worded(rule, scope))
 
 
-def _worded(rule: Rule, scope: dict[str, Json]) -> str:
+def _worded(rule: Rule, scope: cel.Context) -> str:
     text = rule.message
     if rule.message_expression:
         try:

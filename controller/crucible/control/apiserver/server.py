@@ -31,7 +31,7 @@ from .pods import PodMirror, clear_pods
 from .resources import Catalog
 from .sealing import FileSeal
 from .store import Store
-from .tls import prepare_tls, server_context, write_private
+from .tls import prepare_tls, server_context, use_small_read_buffers, write_private
 from .watch import Hub
 from .writes import Call, Writes
 
@@ -138,6 +138,7 @@ class ApiServer:
 
     async def _listen(self, folder: Path, frontend: Frontend) -> None:
         settings = self._settings
+        use_small_read_buffers()
         tls = prepare_tls(folder, datetime.now(UTC))
         self.token = frontend.token = remembered_token(folder)
         self.ca = tls.ca

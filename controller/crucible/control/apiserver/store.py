@@ -55,8 +55,11 @@ class Store:
         contents = database.load()
         self._database = database
         self._visible: dict[str, dict[Key, Record]] = defaultdict(dict)
+        owned: dict[bytes, Object] = {}
         for key, _, raw in contents.objects:
-            self._visible[key.collection][key] = record_of(key, raw)
+            record = record_of(key, raw)
+            _share_owned_fields(record.body, owned)
+            self._visible[key.collection][key] = record
         self._pending: dict[Key, Record | None] = {}
         self._queue: list[_Write] = []
         self._wake = asyncio.Event()
@@ -189,3 +192,11 @@ class Store:
             await self._writer
         await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
         self._thread.shutdown()
+
+
+def _share_owned_fields(body: Object, known: dict[bytes, Object]) -> None:
+    """Let objects of one shape, written by the same managers, hold their largest part together."""
+    for entry in body["metadata"].get("managedFields") or ():
+        fields = entry.get("fieldsV1")
+        if fields:
+            entry["fieldsV1"] = known.setdefault(encode(fields), fields)

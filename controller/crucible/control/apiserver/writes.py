@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import admission, status
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .admission import Validation
     from .jsontypes import Json, Object
     from .keys import Record
+    from .managed import Entry
     from .resources import Resource
     from .store import Store
 
@@ -293,12 +294,19 @@ def _managed(resource: Resource, old: Object, new: Object, call: Call) -> list[O
     given = new["metadata"].get("managedFields")
     if given == [{}]:
         return []
-    try:
-        entries = read_entries({"managedFields": given}) if given else read_entries(old["metadata"])
-    except ValueError:
+    entries = _rewritten(given) if given and given != old["metadata"].get("managedFields") else None
+    if entries is None:
         entries = read_entries(old["metadata"])
     diff = compare(old, new, resource.schema)
     return write_entries(after_update(entries, diff, call.writer(resource), call.now))
+
+
+def _rewritten(given: Json) -> tuple[Entry, ...] | None:
+    """The entries a client wrote, each to be written out our way; None where they are malformed."""
+    try:
+        return tuple(replace(entry, wire=None) for entry in read_entries({"managedFields": given}))
+    except ValueError:
+        return None
 
 
 def _unchanged(old: Object, new: Object) -> bool:
