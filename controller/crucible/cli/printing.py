@@ -9,15 +9,27 @@ import yaml
 
 from crucible.cli.options import Data, Output
 from crucible.manifests.resources import PLUGIN
+from crucible.model.document import is_only_text_in_quotes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc] # libyaml, where it is
+    """Puts in quotes what other readers, ours among them, would not take for text."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "'" if is_only_text_in_quotes(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def yaml_of(value: object) -> str:
-    """Return YAML as people write it, every key in the order it came."""
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text: str = yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=False, width=110)
+    """Return YAML as people write it, every key in the order it came; our own reader reads it the same."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=110)
     return text
 
 

@@ -104,3 +104,18 @@ def default_path(environment: Mapping[str, str] = os.environ) -> Path:
     """Return ``$KUBECONFIG`` (its first file), or ``~/.kube/config``."""
     named = environment.get("KUBECONFIG", "").split(os.pathsep)[0]
     return Path(named) if named else Path(environment.get("HOME", "~")).expanduser() / ".kube" / "config"
+
+
+def merge_kubeconfig(existing: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``existing`` with our cluster, user and context set; everything else in it stays.
+
+    The current context changes only where there was none.
+    """
+    merged: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", **existing}
+    for section in ("clusters", "users", "contexts"):
+        added = ours.get(section) or []
+        names = {item["name"] for item in added}
+        kept = [item for item in existing.get(section) or [] if item.get("name") not in names]
+        merged[section] = [*kept, *added]
+    merged["current-context"] = existing.get("current-context") or ours.get("current-context", "")
+    return merged

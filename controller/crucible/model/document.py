@@ -63,6 +63,15 @@ class Document:
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
 
+def is_only_text_in_quotes(text: str) -> bool:
+    """Whether a text, written without quotes, would be read as something else, or be refused."""
+    return (
+        text in _NULL
+        or text in _TRUTH
+        or any(form.fullmatch(text) for form in (_AMBIGUOUS_WORD, _AMBIGUOUS_NUMBER, _INTEGER, _DECIMAL))
+    )
+
+
 def read_documents(data: bytes, file: str) -> tuple[Document, ...]:
     """Read every document of a file; empty ones are passed over.
 

@@ -11,10 +11,11 @@ import yaml
 
 from crucible.cli.manifests import read_wanted
 from crucible.errors import InvalidInput, InvalidManifest, NotFound
-from crucible.manifests.wanted import Wanted
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from crucible.manifests.wanted import Wanted
 
 GOOD: dict[str, Any] = {
     "apiVersion": "crucible.dev/v1alpha1",

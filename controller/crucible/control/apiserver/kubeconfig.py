@@ -1,12 +1,16 @@
-"""Kubeconfigs: ours, and ours merged into a user's."""
+"""Our kubeconfig; merging it into a user's is done where no server is loaded."""
 
 from __future__ import annotations
 
 import base64
 from typing import TYPE_CHECKING, Final
 
+from crucible.control.kubeconfig import merge_kubeconfig
+
 if TYPE_CHECKING:
     from .jsontypes import Object
+
+__all__ = ["NAME", "kubeconfig_for", "merge_kubeconfig"]
 
 NAME: Final = "crucible"
 
@@ -22,18 +26,3 @@ def kubeconfig_for(url: str, ca_pem: bytes, token: str) -> Object:
         "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME, "namespace": "default"}}],
         "current-context": NAME,
     }
-
-
-def merge_kubeconfig(existing: Object, ours: Object) -> Object:
-    """``existing`` with our cluster, user and context set; everything else in it stays.
-
-    The current context changes only where there was none.
-    """
-    merged: Object = {"apiVersion": "v1", "kind": "Config", **existing}
-    for section in ("clusters", "users", "contexts"):
-        added = ours.get(section) or []
-        names = {item["name"] for item in added}
-        kept = [item for item in existing.get(section) or [] if item.get("name") not in names]
-        merged[section] = [*kept, *added]
-    merged["current-context"] = existing.get("current-context") or ours.get("current-context", "")
-    return merged
