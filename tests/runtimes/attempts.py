@@ -1,5 +1,5 @@
 # A program of the sandbox, in an attacker's terse style: the rules of the product's own code do not apply.
-# ruff: noqa: ANN001, ANN002, ANN201, PTH110, PTH115, PTH116, PTH123, PTH207, PTH208, S605, S607, SIM115, T201
+# ruff: noqa: ANN001, ANN002, ANN201, PTH110, PTH115, PTH116, PTH123, PTH207, PTH208, S605, SIM115, T201
 """Runs inside the sandbox: tries to do what it must not, and says how each attempt went, as JSON."""
 
 import ctypes

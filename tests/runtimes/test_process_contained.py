@@ -281,10 +281,52 @@ async def test_a_native_program_runs(process: ProcessHarness) -> None:
 
 
 async def test_the_controllers_own_limits_are_not_handed_on(process: ProcessHarness) -> None:
-    workload = process.script(
-        "import resource as r; print([r.getrlimit(x) for x in (r.RLIMIT_CORE, r.RLIMIT_MEMLOCK)])"
-    )
+    workload = process.script("print(open('/proc/self/limits').read())")
     await process.run(workload)
     hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     memlock = 65536 if hard == resource.RLIM_INFINITY else min(65536, hard)
-    assert await process.lines(workload) == [b"[(0, 0), (%d, %d)]" % (memlock, memlock)]
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in await process.lines(workload)}
+    assert limits[b"Max core file size"] == [b"1", b"1"]
+    assert limits[b"Max locked memory"] == [b"%d" % memlock] * 2
+
+
+async def test_the_hosts_crash_handler_cannot_be_called(process: ProcessHarness) -> None:
+    workload = process.script(
+        "import resource as r\n"
+        "try: r.setrlimit(r.RLIMIT_CORE, (0, 0))\n"
+        "except (OSError, ValueError) as error: print('refused', error.args[0])"
+    )
+    await process.run(workload)
+    (line,) = await process.lines(workload)
+    assert line.startswith(b"refused")
+
+
+async def test_a_plugin_that_shuts_its_own_output_is_adopted_all_the_same(process: ProcessHarness) -> None:
+    workload = process.script(
+        "import os, signal\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'after\\n'), os._exit(0)))\n"
+        "print('before'); os.fchmod(1, 0)\n"
+        "while True: signal.pause()"
+    )
+    await process.runtime.start(workload, FIRST)
+    await process.says(workload, b"before")
+    await process.reopen()
+    await process.until(workload, lambda one: one.pid is not None)
+    await process.runtime.stop(workload.plugin_uid, FIRST)
+    await process.until(workload, lambda one: not one.alive)
+    assert await process.lines(workload) == [b"before", b"after"]
+
+
+async def test_what_sockets_hold_is_limited_where_the_kernel_counts_it_apart(process: ProcessHarness) -> None:
+    workload = process.workload("stay")
+    await process.runtime.start(workload, FIRST)
+    await process.says(workload, b"staying")
+    groups = [
+        path
+        for path in Path("/sys/fs/cgroup/memory").glob(f"**/crucible-{process.control_plane}/*")
+        if (path / "memory.kmem.tcp.limit_in_bytes").exists()
+    ]
+    for group in groups:
+        assert int((group / "memory.kmem.tcp.limit_in_bytes").read_text()) == LIMITS.memory // 4
+    if os.geteuid() == 0 and Path("/sys/fs/cgroup/memory/memory.kmem.tcp.limit_in_bytes").exists():
+        assert groups

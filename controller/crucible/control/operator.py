@@ -103,6 +103,7 @@ async def operate(endpoint: Endpoint, loops: Loops, *, ready: asyncio.Event, sto
         registry=_registry(endpoint, loops),
         settings=_settings(),
         standalone=True,
+        identity="crucible",  # type: ignore[arg-type] # else kopf asks who the user is, and not all have names
         clusterwide=True,
         ready_flag=ready,
     )

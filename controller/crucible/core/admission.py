@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,8 +21,15 @@ NAME_LIMIT = 50
 """Characters of a Plugin's name; what is derived from it still fits a DNS label."""
 
 _DEPTH = 16
+_WORK_LIMIT = 200_000
+"""Most that schema and config may have to do with each other: the nodes of one times those of the other."""
+_SCHEMA_NODES = 1000
+_TOLD = 20
+"""Violations told at once; who has more finds them at the next try."""
 _PROGRAM: Final[TypeAdapter[str]] = TypeAdapter(RelativePath)
-_HEAVY_KEYWORDS = frozenset({"pattern", "patternProperties", "$ref", "$dynamicRef", "$recursiveRef"})
+_HEAVY_KEYWORDS = frozenset(
+    {"uniqueItems", "pattern", "patternProperties", "$ref", "$dynamicRef", "$recursiveRef"}
+)
 """Keywords with which a hostile schema could keep the controller busy for ever."""
 
 
@@ -95,6 +103,11 @@ def _config(spec: PluginSpec) -> Iterator[Violation]:
             "spec.configSchema", f"{what}, which could keep the controller busy for ever: leave it out"
         )
         return
+    schema_nodes = _nodes(spec.config_schema)
+    if schema_nodes > _SCHEMA_NODES or schema_nodes * _nodes(spec.config) > _WORK_LIMIT:
+        what = f"and config are too large together ({schema_nodes} and {_nodes(spec.config)} values)"
+        yield Violation("spec.configSchema", f"{what}: shorten one")
+        return
     yield from _schema_violations(spec.config, spec.config_schema)
 
 
@@ -106,7 +119,7 @@ def _schema_violations(config: dict[str, Any], schema: dict[str, Any]) -> Iterat
     except jsonschema.SchemaError as error:
         yield Violation("spec.configSchema", f"is no JSON Schema: {error.message}")
         return
-    for problem in jsonschema.Draft202012Validator(schema).iter_errors(config):
+    for problem in islice(jsonschema.Draft202012Validator(schema).iter_errors(config), _TOLD):
         yield Violation(field_path(("spec", "config", *problem.absolute_path)), problem.message[:500])
 
 
@@ -118,6 +131,11 @@ def _keywords(schema: object) -> Iterator[str]:
     elif isinstance(schema, list):
         for item in schema:
             yield from _keywords(item)
+
+
+def _nodes(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(_nodes(item) for item in inner)
 
 
 def _depth(value: object) -> int:

@@ -16,6 +16,7 @@ ALLOW: Final = Action(0x7FFF0000)
 KILL: Final = Action(0x80000000)
 NOT_PERMITTED: Final = Action(0x00050000 | 1)
 NOT_IMPLEMENTED: Final = Action(0x00050000 | 38)
+NOTHING_TO_DO: Final = Action(0x00050000)
 NO_SUCH_FAMILY: Final = Action(0x00050000 | 97)
 
 _WHOLE: Final = 0xFFFFFFFF
@@ -24,6 +25,9 @@ _WHOLE: Final = 0xFFFFFFFF
 NAMESPACE_FLAGS: Final = (
     0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 )
+
+
+RLIMIT_CORE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +104,12 @@ _FILES: Final = """
     linkat listxattr llistxattr lremovexattr lseek lsetxattr lstat mkdir mkdirat mknod mknodat newfstatat
     open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink readlinkat
     readv removexattr rename renameat renameat2 rmdir sendfile setxattr splice stat statfs statx symlink
-    symlinkat sync sync_file_range syncfs tee truncate umask unlink unlinkat utime utimensat utimes vmsplice
+    symlinkat sync_file_range tee truncate umask unlink unlinkat utime utimensat utimes vmsplice
     write writev cachestat
 """
 _WAITING: Final = """
     epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old
-    eventfd eventfd2 io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit pause pipe pipe2
+    eventfd eventfd2 pause pipe pipe2
     poll ppoll pselect6 select signalfd signalfd4 timerfd_create timerfd_gettime timerfd_settime
 """
 _MEMORY: Final = """
@@ -117,12 +121,12 @@ _PROCESSES: Final = """
     futex_wake get_robust_list get_thread_area getegid geteuid getgid getgroups getpgid getpgrp getpid
     getppid getpriority getresgid getresuid getrlimit getrusage getsid gettid getuid ioprio_get ioprio_set
     kill landlock_add_rule landlock_create_ruleset landlock_restrict_self membarrier pidfd_open
-    pidfd_send_signal prctl prlimit64 restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask
+    pidfd_send_signal prctl restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask
     rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
     sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler
     sched_rr_get_interval sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield
     seccomp set_robust_list set_thread_area set_tid_address setfsgid setfsuid setgid setgroups setpgid
-    setpriority setregid setresgid setresuid setreuid setrlimit setsid setuid sigaltstack sysinfo tgkill
+    setpriority setregid setresgid setresuid setreuid setsid setuid sigaltstack sysinfo tgkill
     time times tkill uname vfork wait4 waitid getcpu getrandom
 """
 _CLOCKS: Final = """
@@ -157,6 +161,10 @@ _CONDITIONAL: Final = (
         tuple(Case((Check(1, request),), NOT_PERMITTED) for request in (0x5412, 0x5423, 0x541C, 0x541D)),
         ALLOW,
     ),
+    # The limit on core files stays: it keeps the host's crash handler, which runs as root, from being called.
+    Conditional("setrlimit", (Case((Check(0, RLIMIT_CORE),), NOT_PERMITTED),), ALLOW),
+    # This one also reads it, told by a pointer, and half a pointer is all a check compares: refused as well.
+    Conditional("prlimit64", (Case((Check(1, RLIMIT_CORE),), NOT_PERMITTED),), ALLOW),
     # Linux, uname 2.6, 32-bit addresses, both, and asking. Not ADDR_NO_RANDOMIZE, nor READ_IMPLIES_EXEC.
     Conditional(
         "personality",
@@ -172,6 +180,9 @@ _CONDITIONAL: Final = (
         ),
         NO_SUCH_FAMILY,
     ),
+    # They would write out the whole host's files; what a plugin writes is gone with it anyway.
+    Conditional("sync", (), NOTHING_TO_DO),
+    Conditional("syncfs", (), NOTHING_TO_DO),
     Conditional("socketpair", (Case((Check(0, 1),), ALLOW),), NO_SUCH_FAMILY),
 )
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENTRY_LIMIT = 10_000
+DEPTH_LIMIT = 64
 SIZE_LIMIT = 64 * 2**20
 LEFT_OUT = frozenset({".git", "__pycache__"})
 """Never part of a plugin: history, and what Python makes again."""
@@ -51,12 +52,14 @@ def read_folder(path: Path) -> Tree:
     except OSError as error:
         raise InvalidSource(f"{path} cannot be opened as a folder: {os.strerror(error.errno or 0)}") from None
     tree: Tree = {}
-    size = 0
+    size = entries = 0
     try:
         for name, entry in _walk(top, PurePosixPath()):
             size += len(entry.content) if isinstance(entry, File) else 0
-            tree[name] = entry
-            if len(tree) > ENTRY_LIMIT:
+            entries += 1
+            if entry is not None:
+                tree[_utf8(name)] = entry
+            if entries > ENTRY_LIMIT:
                 raise InvalidSource(
                     f"{path} holds more than {ENTRY_LIMIT} files: keep only what the plugin needs"
                 )
@@ -89,8 +92,22 @@ def digest_of(tree: Tree) -> str:
     return f"sha256:{total.hexdigest()}"
 
 
-def _walk(folder: int, at: PurePosixPath) -> Iterator[tuple[str, File | Link]]:
-    """Yield the entries below an open folder; every name is resolved from its parent's descriptor."""
+def _utf8(text: str) -> str:
+    """Refuse bytes that no manifest, log or JSON could name."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidSource(f"{text!r} is not UTF-8: rename it") from None
+    return text
+
+
+def _walk(folder: int, at: PurePosixPath) -> Iterator[tuple[str, File | Link | None]]:
+    """Yield what is below an open folder, None for folders.
+
+    Every name is resolved from its parent's descriptor.
+    """
+    if len(at.parts) > DEPTH_LIMIT:
+        raise InvalidSource(f"it is nested deeper than {DEPTH_LIMIT} folders: flatten it")
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries)
     for name in names:
@@ -101,6 +118,7 @@ def _walk(folder: int, at: PurePosixPath) -> Iterator[tuple[str, File | Link]]:
         if stat.S_ISLNK(mode):
             yield str(here), Link(_checked_target(here, os.readlink(name, dir_fd=folder)))
         elif stat.S_ISDIR(mode):
+            yield str(here), None
             inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
             try:
                 yield from _walk(inner, here)
@@ -125,7 +143,7 @@ def _read_file(folder: int, name: str, here: PurePosixPath) -> File:
 
 def _checked_target(here: PurePosixPath, target: str) -> str:
     """Accept a link that stays inside however its parts resolve: it climbs first, then only descends."""
-    parts = PurePosixPath(target).parts
+    parts = PurePosixPath(_utf8(target)).parts
     climbs = 0
     while climbs < len(parts) and parts[climbs] == "..":
         climbs += 1

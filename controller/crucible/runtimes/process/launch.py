@@ -121,7 +121,7 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
                 groups=joins(tuple(Path(path) for path in record.cgroups)),
                 rlimits=rlimits(host, workload.limits, own_uid=record.uid is not None),
                 views=() if shown == places else _views(host, places),
-                env={} if shown == places or host.libraries is None else {"LD_LIBRARY_PATH": argv.LIBRARIES},
+                env=_environment(host, own_uid=shown != places),
             )
         )
         if not isinstance(spawned, Spawned):
@@ -135,7 +135,7 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
         os.close(spawned.pidfd)
         raise CannotStart(problem)
     if ends.release is not None:
-        await _limit_processes(spawned.pidfd, directory, workload.limits.pids, ends.release)
+        record = await _hold_first(spawned.pidfd, record, directory, workload.limits.pids, ends.release)
     return record, spawned.pidfd
 
 
@@ -143,6 +143,13 @@ def _views(host: Host, places: argv.Places) -> tuple[tuple[str, str], ...]:
     """Return what a sandbox of another user is shown: it cannot walk to where these are."""
     views = ((places.root, argv.SHOWN.root), (places.source, argv.SHOWN.source))
     return views if host.libraries is None else (*views, (str(host.libraries), argv.LIBRARIES))
+
+
+def _environment(host: Host, *, own_uid: bool) -> dict[str, str]:
+    """Return bubblewrap's own environment; the plugin gets none of it."""
+    if host.libraries is None:
+        return {}
+    return {"LD_LIBRARY_PATH": argv.LIBRARIES if own_uid else str(host.libraries)}
 
 
 def group_name(plugin_uid: str, slot: Slot) -> str:
@@ -154,7 +161,7 @@ def rlimits(host: Host, limits: Limits, *, own_uid: bool) -> tuple[tuple[int, in
     """Return the limits each of the instance's processes starts with: resource, soft, hard."""
     wanted = {
         resource.RLIMIT_NOFILE: limits.open_files,
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CORE: 1,  # not 0: a crash handler that the host set up is called all the same with 0
         resource.RLIMIT_MEMLOCK: 64 * 1024,
         resource.RLIMIT_MSGQUEUE: 64 * 1024,
         resource.RLIMIT_RTPRIO: 0,
@@ -200,17 +207,26 @@ def _open(stack: ExitStack, host: Host, workload: Workload, instance: Prospect, 
     return _Ends(tuple(given), confirm, release)
 
 
-async def _limit_processes(pidfd: int, directory: Path, most: int, release: int) -> None:
-    """Limit a held sandbox to ``most`` processes beside its init, then let its program start."""
+async def _hold_first(pidfd: int, record: Record, directory: Path, most: int, release: int) -> Record:
+    """Take hold of a sandbox before its plugin runs: know its first process, limit how many there may be.
+
+    Without a cgroup that process is all there is to kill the sandbox by, and later the plugin could have made
+    it look like another.
+    """
     deadline = asyncio.get_running_loop().time() + _INIT_SECONDS
     try:
         while (init := read_status(directory).init) is None:
             if proc.ended(pidfd) or asyncio.get_running_loop().time() > deadline:
-                return
+                return record
             await asyncio.sleep(0.001)
+        began = proc.started(init)
+        if began is not None:
+            record = replace(record, init=proc.Identity(init, began, record.monitor_boot))
+            save(record, directory)
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(init, resource.RLIMIT_NPROC, (most + 1, most + 1))
         with contextlib.suppress(BrokenPipeError):
             os.write(release, b"1")
     finally:
         os.close(release)
+    return record

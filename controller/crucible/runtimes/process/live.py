@@ -104,6 +104,9 @@ class Live:
         The pid comes from bubblewrap's report and may since belong to anyone. Ours bears the mark, is the
         first of a pid namespace, which a plugin cannot make, and began after its monitor.
         """
+        known = self.record.init
+        if known is not None:
+            return known.pid if not self.rebooted and proc.started(known.pid) == known.started else None
         pid = read_status(self.directory).init
         return pid if pid is not None and self._is_init(pid) else None
 
@@ -161,7 +164,7 @@ class Live:
             if held is None:
                 continue
             try:
-                if self._bears_mark(pid):
+                if pid == self.init() or self._bears_mark(pid):
                     # The first process of a pid namespace takes all the others with it.
                     proc.tell(held, signal.SIGKILL)
             finally:

