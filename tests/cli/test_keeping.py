@@ -97,6 +97,12 @@ def test_a_folder_that_is_not_there_is_said_at_once(crucible: Any, tmp_path: Pat
     assert "there is no such folder" in ended.err
 
 
+def test_a_folder_with_the_state_in_it_is_refused(crucible: Any, tmp_path: Path) -> None:
+    ended = crucible("up", "--state", str(tmp_path / "s"), "--manifests", str(tmp_path))
+    assert (ended.code, "keep the two apart" in ended.err) == (4, True)
+    assert not (tmp_path / "s").exists()
+
+
 def test_what_is_exported_is_applied_again(crucible: Any, manifest: Any, tmp_path: Path) -> None:
     program = manifest("import time\ntime.sleep(600)\n", config={"text": "1e3", "word": "on"})
     assert crucible("apply", "-f", program).code == 0

@@ -11,7 +11,7 @@ import typer
 
 from crucible.cli.exits import Failed
 from crucible.cli.terminal import colourful, paint
-from crucible.errors import CrucibleError, NotFound
+from crucible.errors import CrucibleError, InvalidInput, NotFound
 from crucible.settings import Places, default_root
 
 EXAMPLES: Final = """\b
@@ -71,9 +71,8 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     """Run the control plane on this machine, until Ctrl-C."""
     from crucible.bootstrap import UpOptions, run  # noqa: PLC0415 - loads the whole operator; help does not
 
-    if manifests is not None and not manifests.is_dir():
-        raise NotFound(f"{manifests}: there is no such folder: make it, then put manifests into it")
     root = (state or default_root()).absolute()
+    _check_folder(manifests, root)
     options = UpOptions(
         places=Places(root),
         runtime=runtime.value,
@@ -93,6 +92,16 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         if others is not None or foreseen is None:
             raise
         raise foreseen.exceptions[0] from None
+
+
+def _check_folder(manifests: Path | None, root: Path) -> None:
+    """Refuse a folder that cannot be kept applied, before anything starts."""
+    if manifests is None:
+        return
+    if not manifests.is_dir():
+        raise NotFound(f"{manifests}: there is no such folder: make it, then put manifests into it")
+    if root.resolve().is_relative_to(manifests.resolve()):
+        raise InvalidInput(f"{manifests}: the state folder {root} lies in it: keep the two apart")
 
 
 def _reason(error: OSError, root: Path) -> str:

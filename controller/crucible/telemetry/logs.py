@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -12,11 +13,16 @@ Format = Literal["text", "json"]
 
 _QUIET: Final = ("aiohttp.access", "kopf", "asyncio")
 """Loggers of libraries, heard from warnings up."""
+_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class _Text(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Spell out what could move a terminal's cursor: a line may quote a stranger's manifest."""
+        return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), super().format(record))
 
 
 class _Json(logging.Formatter):
