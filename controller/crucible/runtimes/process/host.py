@@ -48,7 +48,7 @@ def open_bwrap(path: Path) -> int:
     """Open bubblewrap to execute it by descriptor.
 
     A sandbox's first process is bubblewrap itself, run by the plugin's user, and its link in ``/proc`` leads
-    a plugin to the program's file. Where that user owns the file, it is executed from a sealed copy in memory.
+    a plugin to the program's file. Where that user owns the file, a sealed copy in memory is executed.
     """
     opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
     if os.geteuid() == 0 or os.fstat(opened).st_uid != os.geteuid():
