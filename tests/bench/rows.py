@@ -21,7 +21,7 @@ class Row:
         unit: of ``ours`` and ``reference``.
         ours: the median, or the percentile the name says.
         reference: the same of the bare runtime, in the same run; None where there is none.
-        target: what ``ratio`` (``ours``, where there is no reference) must not exceed; None: told, not judged.
+        target: what ``ratio`` (``ours``, where there is no reference) may not exceed; None: only told.
         at_least: the target is a floor instead.
     """
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from crucible.model.status import PluginStatus
 
 PROGRAM = "import os, time\nprint('ready', os.getpid(), flush=True)\nwhile True:\n    time.sleep(3600)\n"
-INTERPRETER = os.path.join(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+INTERPRETER = str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
 
 
 class Silent:
@@ -158,12 +158,9 @@ def sandboxed(count: int, root: Path) -> list[subprocess.Popen[bytes]]:
         *("--die-with-parent", "--ro-bind", str(root), "/", "--proc", "/proc"),
         *("--size", "1048576", "--tmpfs", "/tmp"),
     ]
+    program = ["--", f"/usr/bin/{Path(INTERPRETER).name}", "-s", "-B", "-u", "/plugin/main.py"]
     return _start(
-        count,
-        lambda main: (
-            [str(bwrap), *shape, "--ro-bind", str(main.parent), "/plugin", "--"]
-            + [f"/usr/bin/{Path(INTERPRETER).name}", "-s", "-B", "-u", "/plugin/main.py"]
-        ),
+        count, lambda main: [str(bwrap), *shape, "--ro-bind", str(main.parent), "/plugin", *program]
     )
 
 
