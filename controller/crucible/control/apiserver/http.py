@@ -15,6 +15,7 @@ from crucible import __version__
 from crucible.errors import CrucibleError, NotFound, Unsupported
 
 from . import discovery, openapi, status
+from .connections import Connection
 from .decode import PROTOBUF
 from .guard import check_request
 from .handlers import Asked, answer
@@ -66,6 +67,9 @@ class Frontend:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; whatever goes wrong becomes a Status."""
+        connection = request.transport.get_protocol() if request.transport else None
+        if isinstance(connection, Connection):
+            connection.heard()
         if self._active >= self._settings.max_requests:
             return _failure(_too_many())
         self._active += 1
@@ -282,6 +286,7 @@ def _failure(error: status.ApiError) -> web.Response:
         response.headers["Retry-After"] = "1"
     if error.code == 401:  # noqa: PLR2004 - the one code that must say how to authenticate
         response.headers["WWW-Authenticate"] = "Bearer"
+        response.force_close()  # a stranger gets one question
     return response
 
 

@@ -15,6 +15,7 @@ from crucible.errors import InvalidInput
 
 from .archive import desired_state
 from .collector import Collector
+from .connections import Doors
 from .corekinds import core_resources
 from .database import Database, PlainSeal
 from .definitions import resources_of
@@ -25,7 +26,7 @@ from .handlers import Site
 from .http import Frontend
 from .jsontypes import clone
 from .keys import Key
-from .kubeconfig import kubeconfig_for
+from .kubeconfig import certificate_of, kubeconfig_for
 from .ownership import StateLock, remembered_port, remembered_token
 from .pods import PodMirror, clear_pods
 from .resources import Catalog
@@ -92,6 +93,7 @@ class ApiServer:
         self._catalog = Catalog(core_resources())
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
         """Open the state folder and listen."""
@@ -152,11 +154,20 @@ class ApiServer:
         await runner.setup()
         port = settings.port or remembered_port(folder, settings.host)
         context = server_context(tls)
-        await web.TCPSite(runner, settings.host, port, ssl_context=context, backlog=512).start()
+        if runner.server is None:
+            raise InvalidInput("the server did not start")
+        self._listener = await asyncio.get_running_loop().create_server(
+            Doors(runner.server, settings),
+            settings.host,
+            port,
+            ssl=context,
+            ssl_handshake_timeout=settings.header_timeout,
+            backlog=512,
+        )
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"https://{host}:{port}"
         self.kubeconfig = folder / "kubeconfig"
-        config = kubeconfig_for(self.url, tls.ca.read_bytes(), self.token)
+        config = kubeconfig_for(self.url, tls.ca.read_bytes(), self.token, certificate_of(tls))
         write_private(self.kubeconfig, yaml.safe_dump(config, sort_keys=False).encode())
 
     async def _install(self, writes: Writes) -> None:
@@ -200,6 +211,8 @@ class ApiServer:
         self._lock.release()
 
     async def _stop(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
         for task in self._tasks:

@@ -24,6 +24,8 @@ class ServerSettings:
         max_body: Largest request body, in bytes.
         max_depth: Deepest nesting of a request body.
         max_requests: Requests answered at once, watches included; more are told to come back (429).
+        max_connections: Connections open at once; more are closed as they come.
+        header_timeout: Seconds a new connection has for its TLS handshake, and then for its first request.
         request_timeout: Seconds a request other than a watch, log or exec may take.
         watch_timeout: Seconds after which a watch without its own limit ends; clients start another.
         watch_queue: Events held for a slow watcher before its watch is closed.
@@ -40,6 +42,8 @@ class ServerSettings:
     max_body: int = 3 * 1024 * 1024
     max_depth: int = 100
     max_requests: int = 1024
+    max_connections: int = 768
+    header_timeout: float = 10.0
     request_timeout: float = 60.0
     watch_timeout: float = 3600.0
     watch_queue: int = 1024

@@ -1,0 +1,154 @@
+"""Whoever has no token gets nowhere: other users of the machine, and those who only hold connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import subprocess
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+from probe import Probe, probing, until
+
+from crucible.control.apiserver import ApiServer, ServerSettings
+from crucible.control.client import Client
+from crucible.control.kubeconfig import load_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+NOBODY = 65534
+STRANGER = """
+import os, ssl, sys, urllib.error, urllib.request
+os.setgroups([]); os.setgid({nobody}); os.setuid({nobody})
+for path in {paths!r}:
+    try:
+        os.listdir(path) if path.endswith("/") else open(path).read(1)
+        print("read", path)
+    except PermissionError:
+        pass
+context = ssl._create_unverified_context()
+for headers in ({{}}, {{"Authorization": "Bearer "}}, {{"Authorization": "Bearer guess"}}):
+    for path in ("/version", "/readyz", "/api/v1/namespaces/default/secrets"):
+        try:
+            urllib.request.urlopen(urllib.request.Request({url!r} + path, headers=headers), context=context)
+            print("answered", path)
+        except urllib.error.HTTPError as error:
+            error.code == 401 or print(error.code, path)
+print("done")
+"""
+
+
+@asynccontextmanager
+async def impatient(folder: Path, **limits: float) -> AsyncIterator[ApiServer]:
+    async with ApiServer(ServerSettings(state_dir=folder / "state", **limits)) as server:  # type: ignore[arg-type]
+        yield server
+
+
+@asynccontextmanager
+async def connected(server: ApiServer) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    host, port = server.url.removeprefix("https://").split(":")
+    context = ssl.create_default_context(cafile=str(server.ca))
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the other side closes the connection before long."""
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read() == b""
+    except ConnectionError:
+        return True
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_another_user_reaches_neither_files_nor_the_api() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        async with ApiServer(ServerSettings(state_dir=Path(folder) / "state")) as server:
+            state = server.kubeconfig.parent
+            names = ("", "kubeconfig", "token", "control.db", "ca.key", "client.key", "server.key", "lock")
+            code = STRANGER.format(nobody=NOBODY, paths=[f"{state}/{name}" for name in names], url=server.url)
+            ran = await asyncio.to_thread(
+                subprocess.run,
+                ["/usr/bin/python3", "-I", "-c", code],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd="/",
+            )
+    assert (ran.stdout, ran.stderr) == ("done\n", "")
+
+
+async def test_a_connection_that_says_nothing_is_closed(tmp_path: Path) -> None:
+    async with impatient(tmp_path, header_timeout=0.2) as server, connected(server) as (reader, _):
+        assert await ended(reader)
+
+
+async def test_headers_that_trickle_in_are_not_waited_for(tmp_path: Path) -> None:
+    async with impatient(tmp_path, header_timeout=0.3) as server, connected(server) as (reader, writer):
+        began = time.monotonic()
+        writer.write(b"GET /version HTTP/1.1\r\nHost: localhost\r\n")
+        closing = asyncio.create_task(ended(reader))
+        while not closing.done():
+            writer.write(b"X-More: x\r\n")
+            await asyncio.wait({closing}, timeout=0.05)
+        assert closing.result()
+        assert time.monotonic() - began < 3
+
+
+async def test_a_handshake_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
+    async with impatient(tmp_path, header_timeout=0.2) as server:
+        host, port = server.url.removeprefix("https://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        assert await ended(reader)
+        writer.close()
+
+
+async def test_a_stranger_gets_one_question(probe: Probe) -> None:
+    refused = await probe.get("/version", headers={"Authorization": "Bearer wrong"})
+    assert (refused.code, refused.headers["Connection"]) == (401, "close")
+
+
+async def test_a_client_that_asked_may_be_silent_for_long(tmp_path: Path) -> None:
+    async with (
+        impatient(tmp_path, header_timeout=0.2) as server,
+        probing(server.url, server.ca, server.token) as probe,
+        probe.watch("/api/v1/namespaces/default/configmaps?watch=1") as watch,
+    ):
+        assert watch.code == 200
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.6):
+                await watch.line()
+
+
+async def test_more_connections_than_allowed_are_closed_and_room_is_made_again(tmp_path: Path) -> None:
+    async with impatient(tmp_path, max_connections=2) as server:
+        async with connected(server), connected(server), connected(server) as (reader, _):
+            assert await ended(reader)
+
+        async def answers() -> bool:
+            try:
+                async with probing(server.url, server.ca, server.token) as probe:
+                    return (await probe.get("/version")).code == 200
+            except aiohttp.ClientError:
+                return False
+
+        await until(answers)
+
+
+async def test_the_kubeconfig_offers_the_certificate_too(server: ApiServer) -> None:
+    endpoint = load_endpoint(server.kubeconfig, "crucible-certificate")
+    assert endpoint.token == ""
+    async with Client(endpoint) as client:
+        assert (await client.get("/version"))["major"] == "1"
