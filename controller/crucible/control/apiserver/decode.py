@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import yaml
 
@@ -119,7 +120,9 @@ def _parts(parent: Json) -> list[Json]:
 
 
 class _Loader(yaml.CSafeLoader):
-    """Safe YAML with JSON's types only, no aliases, and duplicates noted."""
+    """Safe YAML as the real server reads it: JSON's types only, ``y`` and ``n`` are booleans, no aliases."""
+
+    bool_values: ClassVar[dict[str, bool]] = {**yaml.CSafeLoader.bool_values, "y": True, "n": False}
 
     def __init__(self, stream: bytes) -> None:
         super().__init__(stream)
@@ -132,13 +135,18 @@ class _Loader(yaml.CSafeLoader):
             if key_node.value in seen:
                 self.repeated.append(str(key_node.value))
             seen.add(key_node.value)
-        return {str(key): value for key, value in super().construct_mapping(node, deep=deep).items()}
+        return {_key_text(key): value for key, value in super().construct_mapping(node, deep=deep).items()}
+
+
+def _key_text(key: Hashable) -> str:
+    return json.dumps(key) if key is None or isinstance(key, bool) else str(key)
 
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^[yYnN]$"), list("yYnN"))
 
 
 def decode_json_or_yaml(raw: bytes, max_depth: int) -> Decoded:
