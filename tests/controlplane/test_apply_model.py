@@ -203,3 +203,18 @@ def test_the_outcome_does_not_depend_on_the_hash_seed(seed: int) -> None:
     body, entries = json.loads(ran.stdout)
     assert body["spec"] == {"env": [{"name": "c", "value": "9"}], "image": "1"}
     assert [entry["manager"] for entry in entries] == ["m1", "m2", "m3"]
+
+
+@pytest.mark.parametrize("seed", range(1, 13 if os.environ.get("CRUCIBLE_LONG") else 4))
+def test_the_model_holds_under_any_hash_seed(seed: int) -> None:
+    """The properties above, in a process of another hash seed with examples of its own."""
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--hypothesis-seed={seed}"]
+    ran = subprocess.run(
+        [*argv, __file__, "-k", "not hash_seed"],
+        env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import kopf
+import kubernetes
 import kubernetes.aio as kube
 import pytest
 from probe import PLUGINS, Probe, plugin, until
@@ -56,6 +57,30 @@ async def test_the_official_client_watches(client: Any, probe: Probe) -> None:
             break
     await watch.close()
     assert found == [("ADDED", "a"), ("DELETED", "a")]
+
+
+async def test_the_synchronous_client_works_too(server: ApiServer) -> None:
+    where = ("probe.dev", "v1", "default", "plugins")
+
+    def use() -> list[tuple[str, str]]:
+        configuration = kubernetes.client.Configuration()
+        kubernetes.config.load_kube_config(str(server.kubeconfig), client_configuration=configuration)
+        with kubernetes.client.ApiClient(configuration) as ready:
+            custom = kubernetes.client.CustomObjectsApi(ready)
+            custom.create_namespaced_custom_object(*where, plugin("a"))
+            custom.patch_namespaced_custom_object(*where, "a", {"spec": {"image": "y1"}})
+            watch, seen = kubernetes.watch.Watch(), []
+            for event in watch.stream(custom.list_namespaced_custom_object, *where, timeout_seconds=20):
+                seen.append((event["type"], event["object"]["spec"]["image"]))
+                if event["type"] == "DELETED":
+                    watch.stop()
+                else:
+                    custom.delete_namespaced_custom_object(*where, "a")
+            names = kubernetes.client.CoreV1Api(ready).list_namespace().items
+            assert [item.metadata.name for item in names] == ["default", "kube-system"]
+            return seen
+
+    assert await asyncio.to_thread(use) == [("ADDED", "y1"), ("DELETED", "y1")]
 
 
 async def test_leases_as_leader_election_writes_them(probe: Probe) -> None:
