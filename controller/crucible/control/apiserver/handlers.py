@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import status
 from .admission import StrictError
+from .calls import call_of
 from .decode import Decoded, decode_body
 from .deletes import delete, read_options
 from .jsontypes import encode
@@ -15,7 +16,6 @@ from .patching import APPLY, JSON, applied, decode_patch, invalid_patch, patched
 from .reads import View, page_of, selector_of, show_list, show_object
 from .reviews import review
 from .scaling import scale_of, scaled
-from .writes import Call, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from .resources import Catalog
     from .routes import Target
     from .store import Store
-    from .writes import Writes
-
-MAX_MANAGER = 128
+    from .writes import Call, Outcome, Writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,43 +124,6 @@ def _existing(store: Store, target: Target, *, durable: bool = False) -> Record:
     if record is None:
         raise status.not_found(resource.plural, resource.group, target.name)
     return record
-
-
-def call_of(asked: Asked, now: str) -> Call:
-    """How a write is asked for.
-
-    Raises:
-        ApiError: 422, an option is malformed.
-    """
-    query = asked.query
-    causes = []
-    if query.get("dryRun") not in {None, "", "All"}:
-        causes.append(status.unsupported("dryRun", query["dryRun"], ("All",)))
-    validation = query.get("fieldValidation") or "Warn"
-    if validation not in {"Strict", "Warn", "Ignore"}:
-        causes.append(status.unsupported("fieldValidation", validation, ("Ignore", "Strict", "Warn")))
-    manager = query.get("fieldManager") or ""
-    if len(manager) > MAX_MANAGER:
-        causes.append(status.too_long("fieldManager", MAX_MANAGER))
-    if not manager.isprintable():
-        causes.append(status.invalid("fieldManager", manager, "should only contain printable characters"))
-    is_apply = asked.method == "PATCH" and asked.media_type == APPLY
-    if is_apply and not manager:
-        causes.append(status.required("fieldManager", "is required for apply patch"))
-    force = query.get("force") in {"true", "1", "True"}
-    if force and not is_apply:
-        causes.append(status.forbidden_field("force", "may not be specified for non-apply patch"))
-    if causes:
-        raise status.invalid_object("PatchOptions", "meta.k8s.io", "", causes)
-    return Call(
-        manager=manager or asked.user_agent.partition("/")[0][:MAX_MANAGER] or "unknown",
-        now=now,
-        validation=validation,  # type: ignore[arg-type]
-        dry_run=bool(query.get("dryRun")),
-        force=force,
-        subresource=asked.target.subresource,
-        apply=is_apply,
-    )
 
 
 def _decoded(site: Site, asked: Asked) -> Decoded:

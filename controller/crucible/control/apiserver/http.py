@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import platform
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from crucible import __version__
 from crucible.errors import CrucibleError, NotFound, Unsupported
 
-from . import discovery, openapi, status
+from . import status
 from .connections import Connection
 from .decode import PROTOBUF
+from .documents import Documents, group_address
 from .guard import check_request
 from .handlers import Asked, answer
 from .jsontypes import encode
 from .keys import Key
 from .negotiate import negotiate
 from .reads import View, include_of
-from .routes import Address, read_path, refusal, resolve
+from .routes import read_path, refusal, resolve
 from .selectors import FieldTerm
 from .streams import WatchFeed, run_exec, send_logs, send_watch
 from .watches import read_watch
@@ -31,7 +29,6 @@ from .watches import read_watch
 if TYPE_CHECKING:
     from .handlers import Answer, Site
     from .pods import PodProvider
-    from .resources import Catalog
     from .routes import Target
     from .settings import ServerSettings
     from .watch import Hub
@@ -52,8 +49,7 @@ class Frontend:
         self._hub = hub
         self._settings = settings
         self._pods = pods
-        self._documents: dict[tuple[int, str], tuple[bytes, str]] = {}
-        self._catalog: Catalog | None = None
+        self._documents = Documents()
         self._active = 0
 
     def application(self) -> web.Application:
@@ -175,9 +171,9 @@ class Frontend:
             else None
         )
         form = accepted.form if accepted else "object"
-        found = self._cached(tuple(parts), form, request.host)
+        found = self._documents.find(self._site.catalog(), tuple(parts), form, request.host)
         if found is None:
-            refused = refusal(_group_address(parts), "GET")
+            refused = refusal(group_address(parts), "GET")
             if refused:
                 raise refused
             return web.Response(status=404, text="404 page not found\n")
@@ -187,77 +183,6 @@ class Frontend:
         if request.headers.get("If-None-Match") == tag:
             return web.Response(status=304, headers=headers)
         return web.Response(body=body, headers=headers)
-
-    def _cached(self, parts: tuple[str, ...], form: str, host: str) -> tuple[bytes, str] | None:
-        catalog = self._site.catalog()
-        if catalog is not self._catalog:
-            self._documents.clear()
-            self._catalog = catalog
-        mark = (0, "/".join((*parts, form)))
-        if mark not in self._documents:
-            found = _make(catalog, parts, form, host)
-            if found is None:
-                return None
-            raw = encode(found)
-            self._documents[mark] = (raw, f'"{hashlib.sha256(raw).hexdigest()[:32].upper()}"')
-        return self._documents[mark]
-
-
-def _make(catalog: Catalog, parts: tuple[str, ...], form: str, host: str) -> object | None:
-    versions = catalog.versions()
-    match parts:
-        case ["version"]:
-            return version_info()
-        case ["api"]:
-            return (
-                discovery.aggregated(catalog, core=True)
-                if form == "discovery"
-                else discovery.legacy_versions(host)
-            )
-        case ["apis"]:
-            return (
-                discovery.aggregated(catalog, core=False)
-                if form == "discovery"
-                else discovery.legacy_groups(catalog)
-            )
-        case ["api", "v1"]:
-            return discovery.legacy_resources(catalog, "", "v1")
-        case ["apis", group] if group in versions:
-            return {"kind": "APIGroup", "apiVersion": "v1", **discovery.legacy_group(catalog, group)}
-        case ["apis", group, version] if version in versions.get(group, ()):
-            return discovery.legacy_resources(catalog, group, version)
-        case ["openapi", "v3"]:
-            return openapi.index(catalog)
-        case ["openapi", "v3", "api", "v1"]:
-            return openapi.document(catalog, "", "v1")
-        case ["openapi", "v3", "apis", group, version] if version in versions.get(group, ()):
-            return openapi.document(catalog, group, version)
-        case _:
-            return None
-
-
-def _group_address(parts: list[str]) -> Address | None:
-    """The group of a discovery path, as an address that can be refused in words."""
-    match parts:
-        case ["apis", group, *_]:
-            return Address(group, "", "", "*", "", "")
-        case _:
-            return None
-
-
-def version_info() -> dict[str, str]:
-    """What ``/version`` answers: the release of the API spoken, and of this server in the build."""
-    return {
-        "major": "1",
-        "minor": "36",
-        "gitVersion": f"v1.36.0+crucible.{__version__}",
-        "gitCommit": "",
-        "gitTreeState": "clean",
-        "buildDate": "1970-01-01T00:00:00Z",
-        "goVersion": "",
-        "compiler": f"cpython{platform.python_version()}",
-        "platform": f"{platform.system().lower()}/{platform.machine()}",
-    }
 
 
 def _media_type(request: web.Request) -> str:

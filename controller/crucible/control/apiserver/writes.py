@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import admission, status
 from .fieldsets import compare
+from .identity import check_identity, check_preconditions, metadata_of
 from .jsontypes import clone
 from .keys import Key
 from .managed import Writer, after_update, read_entries, same_but_time, write_entries
@@ -86,8 +87,8 @@ class Writes:
             ApiError: The object may not be stored, or exists.
         """
         self._check_namespace(resource, namespace)
-        meta = _metadata_of(body, resource)
-        _check_identity(resource, namespace, meta.get("name"), body, meta)
+        meta = metadata_of(body, resource)
+        check_identity(resource, namespace, meta.get("name"), body, meta)
         if meta.get("resourceVersion"):
             raise status.bad_request("resourceVersion should not be set on objects to be created")
         shaped = admission.shape(_new_body(resource, body, meta), resource, call.validation, call.duplicates)
@@ -154,9 +155,9 @@ class Writes:
             ApiError: The object may not become so.
         """
         old = live.body
-        meta = _metadata_of(body, resource)
-        _check_identity(resource, live.key.namespace, live.key.name, body, meta)
-        _check_preconditions(resource, live, meta)
+        meta = metadata_of(body, resource)
+        check_identity(resource, live.key.namespace, live.key.name, body, meta)
+        check_preconditions(resource, live, meta)
         asked = _status_alone(body) if call.subresource == "status" else body
         shaped = admission.shape({**asked, "metadata": meta}, resource, call.validation, call.duplicates)
         new = _merged(resource, old, shaped.body, call.subresource)
@@ -196,23 +197,6 @@ class Writes:
         new["metadata"]["generation"] = generation + changed
 
 
-def _metadata_of(body: Object, resource: Resource) -> Object:
-    if not isinstance(body, dict):
-        raise status.bad_request("the object provided is unrecognized (must be of type JSON object)")
-    for name in ("apiVersion", "kind"):
-        if not isinstance(body.get(name, ""), str | None):
-            raise status.bad_request(f"{name} must be a string")
-    meta = body.get("metadata")
-    if meta is None:
-        return {}
-    if not isinstance(meta, dict):
-        raise status.bad_request(f"{resource.kind}: metadata must be an object")
-    for name in _META_TEXTS:
-        if not isinstance(meta.get(name, ""), str | None):
-            raise status.bad_request(f"{resource.kind}: metadata.{name} must be a string")
-    return dict(meta)
-
-
 def _status_alone(body: Object) -> Object:
     """What of a body the status endpoint looks at."""
     return {key: body[key] for key in ("apiVersion", "kind", "status") if key in body}
@@ -224,42 +208,6 @@ def _new_body(resource: Resource, body: Object, meta: Object) -> Object:
     return {**body, **head}
 
 
-def _check_identity(resource: Resource, namespace: str, name: Json, body: Object, meta: Object) -> None:
-    version, kind = body.get("apiVersion"), body.get("kind")
-    wanted = resource.api_version
-    if version not in {None, "", wanted}:
-        raise status.bad_request(
-            f"the API version in the data ({version}) does not match the expected API version ({wanted})"
-        )
-    if resource.custom and not kind:
-        raise status.bad_request("Object 'Kind' is missing in the object provided")
-    if kind and kind != resource.kind:
-        cause = status.invalid("kind", kind, f"must be {resource.kind}")
-        raise status.invalid_object(resource.kind, resource.group, str(meta.get("name") or ""), [cause])
-    if meta.get("namespace") not in {None, "", namespace if resource.namespaced else None}:
-        raise status.bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request"
-        )
-    if name and meta.get("name") not in {None, "", name}:
-        raise status.bad_request(
-            f"the name of the object ({meta['name']}) does not match the name on the URL ({name})"
-        )
-
-
-def _check_preconditions(resource: Resource, live: Record, meta: Object) -> None:
-    name = live.key.name
-    uid, revision = meta.get("uid"), meta.get("resourceVersion")
-    if uid and uid != live.body["metadata"]["uid"]:
-        detail = (
-            f"Precondition failed: UID in precondition: {uid}, "
-            f"UID in object meta: {live.body['metadata']['uid']}"
-        )
-        raise status.conflict(resource.plural, resource.group, name, detail)
-    if revision and revision != live.body["metadata"]["resourceVersion"]:
-        raise status.conflict(resource.plural, resource.group, name)
-
-
-_META_TEXTS = ("name", "namespace", "generateName", "uid", "resourceVersion")
 _MARKS = ("deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion")
 _FIXED = ("uid", "creationTimestamp", "name", "namespace", "generateName", *_MARKS)
 _SERVER_OWNED = frozenset({"uid", "selfLink", "creationTimestamp", "managedFields", *_MARKS})
