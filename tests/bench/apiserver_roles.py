@@ -12,6 +12,7 @@ import os
 import ssl
 import sys
 import time
+from collections import defaultdict
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,9 @@ from crucible.runtimes.fake import FakeHost, FakeRuntime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from crucible.model.instance import Instance
+    from crucible.model.workload import Slot, Workload
 
 _TICK = 0.001
 
@@ -84,11 +88,30 @@ async def worst_block(until: asyncio.Event) -> float:
     return worst
 
 
+class IndexedRuntime(FakeRuntime):
+    """A fake that finds a Plugin's instances without walking everyone's, as the real ones do."""
+
+    def __init__(self, host: FakeHost) -> None:
+        super().__init__(host)
+        self._slots: dict[str, set[Slot]] = defaultdict(set)
+
+    def instances(self, plugin_uid: str | None = None) -> tuple[Instance, ...]:
+        if plugin_uid is None:
+            return super().instances()
+        cells = (self._cell(plugin_uid, slot) for slot in self._slots[plugin_uid])
+        found = (cell.instance for cell in cells if cell is not None)
+        return tuple(sorted(found, key=lambda instance: instance.created_at))
+
+    async def start(self, workload: Workload, slot: Slot) -> Instance:
+        self._slots[workload.plugin_uid].add(slot)
+        return await super().start(workload, slot)
+
+
 @asynccontextmanager
 async def operating(kubeconfig: Path, state: Path) -> AsyncIterator[None]:
     """Run the real operator on a fake runtime."""
     endpoint = load_endpoint(kubeconfig)
-    runtime = FakeRuntime(FakeHost())
+    runtime = IndexedRuntime(FakeHost())
     async with Client(endpoint) as client:
         voice = ApiVoice(client, "crucible", time.time)
         loops = Loops(Ports(runtime, SnapshotStore(state / "sources"), voice, time.time))
