@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from crucible.errors import InvalidManifest, Violation
 from crucible.model import names
-from crucible.model.manifest import RelativePath
+from crucible.model.fields import RelativePath
 from crucible.model.plugin import field_path, parse_spec
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.model import names
-from crucible.model.manifest import ListMap, NotYet, PluginSpec
+from crucible.model.fields import ListMap, NotYet
+from crucible.model.manifest import PluginSpec
 from crucible.model.plugin import markers, models
 from crucible.model.status import PluginStatus
 

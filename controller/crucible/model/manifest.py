@@ -1,110 +1,24 @@
 """The manifest: every field a person can write, its unit, its bounds and its default.
 
 These models are the one source: the CRD, ``crucible schema`` and the manifest reference are generated
-from them. A field marked :class:`NotYet` is part of the published manifest, and a value in it is refused
+from them. A field marked :class:`~crucible.model.fields.NotYet` is part of the published manifest, and a value in it is refused
 until the release that enforces it.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from crucible.model import quantity
 from crucible.model.enforcement import Control
-
-
-@dataclass(frozen=True, slots=True)
-class NotYet:
-    """Marks a field, or some values of one, that this release refuses.
-
-    Attributes:
-        values: the values refused; empty: every value but an empty one.
-        instead: what a person can do today.
-    """
-
-    values: frozenset[str] = frozenset()
-    instead: str = "remove it"
-
-
-@dataclass(frozen=True, slots=True)
-class ListMap:
-    """Marks a list whose items are told apart by one of their fields."""
-
-    key: str
-
-
-def _quantity_schema(pattern: str, example: str) -> WithJsonSchema:
-    return WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": pattern, "example": example})
-
-
-Bytes = Annotated[
-    int,
-    BeforeValidator(quantity.parse_bytes),
-    PlainSerializer(quantity.format_bytes),
-    _quantity_schema(quantity.BYTES_PATTERN, "64Mi"),
-]
-Cpu = Annotated[
-    int,
-    BeforeValidator(quantity.parse_cpu),
-    PlainSerializer(quantity.format_cpu),
-    _quantity_schema(quantity.CPU_PATTERN, "500m"),
-]
-Duration = Annotated[
-    float,
-    BeforeValidator(quantity.parse_duration),
-    PlainSerializer(quantity.format_duration),
-    WithJsonSchema({"type": "string", "pattern": quantity.DURATION_PATTERN, "example": "10s"}),
-]
+from crucible.model.fields import Bytes, Cpu, Duration, ListMap, NotYet, RelativePath, Version, Word
 
 _MI = 2**20
 INLINE_TOTAL = 256 * 1024
 """Bytes that all files of ``source.inline`` may have together."""
-
-_PATH = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
-SEMVER = (
-    r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)"
-    r"(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$"
-)
-
-
-def _inside(path: str) -> str:
-    """Refuse a path that is absolute, climbs, or could mean two things."""
-    if path.startswith("/") or ".." in path.split("/"):
-        raise ValueError(f"{path!r} points outside the source: write a path relative to it, without '..'")
-    if _PATH.fullmatch(path) is None or "." in path.split("/"):
-        raise ValueError(f"{path!r} is not a plain relative path: use letters, digits, '.', '_', '-' and '/'")
-    return path
-
-
-def _semver(text: str) -> str:
-    if re.fullmatch(SEMVER, text) is None:
-        raise ValueError(f"{text!r} is not a semantic version: write three numbers like 1.4.2")
-    return text
-
-
-Version = Annotated[
-    str,
-    Field(max_length=128),
-    AfterValidator(_semver),
-    WithJsonSchema({"type": "string", "pattern": SEMVER, "maxLength": 128, "example": "1.4.2"}),
-]
-RelativePath = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_inside)]
-Word = Annotated[str, Field(max_length=4096)]
 
 
 def _rule(rule: str, message: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from crucible.errors import InvalidManifest, Violation
 from crucible.model import names
-from crucible.model.manifest import NotYet, PluginSpec
+from crucible.model.fields import NotYet
+from crucible.model.manifest import PluginSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

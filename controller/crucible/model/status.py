@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from crucible.model.manifest import ListMap
+from crucible.model.fields import ListMap
 
 
 class Phase(StrEnum):

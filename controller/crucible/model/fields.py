@@ -1,0 +1,86 @@
+"""Kinds of field: amounts, durations, paths, versions, and the markers that fields of the manifest carry."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+from crucible.model import quantity
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Marks a field, or some values of one, that this release refuses.
+
+    Attributes:
+        values: the values refused; empty: every value but an empty one.
+        instead: what a person can do today.
+    """
+
+    values: frozenset[str] = frozenset()
+    instead: str = "remove it"
+
+
+@dataclass(frozen=True, slots=True)
+class ListMap:
+    """Marks a list whose items are told apart by one of their fields."""
+
+    key: str
+
+
+def _quantity_schema(pattern: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": pattern, "example": example})
+
+
+Bytes = Annotated[
+    int,
+    BeforeValidator(quantity.parse_bytes),
+    PlainSerializer(quantity.format_bytes),
+    _quantity_schema(quantity.BYTES_PATTERN, "64Mi"),
+]
+Cpu = Annotated[
+    int,
+    BeforeValidator(quantity.parse_cpu),
+    PlainSerializer(quantity.format_cpu),
+    _quantity_schema(quantity.CPU_PATTERN, "500m"),
+]
+Duration = Annotated[
+    float,
+    BeforeValidator(quantity.parse_duration),
+    PlainSerializer(quantity.format_duration),
+    WithJsonSchema({"type": "string", "pattern": quantity.DURATION_PATTERN, "example": "10s"}),
+]
+
+_PATH = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+SEMVER = (
+    r"^(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)"
+    r"(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$"
+)
+
+
+def _inside(path: str) -> str:
+    """Refuse a path that is absolute, climbs, or could mean two things."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"{path!r} points outside the source: write a path relative to it, without '..'")
+    if _PATH.fullmatch(path) is None or "." in path.split("/"):
+        raise ValueError(f"{path!r} is not a plain relative path: use letters, digits, '.', '_', '-' and '/'")
+    return path
+
+
+def _semver(text: str) -> str:
+    if re.fullmatch(SEMVER, text) is None:
+        raise ValueError(f"{text!r} is not a semantic version: write three numbers like 1.4.2")
+    return text
+
+
+Version = Annotated[
+    str,
+    Field(max_length=128),
+    AfterValidator(_semver),
+    WithJsonSchema({"type": "string", "pattern": SEMVER, "maxLength": 128, "example": "1.4.2"}),
+]
+RelativePath = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_inside)]
+Word = Annotated[str, Field(max_length=4096)]
