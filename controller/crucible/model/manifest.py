@@ -1,8 +1,8 @@
 """The manifest: every field a person can write, its unit, its bounds and its default.
 
-These models are the one source: the CRD, ``crucible schema`` and the manifest reference are generated
-from them. A field marked :class:`~crucible.model.fields.NotYet` is part of the published manifest, and a value in it is refused
-until the release that enforces it.
+These models are the one source: the CRD, ``crucible schema`` and the manifest reference are generated from
+them. A field marked :class:`~crucible.model.fields.NotYet` is part of the published manifest, and a value in
+it is refused until the release that enforces it.
 """
 
 from __future__ import annotations
