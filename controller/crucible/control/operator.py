@@ -7,7 +7,7 @@ kopf is imported nowhere else.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import kopf
 
@@ -122,10 +122,26 @@ async def operate(endpoint: Endpoint, loops: Loops, *, ready: asyncio.Event, sto
         task.result()
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Keeps nothing: the loops compare what is with what should be, so nobody reads what kopf would diff."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:  # noqa: ANN401 - kopf's own signature is open
+        """Return the part of an object that counts as changed: none."""
+        return cast("kopf.BodyEssence", {})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:  # noqa: ANN401
+        """Return what was stored: nothing ever is."""
+        return None
+
+    def store(self, **_: Any) -> None:  # noqa: ANN401
+        """Store nothing."""
+
+
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False  # events are ours, each with the reason that was decided
     settings.queueing.exit_timeout = 0.1  # by then every loop has ended
+    settings.persistence.diffbase_storage = _NoDiffs()
     settings.watching.server_timeout = 300
     settings.networking.request_timeout = 30
     return settings
