@@ -23,6 +23,7 @@ class Row:
         reference: the same of the bare runtime, in the same run; None where there is none.
         target: what ``ratio`` (``ours``, where there is no reference) may not exceed; None: only told.
         at_least: the target is a floor instead.
+        absolute: the target is for ``ours`` although there is a reference.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Row:
     reference: float | None = None
     target: float | None = None
     at_least: bool = False
+    absolute: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -40,7 +42,7 @@ class Row:
     @property
     def met(self) -> bool | None:
         """Whether the target is met."""
-        figure = self.ratio if self.reference is not None else self.ours
+        figure = self.ours if self.absolute or self.reference is None else self.ratio
         if self.target is None or figure is None:
             return None
         return figure >= self.target if self.at_least else figure <= self.target
@@ -77,6 +79,6 @@ def save(rows: Iterable[Row], path: Path) -> None:
     kept = {row["name"]: row for row in json.loads(path.read_text())} if path.exists() else {}
     for row in rows:
         data = asdict(row)
-        del data["at_least"]
+        del data["at_least"], data["absolute"]
         kept[row.name] = data | {"ratio": row.ratio, "met": row.met}
     path.write_text(json.dumps(list(kept.values()), indent=1) + "\n")
