@@ -185,6 +185,7 @@ async def gather(read: Read, said: PluginStatus | None, ports: Ports) -> World:
         capabilities=ports.runtime.capabilities,
         instances=ports.runtime.instances(read.identity.uid),
         status=status,
+        outage=ports.runtime.outage,
     )
 
 

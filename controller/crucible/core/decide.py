@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for a plugin whose manifest cannot be read."""
+OUTAGE_RETRY = 2.0
+"""Seconds until a runtime that does not answer is looked at again."""
 SOURCE_RETRY = 30.0
 """Seconds until a source that could not be had is tried again."""
 
@@ -31,6 +33,8 @@ def decide(world: World) -> Decision:
     A ladder of guards; the first that holds decides and names the reason. Deciding twice from the same
     world gives the same answer, and once a world is as it should be the answer holds no action.
     """
+    if world.outage:
+        return _await_runtime(world)
     if world.identity.deleting:
         return _terminate(world)
     if not isinstance(world.spec, PluginSpec):
@@ -77,6 +81,12 @@ def refusal_of(spec: PluginSpec, here: Capabilities) -> Refusal | None:
         fix = f"Mend the host, or accept it with spec.sandbox.allowDegraded: [{names}]"
         return Refusal("NotEnforceable", f"{report.weaknesses(gaps)}. {fix}")
     return None
+
+
+def _await_runtime(world: World) -> Decision:
+    """Do nothing blindly: what runs is not known, and none of it can be reached."""
+    decision = report.without_runtime(world)
+    return replace(decision, revisit=world.now + OUTAGE_RETRY)
 
 
 def _terminate(world: World) -> Decision:

@@ -102,21 +102,28 @@ def suspended(world: World, down: Verdict) -> Decision:
 
 def without_source(world: World, violation: Violation) -> Decision:
     """Report on a Plugin whose files cannot be had now. What runs goes on running."""
-    message = str(violation)
+    return _held_up(world, "SourceUnavailable", str(violation))
+
+
+def without_runtime(world: World) -> Decision:
+    """Report on a Plugin whose runtime does not answer. What runs, if it does, goes on running."""
+    return _held_up(world, "RuntimeUnavailable", world.outage)
+
+
+def _held_up(world: World, reason: str, message: str) -> Decision:
     status = _status(
         world,
         Phase.PENDING,
-        ("Ready", False, "SourceUnavailable", message),
-        ("Progressing", False, "SourceUnavailable", message),
-        ("Degraded", True, "SourceUnavailable", message),
-        ("Stalled", True, "SourceUnavailable", message),
+        ("Ready", False, reason, message),
+        ("Progressing", False, reason, message),
+        ("Degraded", True, reason, message),
+        ("Stalled", True, reason, message),
     ).model_copy(update={"instances": world.status.instances})
     said = any(
         condition.type == "Stalled" and condition.message == status.conditions[-1].message
         for condition in world.status.conditions
     )
-    events = () if said else (Event("Warning", "SourceUnavailable", message),)
-    return Decision((), status, events)
+    return Decision((), status, () if said else (Event("Warning", reason, message),))
 
 
 def terminating(world: World) -> PluginStatus:

@@ -24,6 +24,7 @@ class World:
         spec: what it asks for; the violations instead when it asks for what cannot be.
         source: what its source was resolved to; the violation instead when it could not be.
         capabilities: what the runtime holds plugins to.
+        outage: why the runtime does not answer now; empty while it does.
         instances: all the runtime has for this Plugin, oldest first.
         status: what was last said of it.
     """
@@ -35,3 +36,4 @@ class World:
     capabilities: Capabilities
     instances: tuple[Instance, ...]
     status: PluginStatus
+    outage: str = ""

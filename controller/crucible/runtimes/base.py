@@ -32,12 +32,23 @@ class Runtime(Protocol):
         """What this runtime holds a plugin to on this host; fixed once opened."""
         ...
 
+    @property
+    def outage(self) -> str:
+        """Why this runtime does not answer now, and the fix; empty while it does.
+
+        What :meth:`instances` returns meanwhile is what was known last.
+        """
+        ...
+
     async def open(self, changed: Callable[[str], None]) -> None:
         """Adopt what earlier controllers left and begin to watch.
 
+        A runtime that lives elsewhere and does not answer is no error here: it is an ``outage``.
+
         Args:
             changed: called in the event loop with a plugin's uid whenever one of its instances came up,
-                ended, or raised or lowered a notice, whoever caused it.
+                ended, or raised or lowered a notice, whoever caused it, and with the uid of every instance's
+                plugin when an outage begins or ends.
         """
         ...
 

@@ -169,6 +169,11 @@ class FakeRuntime:
         """What it was told to claim."""
         return self._capabilities
 
+    @property
+    def outage(self) -> str:
+        """What it was told to say."""
+        return "" if self.host.up else "the fake runtime was told not to answer"
+
     async def open(self, changed: Callable[[str], None]) -> None:
         """Begin to listen to the host."""
         self._answering()
@@ -264,8 +269,8 @@ class FakeRuntime:
             await future
 
     def _answering(self) -> None:
-        if not self.host.up:
-            raise Unavailable("the fake runtime was told not to answer")
+        if self.outage:
+            raise Unavailable(self.outage)
 
     def _cells(self) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.host.cells.values() if cell.owner == self._owner)

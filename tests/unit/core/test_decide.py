@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from build import capabilities, ended, identity, instance, world
 
-from crucible.core.decide import SOURCE_RETRY, decide
+from crucible.core.decide import OUTAGE_RETRY, SOURCE_RETRY, decide
 from crucible.core.render import render
 from crucible.errors import Violation
 from crucible.model.decision import Event, Hold, Kill, Remove, Start, Stop
@@ -410,3 +410,19 @@ def test_zero_replicas_are_ready() -> None:
     decision = decide(world(spec={"replicas": 0}))
     assert decision.actions == ()
     assert condition(decision.status, "Ready") == ("True", "Running")
+
+
+def test_while_the_runtime_does_not_answer_nothing_is_done_and_the_status_says_why() -> None:
+    before = decide(world(instance(revision=REVISION))).status
+    out = world(instance(revision=REVISION), status=before, outage="the engine is down: start it")
+    decision = decide(out)
+    assert decision.actions == ()
+    assert condition(decision.status, "Ready") == ("False", "RuntimeUnavailable")
+    assert decision.status.instances == before.instances
+    assert decision.revisit == out.now + OUTAGE_RETRY
+    assert reasons(out) == ["RuntimeUnavailable"]
+    assert reasons(replace(out, status=decision.status)) == []
+
+
+def test_a_plugin_that_is_deleted_during_an_outage_is_not_let_go() -> None:
+    assert not decide(world(identity=identity(deleting=True), outage="down")).released

@@ -70,6 +70,11 @@ class ProcessRuntime:
         """What this host offers, as a probe found it."""
         return self._open_state().capabilities
 
+    @property
+    def outage(self) -> str:
+        """Never: it is this process."""
+        return ""
+
     async def open(self, changed: Callable[[str], None]) -> None:
         """Adopt what runs, probe the host, begin to watch."""
         self._watch.tell(changed)
