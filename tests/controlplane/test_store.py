@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from probe import CONFIGMAPS, PLUGINS, SECRETS, Probe, configmap, plugin, probing
+from probe import APPLY, CONFIGMAPS, PLUGINS, SECRETS, Probe, configmap, plugin, probing, until
 
-from crucible.control.apiserver import ApiServer, ServerSettings, export_state, restore_backup
+from crucible.control.apiserver import ApiServer, ServerSettings, database, export_state, restore_backup
 from crucible.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
@@ -165,3 +166,65 @@ async def test_too_many_requests_at_once_are_told_to_come_back(settings: ServerS
             refused = await probe.get("/version")
         assert (refused.code, refused.headers["Retry-After"]) == (429, "1")
         await probe.until("/version", lambda reply: reply.code == 200)
+
+
+async def test_the_file_shrinks_again_after_much_came_and_went(
+    settings: ServerSettings, crd: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "PRUNE_EVERY", 20)
+    small = replace(settings, history_events=40)
+    file = settings.state_dir / "control.db"
+    async with ApiServer(small, crds=[crd]) as server, client(server) as probe:
+        first = await probe.get(CONFIGMAPS)
+        for at in range(150):
+            assert (await probe.post(CONFIGMAPS, configmap(f"c{at}", k="x" * 100_000))).code == 201
+        assert file.stat().st_size > 15_000_000
+        for at in range(150):
+            await probe.delete(f"{CONFIGMAPS}/c{at}")
+        for at in range(100):
+            await probe.post(CONFIGMAPS, configmap(f"small{at}"))
+
+        async def is_small() -> bool:
+            return sum(path.stat().st_size for path in settings.state_dir.glob("control.db*")) < 4_000_000
+
+        await until(is_small)
+        async with probe.watch(f"{CONFIGMAPS}?watch=1&resourceVersion={first.revision}") as watch:
+            error = await watch.next()
+        assert (error["type"], error["object"]["code"], error["object"]["reason"]) == (
+            "ERROR",
+            410,
+            "Expired",
+        )
+    async with ApiServer(small, crds=[crd]) as server, client(server) as probe:
+        assert len((await probe.get(CONFIGMAPS)).body["items"]) == 100
+
+
+async def test_history_is_pruned_by_servers_that_each_write_little(
+    settings: ServerSettings, crd: dict[str, Any]
+) -> None:
+    for _ in range(4):
+        async with (
+            ApiServer(replace(settings, history_events=10), crds=[crd]) as server,
+            client(server) as probe,
+        ):
+            for at in range(10):
+                await probe.patch(f"{CONFIGMAPS}/c?fieldManager=m", configmap("c", k=str(at)), APPLY)
+    with closing(sqlite3.connect(settings.state_dir / "control.db")) as link:
+        (kept,) = link.execute("SELECT count(*) FROM log").fetchone()
+    assert kept <= 25
+
+
+async def test_a_database_from_before_pages_were_given_back_is_converted(
+    settings: ServerSettings, crd: dict[str, Any]
+) -> None:
+    file = settings.state_dir / "control.db"
+    async with ApiServer(settings, crds=[crd]) as server, client(server) as probe:
+        await probe.post(PLUGINS, plugin("a"))
+    with closing(sqlite3.connect(file, isolation_level=None)) as link:
+        link.execute("PRAGMA auto_vacuum=0")
+        link.execute("VACUUM")
+        assert link.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    async with ApiServer(settings, crds=[crd]) as server, client(server) as probe:
+        assert (await probe.get(f"{PLUGINS}/a")).code == 200
+    with closing(sqlite3.connect(file)) as link:
+        assert link.execute("PRAGMA auto_vacuum").fetchone() == (database.INCREMENTAL,)

@@ -1,11 +1,13 @@
 """The SQLite file: objects, the log of changes, and the newest revision.
 
 Every method blocks and belongs on the store's writer thread. One transaction holds a whole batch of
-writes; it is on disk (WAL, ``synchronous=FULL``) when ``write`` returns.
+writes; it is on disk (WAL, ``synchronous=FULL``) when ``write`` returns. The file follows what is in it, down
+as well as up: ``give_back`` returns free pages to the system, a few at a time.
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
@@ -21,6 +23,13 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 FIRST_REVISION = 1000
 PRUNE_EVERY = 1000
+INCREMENTAL = 2
+"""SQLite's number for ``auto_vacuum=INCREMENTAL``."""
+SPARE_PAGES = 256
+"""Free pages kept for the writes to come: 1 MiB, or a quarter of a larger file."""
+PAGES_AT_ONCE = 64
+WAL_BYTES = 4 * 2**20
+_LOG = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -64,7 +73,7 @@ class Database:
     def __init__(self, path: Path, seal: Seal) -> None:
         self._path = path
         self._seal = seal
-        self._writes_since_prune = 0
+        self._writes_since_prune = PRUNE_EVERY  # the first write clears what an earlier process left
         try:
             self._link = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2)
             self._prepare()
@@ -73,7 +82,9 @@ class Database:
 
     def _prepare(self) -> None:
         link = self._link
+        link.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")  # heeded where there is no table yet
         link.execute("PRAGMA journal_mode=WAL")
+        link.execute(f"PRAGMA journal_size_limit={WAL_BYTES}")
         link.execute("PRAGMA synchronous=FULL")
         link.execute("PRAGMA cache_size=-2000")
         (verdict,) = link.execute("PRAGMA quick_check(1)").fetchone()
@@ -82,9 +93,23 @@ class Database:
         (version,) = link.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise InvalidInput(f"{self._path} was written by a newer release (format {version})")
+        self._convert()
         link.executescript(_SCHEMA)
         link.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         self._path.chmod(0o600)
+
+    def _convert(self) -> None:
+        """Rewrite a file from before pages were given back; without room for that, it stays as it is."""
+        link = self._link
+        if link.execute("PRAGMA auto_vacuum").fetchone()[0] == INCREMENTAL:
+            return
+        try:
+            link.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")
+            link.execute("VACUUM")
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error):
+                raise
+            _LOG.warning("%s is not compacted: %s", self._path, error)
 
     def load(self) -> Contents:
         """Everything stored, the log oldest first."""
@@ -147,6 +172,28 @@ class Database:
         if self._writes_since_prune >= PRUNE_EVERY:
             self._writes_since_prune = 0
             self._link.execute("DELETE FROM log WHERE revision <= ?", (floor,))
+
+    def give_back(self) -> bool:
+        """Return a few free pages to the system; True if there are more to return.
+
+        Raises:
+            Unavailable: The file cannot be written; nothing is lost.
+        """
+        link = self._link
+        try:
+            (free,) = link.execute("PRAGMA freelist_count").fetchone()
+            (pages,) = link.execute("PRAGMA page_count").fetchone()
+            if free <= max(SPARE_PAGES, pages // 4):
+                return False
+            link.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()
+            if free - PAGES_AT_ONCE > max(SPARE_PAGES, (pages - PAGES_AT_ONCE) // 4):
+                return True
+            link.execute("PRAGMA busy_timeout=0")  # a reader's moment is kept for it; the next time will do
+            link.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            link.execute("PRAGMA busy_timeout=2000")
+        except sqlite3.Error as error:
+            raise Unavailable(f"cannot compact {self._path}: {error}") from error
+        return False
 
     def close(self) -> None:
         """Fold the write-ahead log into the file and close it."""

@@ -8,6 +8,7 @@ arrive while a transaction runs share the next one.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .jsontypes import Object
 
 MAX_BATCH = 256
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class Store:
     async def _write_batches(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            await self._give_back()
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
@@ -154,6 +157,16 @@ class Store:
                         self._publish(write)
             if self._closing:
                 return
+
+    async def _give_back(self) -> None:
+        """Shrink the file while nothing waits to be written; a write waits for one small step at most."""
+        loop = asyncio.get_running_loop()
+        try:
+            while not (self._queue or self._closing):
+                if not await loop.run_in_executor(self._thread, self._database.give_back):
+                    return
+        except CrucibleError as error:
+            _LOG.warning("%s", error)
 
     def _publish(self, write: _Write) -> None:
         key = write.event.key
