@@ -44,6 +44,9 @@ class Session:
     async def close_stdin(self) -> None:
         await self.typed.put(None)
 
+    async def resize(self, rows: int, columns: int) -> None:
+        await self.typed.put(f"{rows}x{columns}".encode())
+
     async def wait(self) -> int:
         return 3
 

@@ -95,7 +95,8 @@ class Common:
         return await self.until(workload, lambda one: not one.alive)
 
     async def lines(self, workload: Workload, tail: int | None = None) -> list[bytes]:
-        return [line async for line in self.runtime.logs(workload.plugin_uid, FIRST, tail=tail, follow=False)]
+        found = self.runtime.logs(workload.plugin_uid, FIRST, tail=tail, follow=False)
+        return [line.text async for line in found]
 
     async def says(self, workload: Workload, line: bytes) -> None:
         """Wait until it printed a line."""

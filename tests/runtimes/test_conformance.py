@@ -154,7 +154,7 @@ async def test_following_yields_what_comes_and_ends_with_the_instance(harness: H
 
     async def follow() -> None:
         async for line in harness.runtime.logs(workload.plugin_uid, FIRST, tail=None, follow=True):
-            seen.append(line)  # noqa: PERF401 - looked at while it grows
+            seen.append(line.text)  # noqa: PERF401 - looked at while it grows
 
     task = asyncio.create_task(follow())
     await wait_for(lambda: seen == [b"early", b"staying"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
-from crucible.errors import NotFound, Unsupported
+from crucible.errors import NotFound
 from crucible.model import names
 from crucible.model.instance import State
 from crucible.model.status import format_time
@@ -12,16 +13,17 @@ from crucible.model.status import format_time
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from crucible.control.apiserver import ExecSession, LogOptions
+    from crucible.control.apiserver import LogOptions
     from crucible.model.instance import Instance
-    from crucible.runtimes.base import Runtime
+    from crucible.runtimes.base import ExecSession, LogLine, Runtime
 
 
 class RuntimePods:
     """Shows a runtime's instances to the API server."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, now: Callable[[], float] = time.time) -> None:
         self._runtime = runtime
+        self._now = now
         self._changed: Callable[[], None] | None = None
 
     def subscribe(self, changed: Callable[[], None]) -> None:
@@ -44,34 +46,29 @@ class RuntimePods:
 
         Raises:
             NotFound: no such instance.
-            Unsupported: an option this runtime cannot honour.
         """
         instance = self._find(namespace, name)
-        if options.since is not None or options.timestamps:
-            raise Unsupported(
-                "the output of plugins is kept without times here: leave out --since and --timestamps"
-            )
+        at_least = _begin(options, self._now())
         if options.previous:
             instance = self._before(instance)
         lines = self._runtime.logs(
             instance.plugin_uid, instance.slot, tail=options.tail, follow=options.follow
         )
-        return (line + b"\n" async for line in lines)
+        # As the kubelet has it: the tail is of all there is, and of that what is young enough.
+        return (_shown(line, timestamps=options.timestamps) async for line in lines if line.at >= at_least)
 
     async def exec(
-        self,
-        namespace: str,
-        name: str,
-        command: Sequence[str],  # noqa: ARG002 - the protocol's
-        *,
-        stdin: bool,  # noqa: ARG002
-        tty: bool,  # noqa: ARG002
+        self, namespace: str, name: str, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> ExecSession:
-        """Refuse: a sandbox holds the plugin's program and nothing else to run."""
-        self._find(namespace, name)
-        raise Unsupported(
-            f"{name} runs in a sandbox that holds its own program only; there is no command to execute in it"
-        )
+        """Run a command inside an instance.
+
+        Raises:
+            NotFound: no such instance.
+            Conflict: it does not run.
+            Unsupported: its runtime cannot.
+        """
+        instance = self._find(namespace, name)
+        return await self._runtime.exec(instance.plugin_uid, instance.slot, command, stdin=stdin, tty=tty)
 
     def _find(self, namespace: str, name: str) -> Instance:
         for instance in self._runtime.instances():
@@ -89,6 +86,20 @@ class RuntimePods:
         if not earlier:
             raise NotFound(f"nothing is kept of an instance before {instance.name}")
         return max(earlier, key=lambda other: other.slot.attempt)
+
+
+def _begin(options: LogOptions, now: float) -> float:
+    """Return the time of the oldest line asked for."""
+    if options.since_time is not None:
+        return options.since_time
+    return 0 if options.since is None else now - options.since
+
+
+def _shown(line: LogLine, *, timestamps: bool) -> bytes:
+    """Return a line as it is sent; its time is written as the kubelet writes it, in UTC."""
+    if not timestamps:
+        return line.text + b"\n"
+    return f"{format_time(line.at)[:-1]}000Z ".encode() + line.text + b"\n"
 
 
 def pod_of(instance: Instance, runtime: str) -> dict[str, Any]:

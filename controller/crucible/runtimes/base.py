@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from crucible.model.enforcement import Capabilities
     from crucible.model.instance import Instance
+    from crucible.model.usage import Usage
     from crucible.model.workload import Slot, Workload
+
+STDOUT: Final = 1
+STDERR: Final = 2
+NOT_EXECUTABLE: Final = 126
+"""Exit code of a command that is there and cannot be executed, as shells have it."""
+NOT_THERE: Final = 127
+"""Exit code of a command that is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of an instance's output.
+
+    Attributes:
+        at: when the runtime took it, unix seconds.
+        text: the plugin's own bytes, without the line's end.
+    """
+
+    at: float
+    text: bytes
+
+
+class ExecSession(Protocol):
+    """A command that runs inside an instance beside its plugin."""
+
+    def output(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Yield chunks of output as they come, with ``STDOUT`` or ``STDERR``, until both end.
+
+        With a terminal all is ``STDOUT``. Iterated once. What is not taken is not read: the command waits.
+        """
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes to the command's stdin; returns once they are taken, or will never be."""
+        ...
+
+    async def close_stdin(self) -> None:
+        """End the command's stdin."""
+        ...
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Say how large the terminal is; without a terminal, nothing."""
+        ...
+
+    async def wait(self) -> int:
+        """Return the exit code once the command has ended; 128 and the number for one that a signal ended."""
+        ...
+
+    async def close(self) -> None:
+        """Kill the command if it still runs, with what it started where the runtime can tell; free all."""
+        ...
 
 
 class Runtime(Protocol):
@@ -76,8 +129,8 @@ class Runtime(Protocol):
         """Forget an ended instance and delete all that was made for it; kill it first if it is alive."""
         ...
 
-    def logs(self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool) -> AsyncIterator[bytes]:
-        """Yield an instance's output, oldest first: whole lines, without their ends.
+    def logs(self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
+        """Yield an instance's output, oldest first.
 
         Args:
             plugin_uid: the Plugin.
@@ -87,5 +140,35 @@ class Runtime(Protocol):
 
         Raises:
             NotFound: no such instance.
+        """
+        ...
+
+    async def exec(
+        self, plugin_uid: str, slot: Slot, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> ExecSession:
+        """Run a command inside a running instance, held to all that its plugin is held to.
+
+        It shares the plugin's file systems, limits, user, environment and working directory, is no more
+        powerful in any way, and ends with the instance. A command that cannot be executed is no exception:
+        it says why on stderr, and its exit code is ``NOT_THERE`` or ``NOT_EXECUTABLE``.
+
+        Args:
+            plugin_uid: the Plugin.
+            slot: the instance.
+            command: the program, looked for on the instance's ``PATH``, and its arguments.
+            stdin: it will be written to; otherwise it finds its input ended.
+            tty: give it a terminal.
+
+        Raises:
+            NotFound: no such instance.
+            Conflict: the instance has ended, or its plugin does not run yet.
+            Unsupported: this runtime cannot on this host; says why.
+        """
+        ...
+
+    async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
+        """Return what an instance uses, all its processes together; None where the host cannot say.
+
+        None too for an instance that has ended, or that there is not.
         """
         ...

@@ -17,13 +17,16 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from crucible.errors import NotFound, Unavailable
+from crucible.errors import Conflict, NotFound, Unavailable
 from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
 from crucible.model.instance import Exit, Instance, State
+from crucible.runtimes.base import LogLine
+from crucible.runtimes.fake_session import KILLED, FakeSession
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from crucible.model.usage import Usage
     from crucible.model.workload import Slot, Workload
 
 _TERM = 15
@@ -74,7 +77,8 @@ class Cell:
     owner: str
     instance: Instance
     behaviour: Behaviour
-    output: list[bytes] = field(default_factory=list)
+    output: list[LogLine] = field(default_factory=list)
+    sessions: list[FakeSession] = field(default_factory=list)
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
     def wake(self) -> None:
@@ -95,6 +99,7 @@ class FakeHost:
         started: how many instances were ever started.
         cells: every instance, of every control plane.
         listeners: whom to tell of a change, by control plane.
+        usage: what every running instance uses; None to have the host not know.
     """
 
     def __init__(
@@ -108,6 +113,7 @@ class FakeHost:
         self.started = 0
         self.cells: dict[tuple[str, str, Slot], Cell] = {}
         self.listeners: dict[str, Callable[[str], None]] = {}
+        self.usage: Usage | None = None
 
     def cell(self, plugin_uid: str, slot: Slot) -> Cell:
         """Return an instance by name, whoever's it is; with two of that name, the first."""
@@ -135,11 +141,13 @@ class FakeHost:
         """End an instance unless it has ended."""
         if cell.instance.alive:
             self.change(cell, state=State.EXITED, exit=end, pid=None)
+            for session in cell.sessions:
+                session.end(KILLED)
 
     def say(self, plugin_uid: str, slot: Slot, *lines: bytes) -> None:
         """Let an instance print lines."""
         cell = self.cell(plugin_uid, slot)
-        cell.output.extend(lines)
+        cell.output.extend(LogLine(self.now(), line) for line in lines)
         cell.wake()
 
     def notice(self, plugin_uid: str, slot: Slot, *notices: str) -> None:
@@ -208,7 +216,8 @@ class FakeRuntime:
             plugin=workload.plugin,
             source=workload.source,
         )
-        cell = Cell(self._owner, instance, behaviour, list(behaviour.output))
+        cell = Cell(self._owner, instance, behaviour)
+        cell.output.extend(LogLine(self.host.now(), line) for line in behaviour.output)
         self.host.cells[self._owner, workload.plugin_uid, slot] = cell
         if behaviour.ends:
             self.host.finish(
@@ -252,7 +261,7 @@ class FakeRuntime:
 
     async def logs(
         self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[LogLine]:
         """Yield what the instance printed."""
         cell = self._cell(plugin_uid, slot)
         if cell is None:
@@ -267,6 +276,26 @@ class FakeRuntime:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             cell.waiting.append(future)
             await future
+
+    async def exec(
+        self, plugin_uid: str, slot: Slot, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> FakeSession:
+        """Do what a few programs would: see :class:`FakeSession`."""
+        self._answering()
+        cell = self._cell(plugin_uid, slot)
+        if cell is None:
+            raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
+        if not cell.instance.alive:
+            raise Conflict(f"{cell.instance.name} has ended")
+        session = FakeSession(tuple(command), stdin=stdin, tty=tty)
+        cell.sessions.append(session)
+        return session
+
+    async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
+        """Return what the host was told to say."""
+        self._answering()
+        cell = self._cell(plugin_uid, slot)
+        return self.host.usage if cell is not None and cell.instance.alive else None
 
     def _answering(self) -> None:
         if self.outage:

@@ -31,12 +31,15 @@ class LogOptions:
         follow: Keep sending what is written from now on.
         tail: The last so many lines; None for all.
         since: Only what is younger than so many seconds; None for all.
+        since_time: Only what is no older than this moment, unix seconds; None for all.
         previous: The output of the run before the last restart.
+        timestamps: Begin each line with its time.
     """
 
     follow: bool = False
     tail: int | None = None
     since: float | None = None
+    since_time: float | None = None
     previous: bool = False
     timestamps: bool = False
 
@@ -52,6 +55,9 @@ class ExecSession(Protocol):
 
     async def close_stdin(self) -> None:
         """End the command's stdin."""
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Say how large the terminal is, where there is one."""
 
     async def wait(self) -> int:
         """The exit code, once the command has ended."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from crucible.core.guest import host_flags
+
 if TYPE_CHECKING:
     from crucible.model.workload import Limits, Workload
 
@@ -74,6 +76,7 @@ def command_line(workload: Workload, program: Program, mark: str, *, held: bool)
         *(("--block-fd", str(BLOCK_FD)) if held else ()),
         *("--args", str(ARGS_FD), "--"),
         *program.before,
+        *host_flags(workload),
         f"{SOURCE}/{workload.entrypoint[0]}",
         *workload.entrypoint[1:],
     )

@@ -50,7 +50,7 @@ def capabilities(facts: Facts) -> Capabilities:
     return Capabilities(
         runtime="process",
         types=facts.types,
-        isolation=frozenset({"process"}),
+        isolation=frozenset({"process", "language"}),
         controls=tuple(_enforcement(control, facts) for control in Control),
     )
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from crucible.runtimes.base import LogLine
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
 CUT: Final = b" [cut: the line is longer than is kept]"
 _PREFIX: Final = "log-"
-_STAMP: Final = len(f"{1_700_000_000.0:.6f} ")
 _AT_ONCE: Final = 1 << 16
 
 
@@ -88,6 +89,15 @@ def numbers(directory: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
+def read_line(stored: bytes) -> LogLine:
+    """Read a stored line; one that a full disk cut apart has the time 0 and all its bytes."""
+    stamp, _, text = stored.partition(b" ")
+    try:
+        return LogLine(float(stamp), text)
+    except ValueError:
+        return LogLine(0, stored)
+
+
 @dataclass(slots=True)
 class Reader:
     """A place in the kept output; files that were deleted before it came to them are passed over."""
@@ -96,7 +106,7 @@ class Reader:
     number: int = 0
     offset: int = 0
 
-    def lines(self) -> Iterator[bytes]:
+    def lines(self) -> Iterator[LogLine]:
         """Yield every whole line from here to the end as it is now, and move on."""
         for number in numbers(self.directory):
             if number > self.number:
@@ -104,9 +114,9 @@ class Reader:
             if number == self.number:
                 yield from self.rest_of_file()
 
-    def last(self, count: int) -> Iterator[bytes]:
+    def last(self, count: int) -> Iterator[LogLine]:
         """Yield the last ``count`` lines kept, and move to the end."""
-        held: list[bytes] = []
+        held: list[LogLine] = []
         for number in reversed(numbers(self.directory)):
             if len(held) >= count:
                 break
@@ -122,7 +132,7 @@ class Reader:
             self.offset = path(self.directory, self.number).stat().st_size
         yield
 
-    def rest_of_file(self) -> Iterator[bytes]:
+    def rest_of_file(self) -> Iterator[LogLine]:
         """Yield the whole lines from here to the end of this file, and move on."""
         try:
             file = path(self.directory, self.number).open("rb")
@@ -134,4 +144,4 @@ class Reader:
                 if not line.endswith(b"\n"):
                     return
                 self.offset += len(line)
-                yield line[_STAMP:-1]
+                yield read_line(line[:-1])

@@ -10,7 +10,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
-from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable
+from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported
 from crucible.model.instance import Exit
 from crucible.runtimes.process import adopt
 from crucible.runtimes.process import record as records
@@ -26,12 +26,14 @@ from crucible.runtimes.process.spawn import Spawner
 from crucible.runtimes.process.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from crucible.model.enforcement import Capabilities
     from crucible.model.instance import Instance
+    from crucible.model.usage import Usage
     from crucible.model.workload import Slot, Workload
+    from crucible.runtimes.base import ExecSession, LogLine
     from crucible.runtimes.process.launch import Host
     from crucible.runtimes.process.sandbox import Finding, Prepared
     from crucible.runtimes.process.settings import ProcessSettings
@@ -150,7 +152,7 @@ class ProcessRuntime:
 
     async def logs(
         self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[LogLine]:
         """Yield an instance's output, line by line."""
         live = self._lives.get(plugin_uid, slot)
         if live is None:
@@ -163,6 +165,23 @@ class ProcessRuntime:
             if live.directory.is_dir():
                 for line in reader.lines():
                     yield line
+
+    async def exec(
+        self,
+        plugin_uid: str,
+        slot: Slot,
+        command: Sequence[str],
+        *,
+        stdin: bool,
+        tty: bool,
+    ) -> ExecSession:
+        """Refuse."""
+        raise Unsupported(f"{plugin_uid} {slot} {command} {stdin} {tty}")
+
+    async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
+        """Return nothing."""
+        del plugin_uid, slot
+        return None
 
     async def _open(self) -> None:
         control_plane = self._settings.control_plane

@@ -88,7 +88,7 @@ class Watch:
             ran=live.main is not None,
             rebooted=live.rebooted,
             mark=live.record.mark,
-            last_line=last[0] if last else b"",
+            last_line=last[0].text if last else b"",
         )
         self.conclude(live, judge(remains))
 

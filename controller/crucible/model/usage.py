@@ -1,0 +1,28 @@
+"""What an instance uses of its host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What all processes of one instance use together, at one moment.
+
+    Two of these, taken apart, give a rate: ``(after.cpu - before.cpu) / (after.at - before.at)`` cores.
+
+    Attributes:
+        at: the moment, unix seconds.
+        cpu: seconds of processor time used so far; never falls.
+        memory: bytes held now that the kernel could not simply drop: without file pages not lately used.
+        memory_peak: the most bytes ever held, file pages included; None where nobody counts.
+        pids: processes and threads of the plugin now.
+        throttled: seconds so far in which it could have run and its cpu limit held it.
+    """
+
+    at: float
+    cpu: float
+    memory: int
+    memory_peak: int | None
+    pids: int
+    throttled: float
