@@ -8,13 +8,12 @@ import ssl
 import subprocess
 import tempfile
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import aiohttp
 import pytest
-from probe import Probe, probing, until
+from probe import Probe, probing
 
 from crucible.control.apiserver import ApiServer, ServerSettings
 from crucible.control.client import Client
@@ -60,6 +59,10 @@ async def connected(server: ApiServer) -> AsyncGenerator[tuple[asyncio.StreamRea
         yield reader, writer
     finally:
         writer.transport.abort()
+
+
+def descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 async def ended(reader: asyncio.StreamReader) -> bool:
@@ -132,19 +135,45 @@ async def test_a_client_that_asked_may_be_silent_for_long(tmp_path: Path) -> Non
                 await watch.line()
 
 
-async def test_more_connections_than_allowed_are_closed_and_room_is_made_again(tmp_path: Path) -> None:
-    async with impatient(tmp_path, max_connections=2) as server:
-        async with connected(server), connected(server), connected(server) as (reader, _):
+async def test_for_one_connection_more_the_longest_silent_one_goes(tmp_path: Path) -> None:
+    async with (
+        impatient(tmp_path, max_connections=2) as server,
+        connected(server) as (oldest, _),
+        connected(server),
+        probing(server.url, server.ca, server.token) as probe,
+    ):
+        assert (await probe.get("/version")).code == 200
+        assert await ended(oldest)
+
+
+async def test_a_connection_too_many_is_closed_where_all_others_are_in_use(tmp_path: Path) -> None:
+    async with (
+        impatient(tmp_path, max_connections=1) as server,
+        probing(server.url, server.ca, server.token) as probe,
+        probe.watch("/api/v1/namespaces/default/configmaps?watch=1") as watch,
+    ):
+        host, port = server.url.removeprefix("https://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        assert await ended(reader)
+        writer.close()
+        assert watch.code == 200
+
+
+async def test_half_open_handshakes_exhaust_nothing_and_keep_nobody_out(tmp_path: Path) -> None:
+    async with impatient(tmp_path, max_connections=8) as server, AsyncExitStack() as flood:
+        host, port = server.url.removeprefix("https://").split(":")
+        before = descriptors()
+        readers = []
+        for _ in range(60):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            flood.callback(writer.close)
+            readers.append(reader)
+        async with probing(server.url, server.ca, server.token) as probe:
+            assert (await probe.get("/version")).code == 200
+        for reader in readers[:52]:
             assert await ended(reader)
-
-        async def answers() -> bool:
-            try:
-                async with probing(server.url, server.ca, server.token) as probe:
-                    return (await probe.get("/version")).code == 200
-            except aiohttp.ClientError:
-                return False
-
-        await until(answers)
+        ours = 60 + 8
+        assert descriptors() <= before + ours + 4
 
 
 async def test_the_kubeconfig_offers_the_certificate_too(server: ApiServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
@@ -93,7 +94,7 @@ class ApiServer:
         self._catalog = Catalog(core_resources())
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
 
     async def __aenter__(self) -> Self:
         """Open the state folder and listen."""
@@ -156,14 +157,10 @@ class ApiServer:
         context = server_context(tls)
         if runner.server is None:
             raise InvalidInput("the server did not start")
-        self._listener = await asyncio.get_running_loop().create_server(
-            Doors(runner.server, settings),
-            settings.host,
-            port,
-            ssl=context,
-            ssl_handshake_timeout=settings.header_timeout,
-            backlog=512,
-        )
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        self._listener = socket.create_server((settings.host, port), family=family, backlog=512)
+        self._listener.setblocking(False)
+        self._start(Doors(runner.server, settings).serve(self._listener, context))
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"https://{host}:{port}"
         self.kubeconfig = folder / "kubeconfig"
@@ -211,15 +208,15 @@ class ApiServer:
         self._lock.release()
 
     async def _stop(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
         for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
         self._tasks.clear()
+        if self._listener is not None:
+            self._listener.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
         await self._store.close()
 
     async def backup(self, target: Path) -> None:

@@ -24,7 +24,8 @@ class ServerSettings:
         max_body: Largest request body, in bytes.
         max_depth: Deepest nesting of a request body.
         max_requests: Requests answered at once, watches included; more are told to come back (429).
-        max_connections: Connections open at once; more are closed as they come.
+        max_connections: Connections at once, TLS handshakes under way included. For one more, the one goes
+            that has asked for nothing for the longest time; where all have asked, the new one.
         header_timeout: Seconds a new connection has for its TLS handshake, and then for its first request.
         request_timeout: Seconds a request other than a watch, log or exec may take.
         watch_timeout: Seconds after which a watch without its own limit ends; clients start another.
