@@ -25,6 +25,8 @@ from crucible.manifests.upkeep import keep_applied
 from crucible.model import names
 from crucible.model.crd import plugin_crd
 from crucible.packages.snapshot import SnapshotStore
+from crucible.packages.sources import Resolver
+from crucible.probes.endpoints import HttpEndpoints
 from crucible.runtimes.process import ProcessRuntime, ProcessSettings
 from crucible.sweep import sweep
 from crucible.telemetry import logs
@@ -100,7 +102,9 @@ async def _run(options: UpOptions) -> None:
         )
         await stack.enter_async_context(server)  # first: it holds the lock on the state folder
         client = await stack.enter_async_context(Client(load_endpoint(places.kubeconfig)))
-        ports = Ports(runtime, store, ApiVoice(client, "crucible", time.time), time.time)
+        endpoints = await stack.enter_async_context(HttpEndpoints())
+        voice = ApiVoice(client, "crucible", time.time)
+        ports = Ports(runtime, Resolver(store), voice, endpoints, time.time)
         loops = Loops(ports)
 
         def changed(plugin_uid: str) -> None:

@@ -9,7 +9,8 @@ The tree, and what a caller may do about each::
     ├── Unsupported                this host or runtime cannot do it: tell them, do not retry
     ├── NotFound                   the thing named does not exist
     ├── Conflict                   someone else owns or changed it: read again, then decide
-    └── Unavailable                the other side does not answer now: retry with backoff
+    ├── Unavailable                the other side does not answer now: retry with backoff
+    └── Underway                   it takes a while and goes on by itself: ask again later
 """
 
 from __future__ import annotations
@@ -67,5 +68,11 @@ class Conflict(CrucibleError):
 
 class Unavailable(CrucibleError):
     """The other side does not answer now."""
+
+    retry = True
+
+
+class Underway(CrucibleError):
+    """What was asked for takes a while, and goes on; the message says how far it is."""
 
     retry = True

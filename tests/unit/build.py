@@ -44,6 +44,7 @@ def capabilities(**levels: Level) -> Capabilities:
     return Capabilities(
         runtime="process",
         types=frozenset({"python", "javascript", "binary"}),
+        sources=frozenset({"inline", "path"}),
         isolation=frozenset({"process"}),
         controls=tuple(
             Enforcement(control, levels.get(control.name, Level.ENFORCED), f"how {control.value} holds")

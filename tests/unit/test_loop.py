@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from build import UID, plugin
 
-from crucible.errors import InvalidSource, Unavailable
+from crucible.errors import CrucibleError, InvalidSource, Unavailable, Underway
 from crucible.loop import Ports, read_status, supervise
-from crucible.model.instance import Exit, State
+from crucible.model.instance import Exit, Instance, State
 from crucible.model.status import Phase, PluginStatus, SourceReport
+from crucible.model.world import Reach
 from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ class Sources:
     """Resolves every source, unless told not to."""
 
     def __init__(self) -> None:
-        self.problem = ""
+        self.problem: CrucibleError | None = None
 
     async def resolve(self, identity: Identity, spec: PluginSpec, known: SourceReport | None) -> SourceReport:
         if self.problem:
-            raise InvalidSource(self.problem)
+            raise self.problem
         return SourceReport(digest="sha256:1", resolved_for=f"inline {identity.generation}")
 
     def sweep(self, wanted: Any) -> tuple[str, ...]:
@@ -66,6 +67,18 @@ class Voice:
         self.released = True
 
 
+class Endpoints:
+    """Answers as it was told."""
+
+    def __init__(self) -> None:
+        self.known = Reach(ok=True, message="https://x answers")
+        self.asked = 0
+
+    async def reach(self, url: str) -> Reach:
+        self.asked += 1
+        return self.known
+
+
 class Life:
     """One supervised Plugin over a host in memory."""
 
@@ -74,6 +87,7 @@ class Life:
         self.obj = obj
         self.voice = voice
         self.sources = sources
+        self.endpoints = Endpoints()
         self.wake = asyncio.Event()
         self.stopped = False
         self.runtime = FakeRuntime(host)
@@ -101,7 +115,7 @@ class Life:
 async def living(host: FakeHost, voice: Voice | None = None, **spec: Any) -> AsyncIterator[Life]:
     life = Life(host, plugin(**spec), voice or Voice(), Sources())
     await life.runtime.open(lambda _: life.wake.set())
-    ports = Ports(life.runtime, life.sources, life.voice, time.time)
+    ports = Ports(life.runtime, life.sources, life.voice, life.endpoints, time.time)
     task = asyncio.create_task(supervise(lambda: life.obj, ports, life.wake, lambda: life.stopped))
     try:
         yield life
@@ -223,7 +237,7 @@ async def test_a_silent_control_plane_does_not_hold_up_recovery(host: FakeHost) 
 async def test_a_missing_source_is_a_reason_not_a_fault(host: FakeHost) -> None:
     async with living(host, suspend=True) as life:
         await life.until(lambda: life.voice.status.phase is Phase.SUSPENDED)
-        life.sources.problem = "path /x cannot be opened"
+        life.sources.problem = InvalidSource("path /x cannot be opened")
         life.change(suspend=False)
         await life.until(lambda: "path /x cannot be opened" in life.voice.status.conditions[0].message)
         assert host.started == 0
@@ -263,3 +277,45 @@ def test_any_stored_status_can_be_read(stored: Any) -> None:
 def test_what_is_written_reads_back_the_same() -> None:
     status = PluginStatus(observed_generation=3, phase=Phase.RUNNING, attempts=4)
     assert read_status(status.model_dump(mode="json", by_alias=True)) == status
+
+
+async def test_a_source_on_its_way_is_said_and_waited_for_without_a_retry(host: FakeHost) -> None:
+    async with living(host) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        life.sources.problem = Underway("pulling x: 40 %")
+        life.change(version="2.0.0")
+        await life.until(lambda: "Pulling" in life.voice.events)
+        assert {entry.message for entry in life.voice.status.conditions} == {"pulling x: 40 %"}
+        assert life.alive()
+        life.sources.problem = None
+        life.wake.set()
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+
+
+async def test_a_runtime_that_fails_a_verb_is_said_at_once_and_tried_again(host: FakeHost) -> None:
+    async with living(host, suspend=True) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.SUSPENDED)
+        life.runtime.start = never  # type: ignore[method-assign]
+        life.change(suspend=False)
+        await life.until(lambda: "RuntimeUnavailable" in life.voice.events)
+        assert "no space left" in life.voice.status.conditions[0].message
+        del life.runtime.start  # type: ignore[method-assign]
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+
+
+async def never(*_: object) -> Instance:
+    raise Unavailable("no space left: free some")
+
+
+async def test_an_endpoint_of_someone_else_is_looked_at_and_nothing_is_started(host: FakeHost) -> None:
+    service = {"type": "service", "source": {"url": "https://x"}, "entrypoint": []}
+    async with living(host, **service) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        assert (life.voice.status.ready_replicas, host.started) == (1, 0)
+        host.up = False
+        life.endpoints.known = Reach(ok=False, message="https://x answers with status 503")
+        life.wake.set()
+        await life.until(lambda: life.voice.status.ready_replicas == 0)
+        assert life.voice.events == ["Reachable", "Unreachable"]
+        life.change(suspend=True)
+        await life.until(lambda: life.voice.status.phase is Phase.SUSPENDED)

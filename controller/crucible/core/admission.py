@@ -11,6 +11,7 @@ from crucible.errors import InvalidManifest, Violation
 from crucible.model import names
 from crucible.model.fields import RelativePath
 from crucible.model.plugin import field_path, parse_spec
+from crucible.model.source import broken_rules
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,6 +45,7 @@ def admit(plugin: Mapping[str, Any]) -> PluginSpec:
         spec = parse_spec(plugin.get("spec"))
     except InvalidManifest as error:
         raise InvalidManifest((*violations, *error.violations)) from None
+    violations += [Violation(*f"spec.{message}".split(": ", 1)) for message in broken_rules(spec)]
     violations += _entrypoint(spec)
     violations += _config(spec)
     if violations:
@@ -74,9 +76,11 @@ def _metadata(meta: Mapping[str, Any]) -> Iterator[Violation]:
 
 
 def _entrypoint(spec: PluginSpec) -> Iterator[Violation]:
-    program = spec.entrypoint[0]
     if any("\0" in word for word in spec.entrypoint):
         yield Violation("spec.entrypoint", "contains a NUL byte, which no argument can hold")
+    if not spec.entrypoint or spec.source.image is not None:
+        return
+    program = spec.entrypoint[0]
     try:
         _PROGRAM.validate_python(program)
     except ValidationError as error:

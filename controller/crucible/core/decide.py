@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from crucible.core import report
 from crucible.core.render import render
 from crucible.core.replica import Policy, supervise_replica, wind_down
-from crucible.errors import Violation
 from crucible.model.decision import Decision, Hold, Start
 from crucible.model.enforcement import Level
 from crucible.model.manifest import PluginSpec
-from crucible.model.status import Replica
+from crucible.model.status import Replica, SourceReport
+from crucible.model.world import Waiting
 
 if TYPE_CHECKING:
+    from crucible.errors import Violation
     from crucible.model.enforcement import Capabilities
     from crucible.model.instance import Instance
-    from crucible.model.world import World
+    from crucible.model.world import Reach, World
 
 DEFAULT_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL for a plugin whose manifest cannot be read."""
 OUTAGE_RETRY = 2.0
 """Seconds until a runtime that does not answer is looked at again."""
+ENDPOINT_INTERVAL = 10.0
+"""Seconds between two looks at an endpoint that someone else runs."""
 SOURCE_RETRY = 30.0
 """Seconds until a source that could not be had is tried again."""
 
@@ -33,7 +37,7 @@ def decide(world: World) -> Decision:
     A ladder of guards; the first that holds decides and names the reason. Deciding twice from the same
     world gives the same answer, and once a world is as it should be the answer holds no action.
     """
-    if world.outage:
+    if world.outage and (world.reach is None or world.instances):
         return _await_runtime(world)
     if world.identity.deleting:
         return _terminate(world)
@@ -42,11 +46,13 @@ def decide(world: World) -> Decision:
     refusal = refusal_of(world.spec, world.capabilities)
     if refusal is not None:
         return _refuse(world, refusal)
-    if isinstance(world.source, Violation):
+    if not isinstance(world.source, SourceReport):
         return _await_source(world, world.source)
     if world.spec.suspend:
         return _suspend(world, world.spec)
-    return _run(world, world.spec, world.source.digest)
+    if world.reach is not None:
+        return _attend(world, world.reach)
+    return _run(world, world.spec, world.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,20 @@ class Refusal:
 
 def refusal_of(spec: PluginSpec, here: Capabilities) -> Refusal | None:
     """Return why a valid manifest may not run on this runtime, or None when it may."""
+    if spec.source.url is not None:
+        return None  # it runs nowhere here
+    if spec.source.kind not in here.sources:
+        return Refusal(
+            "SourceUnsupported",
+            f"spec.source.{spec.source.kind}: the {here.runtime} runtime runs plugins from "
+            f"{', '.join(sorted(here.sources))}; start the controller with a runtime that takes images",
+        )
+    if spec.capabilities.network.listen and not here.listens:
+        return Refusal(
+            "ListenUnavailable",
+            f"spec.capabilities.network.listen: nobody could reach a port on the {here.runtime} runtime: "
+            "remove it, or start the controller with another runtime",
+        )
     if spec.type.value not in here.types:
         return Refusal(
             "TypeUnavailable",
@@ -104,10 +124,19 @@ def _refuse(world: World, refusal: Refusal) -> Decision:
     return report.refused(world, refusal.reason, refusal.message, down)
 
 
-def _await_source(world: World, violation: Violation) -> Decision:
-    """Leave what runs as it is; the source may come back."""
-    decision = report.without_source(world, violation)
+def _await_source(world: World, why: Violation | Waiting) -> Decision:
+    """Leave what runs as it is; the source may come, or come back."""
+    if isinstance(why, Waiting):
+        return report.fetching(world, why.message)
+    decision = report.without_source(world, why)
     return replace(decision, revisit=world.now + SOURCE_RETRY)
+
+
+def _attend(world: World, reach: Reach) -> Decision:
+    """Look after an endpoint that someone else runs: there is nothing to start, and nothing to mend."""
+    down = wind_down(world.instances, _grace(world), world.now)
+    revisit = min(world.now + ENDPOINT_INTERVAL, down.revisit or math.inf)
+    return replace(report.attended(world, reach, down), revisit=revisit)
 
 
 def _suspend(world: World, spec: PluginSpec) -> Decision:
@@ -115,7 +144,7 @@ def _suspend(world: World, spec: PluginSpec) -> Decision:
     return report.suspended(world, down)
 
 
-def _run(world: World, spec: PluginSpec, source: str) -> Decision:
+def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
     workload = render(world.identity, spec, source)
     known = {replica.ordinal: replica for replica in world.status.instances}
     attempts = report.attempts_of(world)

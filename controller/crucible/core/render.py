@@ -10,15 +10,16 @@ from crucible.model.workload import Limits, Workload
 if TYPE_CHECKING:
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
+    from crucible.model.status import SourceReport
 
 
-def render(identity: Identity, spec: PluginSpec, source: str) -> Workload:
+def render(identity: Identity, spec: PluginSpec, source: SourceReport) -> Workload:
     """Return the workload; it differs exactly when instances have to be replaced.
 
     Args:
         identity: of the Plugin.
         spec: an admitted one.
-        source: digest of the source snapshot.
+        source: what its source was resolved to.
     """
     resources = spec.resources
     return Workload(
@@ -29,7 +30,7 @@ def render(identity: Identity, spec: PluginSpec, source: str) -> Workload:
         entrypoint=spec.entrypoint,
         env=tuple((variable.name, variable.value or "") for variable in spec.env),
         config=json.dumps(spec.config, sort_keys=True),
-        source=source,
+        source=source.digest,
         limits=Limits(
             cpu=resources.cpu,
             memory=resources.memory,
@@ -40,4 +41,8 @@ def render(identity: Identity, spec: PluginSpec, source: str) -> Workload:
         isolation=spec.sandbox.isolation.value,
         grace=spec.stop_grace,
         restart=identity.restart,
+        image=source.image,
+        listen=spec.capabilities.network.listen,
+        fuel=resources.fuel,
+        time=resources.time,
     )

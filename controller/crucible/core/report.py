@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crucible.errors import Violation
     from crucible.model.enforcement import Enforcement
     from crucible.model.manifest import PluginSpec
-    from crucible.model.world import World
+    from crucible.model.world import Reach, World
 
 Truth = Literal["True", "False", "Unknown"]
 Claim = tuple[str, bool, str, str]
@@ -103,6 +103,36 @@ def suspended(world: World, down: Verdict) -> Decision:
 def without_source(world: World, violation: Violation) -> Decision:
     """Report on a Plugin whose files cannot be had now. What runs goes on running."""
     return _held_up(world, "SourceUnavailable", str(violation))
+
+
+def fetching(world: World, message: str) -> Decision:
+    """Report on a Plugin whose source is on its way. What runs goes on running."""
+    status = _status(
+        world,
+        Phase.PENDING,
+        ("Ready", False, "Pulling", message),
+        ("Progressing", True, "Pulling", message),
+        ("Degraded", False, "Pulling", message),
+        ("Stalled", False, "Pulling", message),
+    ).model_copy(update={"instances": world.status.instances})
+    begun = any(condition.reason == "Pulling" for condition in world.status.conditions)
+    return Decision((), status, () if begun else (Event("Normal", "Pulling", message),))
+
+
+def attended(world: World, reach: Reach, down: Verdict) -> Decision:
+    """Report on an endpoint that someone else runs."""
+    reason = "Reachable" if reach.ok else "Unreachable"
+    status = _status(
+        world,
+        Phase.RUNNING if reach.ok else Phase.PENDING,
+        ("Ready", reach.ok, reason, reach.message),
+        ("Progressing", any(instance.alive for instance in world.instances), reason, reach.message),
+        ("Degraded", not reach.ok, reason, reach.message),
+        ("Stalled", False, reason, reach.message),
+    ).model_copy(update={"ready_replicas": int(reach.ok), "enforcement": ()})
+    said = any(condition.reason == reason for condition in world.status.conditions)
+    events = () if said else (Event("Normal" if reach.ok else "Warning", reason, reach.message),)
+    return Decision(down.actions, status, events)
 
 
 def without_runtime(world: World) -> Decision:

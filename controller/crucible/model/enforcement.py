@@ -48,12 +48,16 @@ class Capabilities:
         types: plugin types it can run.
         isolation: values of ``sandbox.isolation`` it can give.
         controls: one entry for every :class:`Control`.
+        sources: kinds of ``spec.source`` it can run from.
+        listens: others can reach the ports a plugin may listen on.
     """
 
     runtime: str
     types: frozenset[str]
     isolation: frozenset[str]
     controls: tuple[Enforcement, ...]
+    sources: frozenset[str] = frozenset({"inline", "path"})
+    listens: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a report with a hole: a control nobody spoke of would look like one that holds."""

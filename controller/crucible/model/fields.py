@@ -1,14 +1,41 @@
-"""Kinds of field: amounts, durations, paths, versions, and the markers that fields of the manifest carry."""
+"""The parts of a manifest and their kinds of field: amounts, durations, paths, versions, and the markers that fields of the manifest carry."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic.alias_generators import to_camel
 
 from crucible.model import quantity
+
+
+class Part(BaseModel):
+    """One part of a manifest: strict, frozen, camelCase outside; an unknown field is an error."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+    )
+
+
+def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
+    """Say in CEL, for the API server, what a part's validator says in Python: rule and message of each."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,33 +10,13 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.alias_generators import to_camel
+from pydantic import ConfigDict, Field, model_validator
 
 from crucible.model.enforcement import Control
-from crucible.model.fields import Bytes, Cpu, Duration, ListMap, NotYet, RelativePath, Version, Word
+from crucible.model.fields import Bytes, Cpu, Duration, ListMap, NotYet, Part, Version, Word, rules
+from crucible.model.source import SPEC_RULES, Source
 
 _MI = 2**20
-INLINE_TOTAL = 256 * 1024
-"""Bytes that all files of ``source.inline`` may have together."""
-
-
-def _rule(rule: str, message: str) -> dict[str, Any]:
-    """Say in CEL, for the API server, what a validator below says in Python."""
-    return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
-
-
-class _Part(BaseModel):
-    """Strict, frozen, camelCase outside; an unknown field is an error."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        use_attribute_docstrings=True,
-    )
 
 
 class PluginType(StrEnum):
@@ -76,44 +56,7 @@ class UpdateStrategy(StrEnum):
     HANDOVER = "handover"
 
 
-class Source(_Part):
-    """Where the plugin's files come from: exactly one of these."""
-
-    model_config = ConfigDict(
-        json_schema_extra=_rule(
-            "[has(self.inline), has(self.path), has(self.artifact), has(self.image), has(self.url)]"
-            ".filter(given, given).size() == 1",
-            "give exactly one of inline, path, artifact, image, url",
-        )
-    )
-
-    inline: Annotated[
-        dict[RelativePath, Annotated[str, Field(max_length=INLINE_TOTAL)]] | None, Field(max_length=64)
-    ] = None
-    """Files by relative path, 256 KiB in all."""
-    path: Annotated[str | None, Field(min_length=1, max_length=4096)] = None
-    """A folder on the controller's machine, copied when applied. Only for the local control plane."""
-    artifact: Annotated[str | None, Field(max_length=1024), NotYet(instead="use inline or path")] = None
-    """A bundle in an OCI registry, by digest."""
-    image: Annotated[str | None, Field(max_length=1024), NotYet(instead="use inline or path")] = None
-    """A whole image, by digest or tag."""
-    url: Annotated[str | None, Field(max_length=2048), NotYet(instead="use inline or path")] = None
-    """An endpoint that someone else runs. Only for type service."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Source:
-        given = sorted(self.model_fields_set)
-        if len([name for name in given if getattr(self, name) is not None]) != 1:
-            raise ValueError(f"give exactly one of inline, path, artifact, image, url; got {given or 'none'}")
-        if (
-            self.inline is not None
-            and sum(len(text.encode()) for text in self.inline.values()) > INLINE_TOTAL
-        ):
-            raise ValueError("the files of inline are larger than 256 KiB in all: use path or artifact")
-        return self
-
-
-class SecretKey(_Part):
+class SecretKey(Part):
     """One key of a Secret in the Plugin's own namespace."""
 
     name: Annotated[str, Field(min_length=1, max_length=253)]
@@ -122,11 +65,13 @@ class SecretKey(_Part):
     """In the Secret's data."""
 
 
-class EnvVar(_Part):
+class EnvVar(Part):
     """One environment variable."""
 
     model_config = ConfigDict(
-        json_schema_extra=_rule("has(self.value) != has(self.secret)", "give exactly one of value and secret")
+        json_schema_extra=rules(
+            ("has(self.value) != has(self.secret)", "give exactly one of value and secret")
+        )
     )
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
@@ -149,7 +94,7 @@ class EnvVar(_Part):
         return self
 
 
-class Dependency(_Part):
+class Dependency(Part):
     """Another Plugin of the same namespace that this one needs."""
 
     name: Annotated[str, Field(min_length=1, max_length=50)]
@@ -160,16 +105,16 @@ class Dependency(_Part):
     """Start without it where it is absent."""
 
 
-class NetworkCapability(_Part):
+class NetworkCapability(Part):
     """What of the network the plugin may use. Empty: none but its own loopback."""
 
     connect: Annotated[tuple[Annotated[str, Field(max_length=260)], ...], Field(max_length=64), NotYet()] = ()
     """Hosts it may connect to, as ``host:port``."""
-    listen: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(max_length=16), NotYet()] = ()
+    listen: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(max_length=16)] = ()
     """Ports others may connect to."""
 
 
-class FileCapability(_Part):
+class FileCapability(Part):
     """A volume the plugin may see."""
 
     volume: Annotated[str, Field(min_length=1, max_length=63)]
@@ -180,7 +125,7 @@ class FileCapability(_Part):
     """``read`` or ``write``."""
 
 
-class BusCapability(_Part):
+class BusCapability(Part):
     """What of the bus the plugin may use."""
 
     publish: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64), NotYet()] = ()
@@ -193,14 +138,14 @@ class BusCapability(_Part):
     """Methods of other plugins it may call, as ``plugin.method``."""
 
 
-class StoreCapability(_Part):
+class StoreCapability(Part):
     """Key-value data of the plugin's own."""
 
     size: Bytes
     """How much it may hold."""
 
 
-class Capabilities(_Part):
+class Capabilities(Part):
     """What the plugin may do. Everything empty, the default, means nothing."""
 
     network: NetworkCapability = NetworkCapability()
@@ -215,7 +160,7 @@ class Capabilities(_Part):
     """A key-value store."""
 
 
-class Resources(_Part):
+class Resources(Part):
     """What each instance may use. The kernel holds it to every one of these."""
 
     cpu: Annotated[Cpu, Field(ge=10, le=256_000)] = 500
@@ -230,9 +175,13 @@ class Resources(_Part):
     """File descriptors of each process."""
     network: Annotated[Bytes | None, NotYet()] = None
     """Bytes a second through the egress proxy."""
+    fuel: Annotated[int | None, Field(ge=1, le=2**53)] = None
+    """Instructions one run may execute. Only for types wasm and rune; unset: as many as it likes."""
+    time: Annotated[Duration | None, Field(ge=0.01, le=86400)] = None
+    """How long one run may take. Only for types wasm and rune; unset: as long as it likes."""
 
 
-class Sandbox(_Part):
+class Sandbox(Part):
     """How the plugin is isolated."""
 
     isolation: Isolation = Isolation.PROCESS
@@ -241,7 +190,7 @@ class Sandbox(_Part):
     """Controls this plugin may start without where the host cannot enforce them."""
 
 
-class Health(_Part):
+class Health(Part):
     """When the plugin counts as started, ready and alive."""
 
     startup: Annotated[dict[str, Any] | None, NotYet()] = None
@@ -252,7 +201,7 @@ class Health(_Part):
     """Restarts an instance that fails it."""
 
 
-class Backoff(_Part):
+class Backoff(Part):
     """How long to wait between restarts: doubled from the second crash on, up to a limit."""
 
     initial: Annotated[Duration, Field(ge=0.01, le=3600)] = 0.1
@@ -261,7 +210,7 @@ class Backoff(_Part):
     """The longest wait."""
 
 
-class Recovery(_Part):
+class Recovery(Part):
     """What happens when an instance ends by itself."""
 
     strategy: Annotated[
@@ -288,7 +237,7 @@ class Recovery(_Part):
         return self
 
 
-class Update(_Part):
+class Update(Part):
     """How a new revision takes over."""
 
     strategy: Annotated[UpdateStrategy, NotYet(frozenset({"rolling", "handover"}), "use recreate")] = (
@@ -301,21 +250,21 @@ class Update(_Part):
     """Go back to the last revision that was healthy."""
 
 
-class PluginSpec(_Part):
+class PluginSpec(Part):
     """The desired state of one plugin."""
+
+    model_config = ConfigDict(json_schema_extra=rules(*SPEC_RULES))
 
     version: Version
     """Semantic version of the plugin."""
     description: Annotated[str, Field(max_length=1024)] = ""
     """One line for people."""
-    type: Annotated[
-        PluginType, NotYet(frozenset({"wasm", "rune", "service"}), "use python, javascript or binary")
-    ]
+    type: PluginType
     """What the plugin is written in."""
     source: Source
     """Where its files come from."""
-    entrypoint: Annotated[tuple[Word, ...], Field(min_length=1, max_length=64)]
-    """The program, relative to the source, then its arguments."""
+    entrypoint: Annotated[tuple[Word, ...], Field(max_length=64)] = ()
+    """The program, relative to the source, then its arguments. With an image: instead of the image's own."""
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64), ListMap("name")] = ()
     """Environment variables."""
     config: dict[str, Any] = Field(default_factory=dict)

@@ -134,9 +134,11 @@ class SourceReport(_Part):
     """What the source was resolved to."""
 
     digest: Annotated[str, Field(max_length=80)]
-    """Of every file's name, mode and content."""
+    """Of every file's name, mode and content; of an image: its own."""
     resolved_for: Annotated[str, Field(max_length=256)]
     """The generation and annotation it was resolved for."""
+    image: Annotated[str, Field(max_length=700)] = ""
+    """The image to run, by digest or by its id; empty where the source is files."""
 
 
 class PluginStatus(_Part):

@@ -42,6 +42,10 @@ class Workload:
         isolation: value of ``sandbox.isolation``.
         grace: seconds between SIGTERM and SIGKILL.
         restart: changes when a person asks for a restart.
+        image: the image to run, by digest or image id; empty: the type's own, with the source in it.
+        listen: ports others may connect to.
+        fuel: instructions one run may execute; None: any number. Types wasm and rune only.
+        time: seconds one run may take; None: any. Types wasm and rune only.
     """
 
     namespace: str
@@ -56,6 +60,10 @@ class Workload:
     isolation: str
     grace: float
     restart: str
+    image: str = ""
+    listen: tuple[int, ...] = ()
+    fuel: int | None = None
+    time: float | None = None
 
     @property
     def revision(self) -> str:

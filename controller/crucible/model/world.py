@@ -15,6 +15,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """The source is on its way: how far it is, for people."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whether an endpoint that someone else runs answers, and why not."""
+
+    ok: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """One Plugin and what surrounds it, at one moment.
 
@@ -22,8 +37,9 @@ class World:
         now: unix seconds.
         identity: who the Plugin is.
         spec: what it asks for; the violations instead when it asks for what cannot be.
-        source: what its source was resolved to; the violation instead when it could not be.
+        source: what its source was resolved to; why it is not, when it is not yet or cannot be.
         capabilities: what the runtime holds plugins to.
+        reach: of the endpoint, for a Plugin that is one; None for every other.
         outage: why the runtime does not answer now; empty while it does.
         instances: all the runtime has for this Plugin, oldest first.
         status: what was last said of it.
@@ -32,8 +48,9 @@ class World:
     now: float
     identity: Identity
     spec: PluginSpec | tuple[Violation, ...]
-    source: SourceReport | Violation
+    source: SourceReport | Violation | Waiting
     capabilities: Capabilities
     instances: tuple[Instance, ...]
     status: PluginStatus
+    reach: Reach | None = None
     outage: str = ""

@@ -61,7 +61,7 @@ class SnapshotStore:
         if source.inline is not None:
             return await self._keep(inline_tree(source.inline), wanted, spec)
         if source.path is None:
-            raise InvalidSource("this release reads inline and path only")
+            raise InvalidSource(f"source.{source.kind} is no files")
         if not source.path.startswith("/"):
             raise InvalidSource(
                 f"path {source.path!r} is relative, and only 'crucible apply' knows to what: "

@@ -48,7 +48,7 @@ class Scene:
         self.host = FakeHost()
         self.runtime = FakeRuntime(self.host)
         self.outside = Outside()
-        self.loops = Loops(Ports(self.runtime, self.outside, self.outside, time.time))
+        self.loops = Loops(Ports(self.runtime, self.outside, self.outside, self.outside, time.time))
 
     async def open(self) -> None:
         await self.runtime.open(self.loops.ring)
@@ -80,7 +80,7 @@ async def test_a_plugin_first_seen_while_it_is_deleted_is_cleared_away_and_relea
     first.loops.see(seen())
     await first.until(1)
     await first.loops.close()
-    first.loops = Loops(Ports(first.runtime, first.outside, first.outside, time.time))
+    first.loops = Loops(Ports(first.runtime, first.outside, first.outside, first.outside, time.time))
     await first.runtime.open(first.loops.ring)
     first.loops.see(seen(deletionTimestamp="2026-01-01T00:00:00Z"))
     await first.loops.gone.wait()

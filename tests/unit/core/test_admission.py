@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import cel
 import pytest
 from build import plugin
 
 from crucible.core.admission import admit, violations_of
+from crucible.model.source import SPEC_RULES
 
 
 def refusals(**spec: Any) -> list[str]:
@@ -47,7 +49,7 @@ def test_a_small_manifest_is_admitted_with_every_default() -> None:
             "is a file and, by another name, a folder",
         ),
         ({"source": {"inline": {"main.py": "é" * 140_000}}}, "are larger than 256 KiB"),
-        ({"entrypoint": []}, "spec.entrypoint: tuple should have at least 1 item"),
+        ({"entrypoint": []}, "spec.entrypoint: is required: name the program"),
         ({"entrypoint": ["../main.py"]}, "spec.entrypoint[0]: '../main.py' points outside the source"),
         ({"entrypoint": ["other.py"]}, "spec.entrypoint[0]: other.py is not among the files"),
         ({"entrypoint": ["main.py", "a\0b"]}, "spec.entrypoint: contains a NUL byte"),
@@ -64,14 +66,10 @@ def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], me
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"type": "wasm"}, "spec.type"),
-        ({"source": {"image": "x"}}, "spec.source.image"),
         ({"source": {"artifact": "oci://x"}}, "spec.source.artifact"),
-        ({"source": {"url": "https://x"}}, "spec.source.url"),
         ({"env": [{"name": "A", "secret": {"name": "s", "key": "k"}}]}, "spec.env[0].secret"),
         ({"dependencies": [{"name": "x"}]}, "spec.dependencies"),
         ({"capabilities": {"network": {"connect": ["a:1"]}}}, "spec.capabilities.network.connect"),
-        ({"capabilities": {"network": {"listen": [80]}}}, "spec.capabilities.network.listen"),
         ({"capabilities": {"files": [{"volume": "v", "mount": "/data/v"}]}}, "spec.capabilities.files"),
         ({"capabilities": {"secrets": ["s"]}}, "spec.capabilities.secrets"),
         ({"capabilities": {"bus": {"call": ["a.b"]}}}, "spec.capabilities.bus.call"),
@@ -205,3 +203,68 @@ def test_annotations_made_for_people_are_admitted() -> None:
     asked = plugin()
     asked["metadata"]["annotations"] = {"crucible.dev/restarted-at": "2026-01-01T00:00:00Z", "a.b/c": "d"}
     assert violations_of(asked) == ()
+
+
+LISTENS = {"network": {"listen": [8080]}}
+IMAGE = {"source": {"image": "nginx:1.29"}, "entrypoint": []}
+URL = {"source": {"url": "https://x/y"}, "entrypoint": []}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"type": "service", **URL},
+        {"type": "service", **IMAGE, "capabilities": LISTENS},
+        {"type": "binary", **IMAGE},
+        {"type": "binary", **IMAGE, "entrypoint": ["/bin/x", "--fast"]},
+        {"type": "binary", "source": {"image": "a/b@sha256:0", "imagePullPolicy": "Never"}, "entrypoint": []},
+        {"type": "wasm", "resources": {"fuel": 10, "time": "5s"}, "sandbox": {"isolation": "language"}},
+    ],
+)
+def test_every_kind_of_source_has_a_manifest_that_is_admitted_here_and_by_the_api_server(
+    spec: dict[str, Any],
+) -> None:
+    assert refusals(**spec) == []
+    assert cel_refusals(spec) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"entrypoint": []}, "spec.entrypoint: is required"),
+        ({"type": "service", **URL, "entrypoint": ["x"]}, "spec.entrypoint: is not ours to run"),
+        ({"type": "binary", **URL}, "spec.source.url: is only for type service"),
+        ({"type": "service"}, "spec.source: a service is an image that listens"),
+        ({"type": "service", **IMAGE}, "spec.capabilities.network.listen: name the port"),
+        ({"resources": {"fuel": 1}}, "spec.resources: fuel and time are only for types wasm and rune"),
+        ({"resources": {"time": "1s"}}, "spec.resources: fuel and time are only for types wasm and rune"),
+        ({"sandbox": {"isolation": "language"}}, "spec.sandbox.isolation: language is only for types"),
+    ],
+)
+def test_what_fields_ask_of_each_other_is_said_alike_here_and_by_the_api_server(
+    spec: dict[str, Any], message: str
+) -> None:
+    (refusal,) = refusals(**spec)
+    assert refusal.startswith(message)
+    assert refusal.removeprefix("spec.") in cel_refusals(spec)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"image": "UPPER CASE"}, "spec.source.image: string should match pattern"),
+        ({"url": "ftp://x"}, "is not an http or https address"),
+        ({"url": "https:///path"}, "is not an http or https address"),
+        ({"url": "https://me:secret@x"}, "carries a user name or password"),
+        ({"inline": {"main.py": ""}, "imagePullPolicy": "Always"}, "imagePullPolicy belongs to image"),
+        ({"image": "x", "imagePullPolicy": "Sometimes"}, "spec.source.imagePullPolicy: input should be"),
+    ],
+)
+def test_a_source_that_means_nothing_is_refused(source: dict[str, Any], message: str) -> None:
+    assert any(message in refusal for refusal in refusals(source=source)), refusals(source=source)
+
+
+def cel_refusals(spec: dict[str, Any]) -> list[str]:
+    """Judge a spec by the rules that the CRD hands to an API server."""
+    whole = plugin(**spec)["spec"]
+    return [message for rule, message in SPEC_RULES if not cel.evaluate(rule, {"self": whole})]

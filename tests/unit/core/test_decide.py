@@ -4,17 +4,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from build import capabilities, ended, identity, instance, world
+from build import DIGEST, capabilities, ended, identity, instance, world
 
-from crucible.core.decide import OUTAGE_RETRY, SOURCE_RETRY, decide
+from crucible.core.decide import ENDPOINT_INTERVAL, OUTAGE_RETRY, SOURCE_RETRY, decide
 from crucible.core.render import render
 from crucible.errors import Violation
 from crucible.model.decision import Event, Hold, Kill, Remove, Start, Stop
 from crucible.model.enforcement import Control, Enforcement, Level
 from crucible.model.instance import Exit, State
 from crucible.model.manifest import PluginSpec
-from crucible.model.status import Phase, PluginStatus
+from crucible.model.status import Phase, PluginStatus, SourceReport
 from crucible.model.workload import Slot
+from crucible.model.world import Reach
 
 if TYPE_CHECKING:
     from crucible.model.world import World
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def revision(of: World) -> str:
     assert isinstance(of.spec, PluginSpec)
-    return render(of.identity, of.spec, "sha256:" + "0" * 64).revision
+    return render(of.identity, of.spec, SourceReport(digest=DIGEST, resolved_for="inline")).revision
 
 
 def condition(status: PluginStatus, kind: str) -> tuple[str, str]:
@@ -426,3 +427,26 @@ def test_while_the_runtime_does_not_answer_nothing_is_done_and_the_status_says_w
 
 def test_a_plugin_that_is_deleted_during_an_outage_is_not_let_go() -> None:
     assert not decide(world(identity=identity(deleting=True), outage="down")).released
+
+
+def test_a_runtime_is_asked_for_what_it_offers_before_anything_starts() -> None:
+    image = {"type": "binary", "source": {"image": "x"}, "entrypoint": []}
+    listens = {"capabilities": {"network": {"listen": [80]}}}
+    assert condition(decide(world(spec=image)).status, "Ready")[1] == "SourceUnsupported"
+    assert condition(decide(world(spec=listens)).status, "Ready")[1] == "ListenUnavailable"
+    both = replace(capabilities(), sources=frozenset({"image"}), listens=True)
+    (_, start) = decide(
+        world(spec={**image, **listens}, capabilities=both, identity=identity(finalizers=()))
+    ).actions
+    assert isinstance(start, Start)
+    assert start.workload.listen == (80,)
+
+
+def test_an_endpoint_needs_no_runtime_but_what_it_was_before_is_wound_down_first() -> None:
+    url = {"type": "service", "source": {"url": "https://x"}, "entrypoint": []}
+    reach = Reach(ok=True, message="https://x answers")
+    of = world(spec=url, reach=reach, outage="down")
+    assert condition(decide(of).status, "Ready") == ("True", "Reachable")
+    assert decide(of).revisit == of.now + ENDPOINT_INTERVAL
+    assert decide(replace(of, instances=(instance(),))).actions == ()
+    assert decide(replace(of, instances=(instance(),), outage="")).actions == (Stop(Slot(0, 1)),)

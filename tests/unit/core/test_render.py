@@ -6,7 +6,10 @@ from build import identity, plugin
 
 from crucible.core.admission import admit
 from crucible.core.render import render
+from crucible.model.status import SourceReport
 from crucible.model.workload import Limits, Workload
+
+SOURCE = SourceReport(digest="sha256:1", resolved_for="")
 
 
 def test_every_field_of_the_manifest_reaches_the_workload_in_plain_units() -> None:
@@ -19,7 +22,7 @@ def test_every_field_of_the_manifest_reaches_the_workload_in_plain_units() -> No
             stopGrace="1500ms",
         )
     )
-    assert render(identity(restart="now"), spec, "sha256:1") == Workload(
+    assert render(identity(restart="now"), spec, SOURCE) == Workload(
         namespace="default",
         plugin="echo",
         plugin_uid=identity().uid,
@@ -36,7 +39,7 @@ def test_every_field_of_the_manifest_reaches_the_workload_in_plain_units() -> No
 
 
 def test_the_order_of_config_keys_is_no_change() -> None:
-    one = render(identity(), admit(plugin(config={"a": 1, "b": 2})), "sha256:1")
-    other = render(identity(), admit(plugin(config={"b": 2, "a": 1})), "sha256:1")
+    one = render(identity(), admit(plugin(config={"a": 1, "b": 2})), SOURCE)
+    other = render(identity(), admit(plugin(config={"b": 2, "a": 1})), SOURCE)
     assert one.revision == other.revision
     assert replace(one, config="{}").revision != one.revision

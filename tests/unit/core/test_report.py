@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from build import capabilities, ended, identity, instance, world
+from build import DIGEST, capabilities, ended, identity, instance, world
 
 from crucible.core.decide import decide
 from crucible.core.render import render
@@ -14,7 +14,7 @@ from crucible.errors import Violation
 from crucible.model.enforcement import Level
 from crucible.model.instance import Exit, State
 from crucible.model.manifest import PluginSpec
-from crucible.model.status import PluginStatus, Replica
+from crucible.model.status import PluginStatus, Replica, SourceReport
 
 if TYPE_CHECKING:
     from crucible.model.world import World
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def revision_of(of: World) -> str:
     assert isinstance(of.spec, PluginSpec)
-    return render(of.identity, of.spec, "sha256:" + "0" * 64).revision
+    return render(of.identity, of.spec, SourceReport(digest=DIGEST, resolved_for="inline")).revision
 
 
 REVISION = revision_of(world())

@@ -1,0 +1,28 @@
+"""What the hosts of wasm and rune programs are told: the budgets of the program inside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from crucible.model.workload import Workload
+
+GUEST_TYPES: Final = frozenset({"wasm", "rune"})
+"""Types whose program runs inside a host of ours, which counts what it executes."""
+_SHARE: Final = 3 / 4
+
+
+def host_flags(workload: Workload) -> tuple[str, ...]:
+    """Return the words between a host and its program; none for a type that needs no host.
+
+    The program gets three quarters of the instance's memory, so that it meets its own limit, with a message,
+    before the kernel ends host and program without one.
+    """
+    if workload.type not in GUEST_TYPES:
+        return ()
+    return (
+        *(("--fuel", str(workload.fuel)) if workload.fuel is not None else ()),
+        *("--memory", str(int(workload.limits.memory * _SHARE))),
+        *(("--time", f"{workload.time:g}") if workload.time is not None else ()),
+        "--",
+    )

@@ -1,0 +1,1 @@
+"""Looking from outside whether something serves."""
