@@ -128,6 +128,60 @@ async def test_pages_show_the_moment_of_the_first(probe: Probe) -> None:
     assert second.revision == first.revision
 
 
+async def test_an_exact_list_shows_that_moment_or_is_expired(tmp_path: Path, crd: dict[str, Any]) -> None:
+    settings = ServerSettings(state_dir=tmp_path / "state", history_events=10)
+    async with ApiServer(settings, crds=[crd]) as server, client(server) as probe:
+        first = await probe.post(PLUGINS, plugin("a"))
+        await probe.post(PLUGINS, plugin("b"))
+        await probe.patch(f"{PLUGINS}/a", {"spec": {"image": "later"}})
+        newest = (await probe.get(PLUGINS)).revision
+        exact = f"{PLUGINS}?resourceVersionMatch=Exact&resourceVersion="
+        present = await probe.get(f"{exact}{newest}")
+        assert (present.names, present.revision) == (["a", "b"], newest)
+        past = await probe.get(f"{exact}{first.revision}")
+        assert (past.names, past.revision) == (["a"], first.revision)
+        assert past.body["items"][0] == first.body
+        limited = await probe.get(f"{PLUGINS}?limit=5&resourceVersion={first.revision}")
+        assert limited.names == ["a"], "a limit without a match means exactly"
+        fresh = await probe.get(f"{PLUGINS}?resourceVersion={first.revision}")
+        assert fresh.names == ["a", "b"]
+        for at in range(20):
+            await probe.patch(f"{PLUGINS}/a", {"spec": {"config": {"at": at}}})
+        assert (await probe.get(f"{exact}{first.revision}")).brief == [
+            *(410, "Expired", "The resourceVersion for the provided list is too old.")
+        ]
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "said"),
+    [
+        ("resourceVersionMatch=Exact", 422, "is forbidden unless resourceVersion is provided"),
+        ("resourceVersionMatch=Exact&resourceVersion=0", 422, '"exact" is forbidden for resourceVersion "0"'),
+        (
+            "resourceVersionMatch=Roughly&resourceVersion=1",
+            422,
+            'supported values: "Exact", "NotOlderThan", ""',
+        ),
+        (
+            "resourceVersionMatch=Exact&resourceVersion=999999999",
+            504,
+            "Too large resource version: 999999999",
+        ),
+        ("continue={}&resourceVersionMatch=Exact", 422, "is forbidden when continue is provided"),
+        ("continue={}&resourceVersion=1001", 400, "not allowed when using continue"),
+    ],
+)
+async def test_moments_that_cannot_be_asked_for_are_refused(
+    probe: Probe, query: str, code: int, said: str
+) -> None:
+    for name in ("a", "b"):
+        await probe.post(PLUGINS, plugin(name))
+    token = (await probe.get(f"{PLUGINS}?limit=1")).body["metadata"]["continue"]
+    refused = await probe.get(f"{PLUGINS}?{query.format(token)}")
+    assert refused.code == code
+    assert said in refused.body["message"]
+
+
 async def test_pages_and_watches_of_forgotten_moments_are_410(tmp_path: Path, crd: dict[str, Any]) -> None:
     settings = ServerSettings(state_dir=tmp_path / "state", history_events=10)
     async with ApiServer(settings, crds=[crd]) as server, client(server) as probe:

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from .keys import Record
     from .negotiate import Form
     from .resources import Resource
+    from .status import Cause
     from .store import Store
     from .tables import Include
 
 ROWS_AT_ONCE: Final = 50
-_TOO_OLD: Final = (
+_MATCH: Final = "resourceVersionMatch"
+_MATCHES: Final = ("Exact", "NotOlderThan")
+_LIST_TOO_OLD: Final = "The resourceVersion for the provided list is too old."
+_PAGE_TOO_OLD: Final = (
     "The provided continue parameter is too old to display a consistent list result. "
     "You must start a new list without the continue parameter."
 )
@@ -86,20 +90,21 @@ def page_of(store: Store, resource: Resource, namespace: str, query: Mapping[str
     """The page a query asks for. Later pages show the moment of the first.
 
     Raises:
-        ApiError: 400 for a malformed query, 410 for a page whose moment is no longer known.
+        ApiError: 400, 422 or 504 for a query that cannot be answered, 410 for a moment no longer known.
     """
     selector = selector_of(query, resource)
     limit = whole_number(query, "limit")
-    revision, start = store.revision, ("", "")
+    start = ("", "")
     if query.get("continue"):
         revision, start = _read_token(query["continue"])
-        past = store.history.undo(store.collection(resource.collection), resource.collection, revision)
-        if past is None:
-            raise status.expired(_TOO_OLD)
-        keys = sorted(key for key in past if not namespace or key.namespace == namespace)
-        records = [past[key] for key in keys if key[1:] > start]
+        _check_continued(query)
+        records = _records_at(store, resource, namespace, revision, _PAGE_TOO_OLD)
+        records = [record for record in records if record.key[1:] > start]
+    elif exact := exact_revision(query, store.revision):
+        revision = exact
+        records = _records_at(store, resource, namespace, revision, _LIST_TOO_OLD)
     else:
-        check_revision(query, store.revision)
+        revision = store.revision
         records = store.list(resource.collection, namespace)
     if selector:
         records = [record for record in records if selector.matches(record.body)]
@@ -128,22 +133,58 @@ def whole_number(query: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def check_revision(query: Mapping[str, str], newest: int) -> None:
-    """Refuse a resourceVersion that is malformed or in the future.
+def _records_at(
+    store: Store, resource: Resource, namespace: str, revision: int, too_old: str
+) -> Sequence[Record]:
+    """A collection as it stood at ``revision``, in order.
 
     Raises:
-        ApiError: 400 or 504.
+        ApiError: 410, that is no longer known.
+    """
+    past = store.history.undo(store.collection(resource.collection), resource.collection, revision)
+    if past is None:
+        raise status.expired(too_old)
+    return [past[key] for key in sorted(past) if not namespace or key.namespace == namespace]
+
+
+def exact_revision(query: Mapping[str, str], newest: int) -> int:
+    """The revision that a list must show exactly; 0 where any from the asked one on will do.
+
+    A limit without a ``resourceVersionMatch`` asks for exactly the revision named, as on a real server.
+
+    Raises:
+        ApiError: 400 or 422, the query is malformed; 504, the revision is in the future.
     """
     wanted = whole_number(query, "resourceVersion")
-    match = query.get("resourceVersionMatch")
-    if match and (match not in {"Exact", "NotOlderThan"} or "resourceVersion" not in query):
-        detail = "resourceVersionMatch is forbidden unless resourceVersion is provided"
-        cause = status.forbidden_field("resourceVersionMatch", detail)
-        raise status.invalid_object("ListOptions", "meta.k8s.io", "", [cause])
+    match = query.get("resourceVersionMatch", "")
+    details = []
+    if match and not query.get("resourceVersion"):
+        details.append("resourceVersionMatch is forbidden unless resourceVersion is provided")
+    if match == "Exact" and query.get("resourceVersion") == "0":
+        details.append('resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+    _refuse_match([status.forbidden_field(_MATCH, detail) for detail in details], match)
     if wanted > newest:
         message = f"Too large resource version: {wanted}, current: {newest}"
         causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
         raise status.ApiError(504, "Timeout", message, {"causes": causes, "retryAfterSeconds": 1})
+    return wanted if match == "Exact" or (not match and whole_number(query, "limit")) else 0
+
+
+def _check_continued(query: Mapping[str, str]) -> None:
+    """Refuse a later page that names a moment of its own: it has the first one's."""
+    match = query.get("resourceVersionMatch", "")
+    if match:
+        detail = "resourceVersionMatch is forbidden when continue is provided"
+        _refuse_match([status.forbidden_field(_MATCH, detail)], match)
+    if query.get("resourceVersion", "") not in {"", "0"}:
+        raise status.bad_request("specifying resource version is not allowed when using continue")
+
+
+def _refuse_match(causes: list[Cause], match: str) -> None:
+    if match not in {"", *_MATCHES}:
+        causes.append(status.unsupported(_MATCH, match, (*_MATCHES, "")))
+    if causes:
+        raise status.invalid_object("ListOptions", "meta.k8s.io", "", causes)
 
 
 def _write_token(revision: int, last: Record) -> str:
