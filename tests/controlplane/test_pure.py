@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 from crucible.control.apiserver.decode import decode_body, decode_json, decode_yaml
 from crucible.control.apiserver.definitions import check_definition, resources_of, with_default_names
 from crucible.control.apiserver.jsonpath import compile_path
-from crucible.control.apiserver.kubeconfig import Certificate, kubeconfig_for, merge_kubeconfig
+from crucible.control.apiserver.kubeconfig import (
+    Certificate,
+    kubeconfig_for,
+    merge_kubeconfig,
+)
 from crucible.control.apiserver.patches import (
     PatchFailed,
     PatchMalformed,
@@ -303,7 +307,9 @@ def test_rules_beyond_the_base_language_are_refused_with_the_definition(
 
 
 def test_kubeconfigs_merge_without_taking_over() -> None:
-    ours = kubeconfig_for("https://127.0.0.1:1", b"ca", "token", Certificate(b"certificate", b"key"))
+    ours = kubeconfig_for(
+        "crucible", "https://127.0.0.1:1", b"ca", "token", Certificate(b"certificate", b"key")
+    )
     theirs = {
         "clusters": [{"name": "k"}],
         "users": [],

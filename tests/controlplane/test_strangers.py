@@ -10,14 +10,15 @@ import tempfile
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from probe import Probe, probing
 
 from crucible.control.apiserver import ApiServer, ServerSettings
 from crucible.control.client import Client
-from crucible.control.kubeconfig import load_endpoint
+from crucible.control.kubeconfig import load_endpoint, merge_kubeconfig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -177,7 +178,24 @@ async def test_half_open_handshakes_exhaust_nothing_and_keep_nobody_out(tmp_path
 
 
 async def test_the_kubeconfig_offers_the_certificate_too(server: ApiServer) -> None:
-    endpoint = load_endpoint(server.kubeconfig, "crucible-certificate")
+    name = yaml.safe_load(server.kubeconfig.read_text())["current-context"]
+    endpoint = load_endpoint(server.kubeconfig, f"{name}-certificate")
     assert endpoint.token == ""
     async with Client(endpoint) as client:
         assert (await client.get("/version"))["major"] == "1"
+
+
+async def test_two_control_planes_share_one_kubeconfig(tmp_path: Path) -> None:
+    merged: dict[str, Any] = {}
+    async with impatient(tmp_path / "a") as first, impatient(tmp_path / "b") as second:
+        for server in (first, second):
+            merged = merge_kubeconfig(merged, yaml.safe_load(server.kubeconfig.read_text()))
+        (tmp_path / "config").write_text(yaml.safe_dump(merged))
+        endpoints = [load_endpoint(tmp_path / "config", each["name"]) for each in merged["contexts"]]
+        assert [endpoint.server for endpoint in endpoints] == [first.url, first.url, second.url, second.url]
+        for endpoint in endpoints:
+            async with Client(endpoint) as client:
+                assert (await client.get("/version"))["major"] == "1"
+    async with impatient(tmp_path / "a") as again:
+        config = yaml.safe_load(again.kubeconfig.read_text())
+        assert merge_kubeconfig(merged, config) == merged, "a name is kept over restarts"

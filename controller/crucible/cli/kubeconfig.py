@@ -20,7 +20,8 @@ Examples:
   crucible kubeconfig --merge
   crucible kubeconfig --merge ~/.kube/other
 
---merge adds the context 'crucible' to $KUBECONFIG (its first file) or ~/.kube/config, or to the file named.
+--merge adds the context 'crucible' to $KUBECONFIG (its first file) or ~/.kube/config, or to the file named;
+of a state folder other than the usual one 'crucible-' and eight characters made of its path.
 The current context stays as it is; what was in the file before is kept beside it.
 """
 _SECTIONS: Final = ("clusters", "users", "contexts")

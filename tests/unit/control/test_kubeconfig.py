@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from crucible.control.apiserver.kubeconfig import context_name
 from crucible.control.kubeconfig import Endpoint, default_path, load_endpoint
 from crucible.errors import InvalidInput, NotFound, Unsupported
+from crucible.settings import default_root
 
 
 def config(**user: Any) -> dict[str, Any]:
@@ -73,3 +76,15 @@ def test_sign_in_by_a_helper_program_is_refused(tmp_path: Path) -> None:
 def test_the_default_is_the_environments_then_the_home_folders() -> None:
     assert default_path({"KUBECONFIG": "/a:/b", "HOME": "/h"}) == Path("/a")
     assert default_path({"HOME": "/h"}) == Path("/h/.kube/config")
+
+
+def test_only_the_usual_state_folder_has_the_plain_context_name(tmp_path: Path) -> None:
+    home = {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "xdg")}
+    usual = default_root(home)
+    assert context_name(usual / "control", home) == "crucible"
+    chosen = {**home, "CRUCIBLE_STATE": str(tmp_path / "mine")}
+    names = {context_name(tmp_path / each / "control", chosen) for each in ("mine", "other")}
+    assert len(names) == 2
+    assert all(re.fullmatch(r"crucible-[0-9a-f]{8}", name) for name in names)
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    assert context_name(tmp_path / "link" / "control", chosen) in names

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from crucible.control.kubeconfig import merge_kubeconfig
+from crucible.settings import Places, default_root
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from .jsontypes import Object
     from .tls import TlsFiles
 
-__all__ = ["NAME", "Certificate", "certificate_of", "kubeconfig_for", "merge_kubeconfig"]
+__all__ = ["Certificate", "certificate_of", "context_name", "kubeconfig_for", "merge_kubeconfig"]
 
 NAME: Final = "crucible"
-BY_CERTIFICATE: Final = "crucible-certificate"
+BY_CERTIFICATE: Final = "certificate"
+_CHOSEN: Final = "CRUCIBLE_STATE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +38,29 @@ def certificate_of(files: TlsFiles) -> Certificate:
     return Certificate(files.client_cert.read_bytes(), files.client_key.read_bytes())
 
 
-def kubeconfig_for(url: str, ca_pem: bytes, token: str, certificate: Certificate) -> Object:
-    """A kubeconfig whose namespace is ``default``: one context by token, the current, one by certificate."""
+def context_name(state_dir: Path, environment: Mapping[str, str] = os.environ) -> str:
+    """The name of a server's context: ``crucible`` for the usual state folder, for others one of their own.
+
+    It is made of the folder's path, so it stays the same and two folders never share one kubeconfig's entry.
+    """
+    usual = default_root({key: value for key, value in environment.items() if key != _CHOSEN})
+    real = os.path.realpath(state_dir)
+    if real == os.path.realpath(Places(usual).control):
+        return NAME
+    return f"{NAME}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:8]}"
+
+
+def kubeconfig_for(name: str, url: str, ca_pem: bytes, token: str, certificate: Certificate) -> Object:
+    """A kubeconfig whose namespace is ``default``: one context by token, the current, one by certificate.
+
+    Args:
+        name: of the cluster and the first context; the second one's adds ``-certificate``.
+        url: of the server.
+        ca_pem: the authority that signed its certificate.
+        token: for the first context.
+        certificate: for the second.
+    """
+    second = f"{name}-{BY_CERTIFICATE}"
     cluster = {"server": url, "certificate-authority-data": _base64(ca_pem)}
     keys = {
         "client-certificate-data": _base64(certificate.certificate),
@@ -41,13 +69,13 @@ def kubeconfig_for(url: str, ca_pem: bytes, token: str, certificate: Certificate
     return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": NAME, "cluster": cluster}],
-        "users": [{"name": NAME, "user": {"token": token}}, {"name": BY_CERTIFICATE, "user": keys}],
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": {"token": token}}, {"name": second, "user": keys}],
         "contexts": [
-            {"name": name, "context": {"cluster": NAME, "user": name, "namespace": "default"}}
-            for name in (NAME, BY_CERTIFICATE)
+            {"name": each, "context": {"cluster": name, "user": each, "namespace": "default"}}
+            for each in (name, second)
         ],
-        "current-context": NAME,
+        "current-context": name,
     }
 
 

@@ -27,7 +27,7 @@ from .handlers import Site
 from .http import Frontend
 from .jsontypes import clone
 from .keys import Key
-from .kubeconfig import certificate_of, kubeconfig_for
+from .kubeconfig import certificate_of, context_name, kubeconfig_for
 from .ownership import StateLock, remembered_port, remembered_token
 from .pods import PodMirror, clear_pods
 from .resources import Catalog
@@ -164,7 +164,8 @@ class ApiServer:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.url = f"https://{host}:{port}"
         self.kubeconfig = folder / "kubeconfig"
-        config = kubeconfig_for(self.url, tls.ca.read_bytes(), self.token, certificate_of(tls))
+        name, ca = context_name(folder), tls.ca.read_bytes()
+        config = kubeconfig_for(name, self.url, ca, self.token, certificate_of(tls))
         write_private(self.kubeconfig, yaml.safe_dump(config, sort_keys=False).encode())
 
     async def _install(self, writes: Writes) -> None:
