@@ -197,5 +197,6 @@ async def test_two_control_planes_share_one_kubeconfig(tmp_path: Path) -> None:
             async with Client(endpoint) as client:
                 assert (await client.get("/version"))["major"] == "1"
     async with impatient(tmp_path / "a") as again:
-        config = yaml.safe_load(again.kubeconfig.read_text())
-        assert merge_kubeconfig(merged, config) == merged, "a name is kept over restarts"
+        later = merge_kubeconfig(merged, yaml.safe_load(again.kubeconfig.read_text()))
+        for section in ("clusters", "users", "contexts"):
+            assert all(entry in merged[section] for entry in later[section]), "names stay over restarts"
