@@ -1,4 +1,4 @@
-"""The parts of a manifest and their kinds of field: amounts, durations, paths, versions, and the markers that fields of the manifest carry."""
+"""What a manifest is made of: its parts, kinds of field, and the markers that fields carry."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Source(Part):
     image: Annotated[str | None, Field(max_length=512, pattern=IMAGE_PATTERN)] = None
     """A whole image, by digest or tag; a tag is resolved to a digest once."""
     image_pull_policy: PullPolicy | None = None
-    """When the registry is asked: Always, IfNotPresent, Never. Unset: Always for latest, else IfNotPresent."""
+    """When to ask the registry: Always, IfNotPresent, Never. Unset: Always for latest, else IfNotPresent."""
     url: Annotated[str | None, Field(max_length=2048), AfterValidator(_endpoint)] = None
     """An endpoint that someone else runs. Only for type service."""
 
