@@ -16,11 +16,13 @@ from crucible.control.apiserver import ApiServer, ServerSettings
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+from commands import Tool  # noqa: E402 - see below
 from probe import Probe, probing  # noqa: E402 - the folder is not a package, so its path comes first
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+OTHER = Path("/usr/bin/kubectl")
 TOOLS = HERE.parent.parent / ".tools" / "bin"
 
 
@@ -86,3 +88,11 @@ def helm_path() -> Path:
     if not path.exists():
         pytest.skip("no helm: run scripts/tools")
     return path
+
+
+@pytest.fixture(params=["bundled", "installed"])
+def kubectl(request: pytest.FixtureRequest, server: ApiServer, kubectl_path: Path, tmp_path: Path) -> Tool:
+    if request.param == "installed" and not OTHER.exists():
+        pytest.skip("this machine has no kubectl of its own")
+    path = OTHER if request.param == "installed" else kubectl_path
+    return Tool(path, server.kubeconfig, tmp_path)

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 import yaml
-from commands import Tool
 from probe import PLUGINS, Probe, plugin, until
 
 if TYPE_CHECKING:
-    from crucible.control.apiserver import ApiServer
+    from pathlib import Path
 
-OTHER = Path("/usr/bin/kubectl")
-
-
-@pytest.fixture(params=["bundled", "installed"])
-def kubectl(request: pytest.FixtureRequest, server: ApiServer, kubectl_path: Path, tmp_path: Path) -> Tool:
-    if request.param == "installed" and not OTHER.exists():
-        pytest.skip("this machine has no kubectl of its own")
-    path = OTHER if request.param == "installed" else kubectl_path
-    return Tool(path, server.kubeconfig, tmp_path)
+    from commands import Tool
 
 
 def manifest(folder: Path, *objects: dict[str, object]) -> str:

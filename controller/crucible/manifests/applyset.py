@@ -6,7 +6,6 @@ the file it came from. So what a file that is broken now once gave is known with
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from crucible.manifests.wanted import Wanted, given_twice, wanted_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from crucible.errors import Violation
     from crucible.manifests.folder import Content
@@ -50,6 +48,7 @@ class Member:
     Attributes:
         resource: its kind.
         path: where it lives in the API.
+        namespace: where it belongs; empty for what lives in none.
         name: its name.
         uid: of this very object.
         shape: changes whenever a person changes what is desired; never with its status.
@@ -59,6 +58,7 @@ class Member:
 
     resource: Resource
     path: str
+    namespace: str
     name: str
     uid: str
     shape: str
@@ -94,12 +94,6 @@ class Plan:
     held: frozenset[str]
 
 
-def set_id(folder: Path) -> str:
-    """Return the id of a folder's set: of the form of an ApplySet's, made of the folder's absolute path."""
-    digest = hashlib.sha256(str(folder).encode(errors="surrogateescape")).digest()
-    return f"applyset-{base64.urlsafe_b64encode(digest).decode().rstrip('=')}-v1"
-
-
 def source_of(content: Content, default: str, part_of: str) -> Source:
     """Read and check one file. Its plugins' own folders are read too, for the digest of what is in them."""
     if content.data is None:
@@ -126,6 +120,7 @@ def member_of(resource: Resource, found: Mapping[str, Any]) -> Member:
     return Member(
         resource=resource,
         path=resource.path(meta.get("namespace", ""), meta["name"]),
+        namespace=meta.get("namespace", ""),
         name=meta["name"],
         uid=meta["uid"],
         shape=shape_of(found),

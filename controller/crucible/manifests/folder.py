@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 OWN_FILE: Final = "plugin.yaml"
 """A folder with this file is one plugin: nothing else in it is a manifest."""
+EMPTY_MARK: Final = ".empty-on-purpose"
+"""A file that says that a folder without any manifest is meant to be one."""
 FILES_LIMIT: Final = 1000
 _LOOKED_AT: Final = 20_000
 """Entries whose change is noticed at once; what lies beyond is found the next time all is read."""

@@ -19,15 +19,15 @@ from crucible.manifests.applyset import (
     member_of,
     plan,
     refusal_of,
-    set_id,
     shape_of,
     source_of,
 )
-from crucible.manifests.folder import look, read_contents
+from crucible.manifests.folder import EMPTY_MARK, look, read_contents
+from crucible.manifests.parent import parent_of, set_id
 from crucible.manifests.resources import RESOURCES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from crucible.control.client import Client
     from crucible.manifests.applyset import Source
@@ -114,12 +114,20 @@ class Upkeep:
             sources = await asyncio.to_thread(self._read)
             self.roots = _roots(self._folder, sources)
             members = await self._members()
+            await self._keep_parent(sources, members)
         except InvalidInput as error:
             self._report([f"{error}; nothing is changed or removed meanwhile"])
             return False
         except CrucibleError as error:
             self._report([f"{self._folder}: not applied now: {error}"])
             return False
+        brought = [member for member in members.values() if not member.leaving]
+        if brought and not sources and not (self._folder / EMPTY_MARK).exists():
+            self._report([_emptied(self._folder, len(brought))])
+            return False
+        return await self._carry_out(sources, members)
+
+    async def _carry_out(self, sources: Sequence[Source], members: Mapping[str, Member]) -> bool:
         work = plan(sources, members, self._marks)
         refused, held = list(work.refused), set(work.held)
         for name, wanted in work.apply:
@@ -134,6 +142,14 @@ class Upkeep:
     def _read(self) -> tuple[Source, ...]:
         contents = read_contents(self._folder)
         return tuple(source_of(content, "default", self._part_of) for content in contents)
+
+    async def _keep_parent(self, sources: Iterable[Source], members: Mapping[str, Member]) -> None:
+        """Have the set's parent name every namespace before there is anything of the set in it."""
+        wanted = {each.namespace for source in sources for each in source.wanted}
+        namespaces = wanted | {member.namespace for member in members.values()}
+        if namespaces:
+            path, body = parent_of(self._folder, namespaces)
+            await self._client.apply(path, body, MANAGER)
 
     async def _members(self) -> dict[str, Member]:
         found: dict[str, Member] = {}
@@ -183,6 +199,13 @@ class Upkeep:
         if self._said and not now:
             log.info("%s: nothing is refused any more", self._folder)
         self._said = now
+
+
+def _emptied(folder: Path, count: int) -> str:
+    return (
+        f"{folder}: holds no manifest at all, as when a disk is not mounted: its {count} objects stay. "
+        f"If they shall go, say so: touch {folder / EMPTY_MARK}"
+    )
 
 
 def _roots(folder: Path, sources: Iterable[Source]) -> tuple[Path, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,10 +19,10 @@ from crucible.manifests.applyset import (
     mark_of,
     member_of,
     plan,
-    set_id,
     source_of,
 )
 from crucible.manifests.folder import Content, look, read_contents
+from crucible.manifests.parent import parent_of, set_id
 from crucible.manifests.resources import PLUGIN, RESOURCES
 
 if TYPE_CHECKING:
@@ -224,6 +226,22 @@ def test_sets_are_known_by_their_folders_path(tmp_path: Path) -> None:
     assert set_id(tmp_path) == set_id(tmp_path)
     assert set_id(tmp_path) != set_id(tmp_path / "x")
     assert len(set_id(tmp_path)) <= 63
+
+
+def test_a_sets_parent_says_whose_it_is_and_where_its_objects_are(tmp_path: Path) -> None:
+    path, body = parent_of(tmp_path, {"team", "", "default", "kube-system"})
+    meta = body["metadata"]
+    assert path == CONFIG.path("kube-system", meta["name"])
+    told = hashlib.sha256(f"{meta['name']}.kube-system.ConfigMap.".encode()).digest()
+    expected = base64.urlsafe_b64encode(told).decode().rstrip("=")
+    assert meta["labels"] == {"applyset.kubernetes.io/id": f"applyset-{expected}-v1"}
+    assert set_id(tmp_path) == f"applyset-{expected}-v1"
+    annotations = {name.partition("/")[2]: text for name, text in meta["annotations"].items()}
+    assert annotations.pop("tooling").startswith("crucible/v")
+    assert annotations == {
+        "contains-group-kinds": "ConfigMap,Namespace,Plugin.crucible.dev,Secret",
+        "additional-namespaces": "default,team",
+    }
 
 
 def test_a_folder_with_a_plugin_yaml_is_that_plugin_alone(folder: Path) -> None:

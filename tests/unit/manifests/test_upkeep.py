@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from crucible.errors import InvalidManifest, Unavailable, Violation
+from crucible.manifests.parent import NAMESPACES
 from crucible.manifests.upkeep import Rhythm, Upkeep, keep_applied
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class FakeClient:
         self.objects: dict[str, dict[str, Any]] = {}
         self.refuses = ""
         self.down = False
+        self.parents: list[str] = []
         self._version = 0
 
     def _answer(self) -> None:
@@ -41,6 +43,9 @@ class FakeClient:
     async def apply(self, path: str, body: dict[str, Any], manager: str) -> tuple[bool, dict[str, Any]]:
         self._answer()
         assert manager == "crucible-manifests"
+        if body["metadata"]["namespace"] == "kube-system":
+            self.parents.append(body["metadata"]["annotations"].get(NAMESPACES, ""))
+            return False, body
         if body["metadata"]["name"] == self.refuses:
             raise InvalidManifest((Violation("data.k", "is wrong"),))
         created = path not in self.objects
@@ -129,11 +134,42 @@ async def test_a_folder_that_cannot_be_read_costs_nothing(
     assert f"{folder}: cannot be read: No such file or directory; nothing is changed" in caplog.text
 
 
-async def test_an_emptied_folder_is_emptied_on_the_control_plane(tmp_path: Path) -> None:
+async def test_an_emptied_folder_removes_nothing_until_that_is_said_to_be_meant(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client: Any = FakeClient()
+    write(tmp_path / "a.yaml", x={}, y={})
+    upkeep = Upkeep(tmp_path, client)
+    await upkeep.turn()
+    (tmp_path / "a.yaml").unlink()
+    for each in (upkeep, Upkeep(tmp_path, client)):
+        assert not await each.turn()
+        assert client.data == {"x": {}, "y": {}}
+    assert f"its 2 objects stay. If they shall go, say so: touch {tmp_path}/.empty-on-purpose" in caplog.text
+    (tmp_path / ".empty-on-purpose").touch()
+    assert await upkeep.turn()
+    assert client.data == {}
+
+
+async def test_the_last_manifest_but_one_may_go_without_a_word(tmp_path: Path) -> None:
     client: Any = FakeClient()
     write(tmp_path / "a.yaml", x={})
+    write(tmp_path / "b.yaml", y={})
     upkeep = Upkeep(tmp_path, client)
     await upkeep.turn()
     (tmp_path / "a.yaml").unlink()
     assert await upkeep.turn()
-    assert client.data == {}
+    assert client.data == {"y": {}}
+
+
+async def test_the_sets_parent_names_every_namespace_before_anything_is_in_it(tmp_path: Path) -> None:
+    client: Any = FakeClient()
+    upkeep = Upkeep(tmp_path, client)
+    await upkeep.turn()
+    assert client.parents == [], "a folder that never held anything is no set"
+    write(tmp_path / "a.yaml", x={})
+    client.down = True
+    assert not await upkeep.turn()
+    client.down = False
+    assert await upkeep.turn()
+    assert client.parents == ["default"]
