@@ -5,18 +5,28 @@ from typing import Annotated, Final
 
 import typer
 
-from crucible.control.backup import write_backup
+from crucible.cli.terminal import note
+from crucible.control.backup import Kept, SourceRules, write_backup
 from crucible.errors import InvalidInput
+from crucible.packages.folder import ENTRY_LIMIT, SIZE_LIMIT, digest_of, read_folder
 from crucible.settings import Places, default_root
 
 EXAMPLES: Final = """\b
 Examples:
-  crucible backup monday.db
-  crucible backup --state ./state monday.db
+  crucible backup monday.backup
+  crucible backup --state ./state monday.backup
 
-Works while the control plane runs, and while it does not. The file holds everything, Secrets included:
-keep it as you keep those. 'crucible restore' puts it back.
+Works while the control plane runs, and while it does not. The file holds everything, Secrets and the files of
+plugins included: keep it as you keep those. 'crucible restore' puts it back, here or on another machine.
 """
+
+
+def _look(folder: Path) -> tuple[str, frozenset[str]]:
+    tree = read_folder(folder)
+    return digest_of(tree), frozenset(tree)
+
+
+RULES: Final = SourceRules(_look, ENTRY_LIMIT, SIZE_LIMIT)
 
 
 def command(
@@ -29,5 +39,13 @@ def command(
     """Copy everything the local control plane keeps into one file."""
     if file.exists() and not force:
         raise InvalidInput(f"{file} exists: choose another name, or write over it with --force")
-    count = write_backup(Places((state or default_root()).absolute()).control, file.absolute())
-    print(f"{file} written: {count} objects")
+    places = Places((state or default_root()).absolute())
+    kept = write_backup(places.control, places.sources, file.absolute(), RULES)
+    for name in kept.damaged:
+        note(f"{places.sources / name} is not what its name says: left out")
+    print(f"{file} written: {told(kept)}")
+
+
+def told(kept: Kept) -> str:
+    """Return how much a backup holds, in words."""
+    return f"{kept.objects} objects" + (f", {kept.sources} sources" if kept.sources else "")

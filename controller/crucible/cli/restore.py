@@ -1,18 +1,23 @@
 """``crucible restore``."""
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from crucible.control.backup import DATABASE, objects_in
-from crucible.errors import InvalidInput
+from crucible.cli.backup import RULES, told
+from crucible.control.backup import DATABASE
+from crucible.errors import InvalidInput, NotFound
 from crucible.settings import Places, default_root
 
 EXAMPLES: Final = """\b
 Examples:
-  crucible restore monday.db
-  crucible restore --force --state ./state monday.db
+  crucible restore monday.backup
+  crucible restore --force --state ./state monday.backup
 
 The control plane must be stopped. What it kept before stays beside it as control.db.before-restore.
 Clients see a newer state: versions never go back.
@@ -27,13 +32,31 @@ def command(
     force: Annotated[bool, typer.Option("--force", help="Put it in the place of what is there.")] = False,
 ) -> None:
     """Put a backup in the place of what the stopped control plane kept."""
-    from crucible.control.apiserver import restore_backup  # noqa: PLC0415 - loads the server; help does not
+    # These load the server, and help must not wait for that.
+    from crucible.control.apiserver import restore_backup  # noqa: PLC0415
+    from crucible.control.apiserver.unpacking import place_sources, unpack  # noqa: PLC0415
 
-    count = objects_in(file)
+    if not file.is_file():
+        raise NotFound(f"{file}: there is no such file")
     places = Places((state or default_root()).absolute())
     present = places.control / DATABASE
     if present.exists() and not force:
         raise InvalidInput(f"{present} exists: put the backup in its place with --force")
-    places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    restore_backup(places.control, file.absolute())
-    print(f"{file} restored: {count} objects; start the control plane with 'crucible up'")
+    with _draft_in(places.root) as draft:
+        found = unpack(file.absolute(), draft, RULES)
+        restore_backup(places.control, found.database, lambda: place_sources(found, places.sources))
+    print(f"{file} restored: {told(found.kept)}; start the control plane with 'crucible up'")
+
+
+@contextmanager
+def _draft_in(root: Path) -> Iterator[Path]:
+    """Yield an empty folder on the disk of the state folder, which is made only if all goes well."""
+    is_new = not root.exists()
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".restoring-", dir=root))
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft)
+        if is_new and not any(root.iterdir()):
+            root.rmdir()

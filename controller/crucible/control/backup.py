@@ -1,61 +1,180 @@
-"""A copy of a local control plane's database, taken by a reader beside its one owner, or while it is stopped.
+"""One file that holds all a local control plane keeps: its database, and the snapshots of plugins' sources.
 
-SQLite's write-ahead log lets another process read one consistent moment while the owner writes on. Every
-write the API server answered is in the log before it answers, so a copy holds all of them.
+The database is copied by a reader beside its one owner, or while that is stopped. SQLite's write-ahead log
+lets another process read one consistent moment while the owner writes on, and every write the API server
+answered is in the log before it answers. Snapshots never change, so it is enough that none of that moment is
+gone before it was read; where one is, all is done again.
+
+The file is a plain tar: ``backup.json`` (what to expect), ``control.db``, ``sources/DIGEST/PATH``.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import re
 import secrets
 import sqlite3
+import tarfile
 from contextlib import closing
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from crucible.errors import InvalidInput, NotFound
+from crucible.errors import CrucibleError, InvalidInput, NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-DATABASE = "control.db"
+DATABASE: Final = "control.db"
+INDEX: Final = "backup.json"
+SOURCES: Final = "sources"
+FORMAT: Final = 1
+DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_TRIES: Final = 3
 
 
-def write_backup(control: Path, target: Path) -> int:
-    """Copy the database of a state folder to one file, mode 0600, whole or not at all; return its objects.
+@dataclass(frozen=True, slots=True)
+class SourceRules:
+    """What makes a folder a snapshot: the caller knows, a control plane knows nothing of sources.
+
+    Attributes:
+        look: reads a folder and returns its digest and the paths of its files and links; raises a
+            CrucibleError for what no snapshot may hold, such as a link that leaves it.
+        entries: most files of one snapshot.
+        size: most bytes of one.
+    """
+
+    look: Callable[[Path], tuple[str, frozenset[str]]]
+    entries: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a backup holds.
+
+    Attributes:
+        objects: how many.
+        sources: how many snapshots.
+        damaged: snapshots that are not what their names say, so they are not in it.
+    """
+
+    objects: int
+    sources: int
+    damaged: tuple[str, ...] = ()
+
+
+def write_backup(control: Path, sources: Path, target: Path, rules: SourceRules) -> Kept:
+    """Copy a database and the snapshots it needs to one file, mode 0600, whole or not at all.
 
     Raises:
-        NotFound: the folder has no database.
+        NotFound: there is no database.
         InvalidInput: it is damaged, or the target cannot be written.
     """
     source = control / DATABASE
     if not source.is_file():
         raise NotFound(f"there is no control plane's database at {source}: name its folder with --state")
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    copy = draft.with_name(f"{draft.name}.db")
     try:
-        os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise InvalidInput(f"{target}: cannot be written: {error.strerror}") from None
-    try:
-        with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True, timeout=5)) as link:
-            link.execute("PRAGMA query_only=1")
-            with closing(sqlite3.connect(draft)) as copy:
-                link.backup(copy)
-                copy.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
-        count = objects_in(draft)
+        for path in (draft, copy):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        kept = _write(source, sources, copy, draft, rules)
         draft.replace(target)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, tarfile.TarError) as error:
         raise InvalidInput(f"{source}: cannot be copied to {target}: {error}") from None
+    except OSError as error:
+        raise InvalidInput(f"{target}: cannot be written: {error.strerror or error}") from None
     finally:
         draft.unlink(missing_ok=True)
-    return count
+        copy.unlink(missing_ok=True)
+    return kept
+
+
+def _write(source: Path, sources: Path, copy: Path, draft: Path, rules: SourceRules) -> Kept:
+    """Fill the draft, until nothing went that was there before the database was copied."""
+    missing: set[str] = set()
+    for _ in range(_TRIES):
+        before = _snapshots(sources)
+        _copy_database(source, copy)
+        stored = {name for name in sorted(_snapshots(sources)) if _is_whole(sources / name, rules)}
+        try:
+            _pack(draft, copy, sources, stored)
+        except FileNotFoundError:
+            continue
+        missing = before - stored
+        if not missing:
+            break
+    else:
+        if not missing:
+            raise InvalidInput(f"{sources}: changes faster than it can be copied: try again")
+    return Kept(objects_in(copy), len(stored), tuple(sorted(missing)))
+
+
+def _snapshots(sources: Path) -> set[str]:
+    if not sources.is_dir():
+        return set()
+    return {entry.name for entry in sources.iterdir() if DIGEST.fullmatch(entry.name)}
+
+
+def _is_whole(folder: Path, rules: SourceRules) -> bool:
+    try:
+        return rules.look(folder)[0] == f"sha256:{folder.name}"
+    except CrucibleError:
+        return False
+
+
+def _copy_database(source: Path, copy: Path) -> None:
+    with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True, timeout=5)) as link:
+        link.execute("PRAGMA query_only=1")
+        with closing(sqlite3.connect(copy)) as target:
+            link.backup(target)
+            target.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
+
+
+def _pack(draft: Path, database: Path, sources: Path, stored: set[str]) -> None:
+    with (
+        draft.open("wb") as file,
+        tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        index = json.dumps({"format": FORMAT, "sources": sorted(stored)}).encode()
+        archive.addfile(_entry(INDEX, len(index)), io.BytesIO(index))
+        with database.open("rb") as content:
+            archive.addfile(_entry(DATABASE, database.stat().st_size), content)
+        for name in sorted(stored):
+            _pack_snapshot(archive, sources / name, name)
+        archive.close()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _pack_snapshot(archive: tarfile.TarFile, folder: Path, name: str) -> None:
+    for path in sorted(folder.rglob("*")):
+        entry = _entry(f"{SOURCES}/{name}/{path.relative_to(folder)}", 0)
+        if path.is_symlink():
+            entry.type, entry.linkname = tarfile.SYMTYPE, os.fspath(path.readlink())
+            archive.addfile(entry)
+        elif path.is_file():
+            with path.open("rb") as content:
+                about = os.fstat(content.fileno())
+                entry.size, entry.mode = about.st_size, 0o755 if about.st_mode & 0o100 else 0o644
+                archive.addfile(entry, content)
+
+
+def _entry(name: str, size: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = size, 0o600
+    return entry
 
 
 def objects_in(path: Path) -> int:
-    """Return how many objects a backup holds.
+    """Return how many objects a database holds.
 
     Raises:
         NotFound: there is no such file.
-        InvalidInput: it is no backup, or a damaged one.
+        InvalidInput: it is no control plane's, or a damaged one.
     """
     if not path.is_file():
         raise NotFound(f"{path}: there is no such file")

@@ -12,7 +12,7 @@ from .jsontypes import clone
 from .ownership import StateLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from .jsontypes import Object
@@ -23,10 +23,11 @@ _KEPT_META: Final = ("name", "namespace", "labels", "annotations")
 _GIVEN: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 
-def restore_backup(state_dir: Path, backup: Path) -> None:
+def restore_backup(state_dir: Path, backup: Path, prepare: Callable[[], object] = bool) -> None:
     """Put a backup in the place of a state folder's database. What was there is kept beside it.
 
-    Revisions go on from the newer of the two, so that no client takes old for new.
+    Revisions go on from the newer of the two, so that no client takes old for new. ``prepare`` runs before,
+    once it is certain that no server runs on the folder.
 
     Raises:
         Conflict: A server runs on the folder.
@@ -37,6 +38,7 @@ def restore_backup(state_dir: Path, backup: Path) -> None:
         restored = _newest_revision(backup)
         if restored is None:
             raise InvalidInput(f"{backup} is not a backup of a control plane")
+        prepare()
         current = state_dir / "control.db"
         present = _newest_revision(current) or 0
         draft = state_dir / ".control.db.restoring"
