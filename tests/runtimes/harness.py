@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from crucible.model.usage import Usage
 from crucible.model.workload import Limits, Slot, Workload
+from crucible.runtimes.base import STDERR, STDOUT
 from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
 from crucible.runtimes.process import LogLimits, ProcessRuntime, ProcessSettings
 
@@ -42,6 +45,22 @@ for word in sys.argv[1:]:
 """
 
 
+# What a command in an instance can be asked to do.
+COMMANDS = {
+    "echo": "import sys; print(*sys.argv[1:])",
+    "cat": "import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer)",
+    "exit": "import sys; sys.exit(int(sys.argv[1]))",
+    "sleep": "import signal; signal.pause()",
+    "size": """\
+import os, time
+while not (size := os.get_terminal_size()).lines:
+    time.sleep(0.001)
+print(size.lines, size.columns)
+""",
+}
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
 class Harness(Protocol):
     """A runtime, and the ways to give it work and to look at what it left."""
 
@@ -54,6 +73,10 @@ class Harness(Protocol):
 
     def source(self, name: str, files: dict[str, str]) -> str:
         """Keep a source snapshot, and return its digest."""
+        ...
+
+    def command(self, verb: str, *words: str) -> tuple[str, ...]:
+        """Return a command that does what one of ``COMMANDS`` says."""
         ...
 
     async def reopen(self) -> None:
@@ -113,6 +136,27 @@ class Common:
             assert time.monotonic() < deadline, found
             await asyncio.sleep(0.005)
 
+    def command(self, verb: str, *words: str) -> tuple[str, ...]:
+        return (PYTHON, "-c", COMMANDS[verb], *words)
+
+    async def enter(
+        self, workload: Workload, *command: str, stdin: bytes | None = None
+    ) -> tuple[int, bytes, bytes]:
+        """Run a command in an instance; return its exit code, and what it wrote."""
+        session = await self.runtime.exec(
+            workload.plugin_uid, FIRST, command, stdin=stdin is not None, tty=False
+        )
+        try:
+            if stdin is not None:
+                await session.write(stdin)
+                await session.close_stdin()
+            said = {STDOUT: b"", STDERR: b""}
+            async for channel, chunk in session.output():
+                said[channel] += chunk
+            return await session.wait(), said[STDOUT], said[STDERR]
+        finally:
+            await session.close()
+
     def workload(self, *words: str, name: str = "p", **changes: object) -> Workload:
         values = {
             "namespace": "default",
@@ -148,6 +192,7 @@ class FakeHarness(Common):
     def __init__(self) -> None:
         super().__init__()
         self.host = FakeHost(behave)
+        self.host.usage = Usage(at=1.0, cpu=0.5, memory=MIB, memory_peak=2 * MIB, pids=1, throttled=0.0)
 
     async def open(self) -> None:
         self.runtime = FakeRuntime(self.host)
@@ -166,6 +211,9 @@ class FakeHarness(Common):
     def source(self, name: str, files: dict[str, str]) -> str:
         del files
         return name
+
+    def command(self, verb: str, *words: str) -> tuple[str, ...]:
+        return (verb, *words)
 
     def leftovers(self) -> list[str]:
         return [str(key) for key in self.host.cells]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -233,3 +234,13 @@ async def test_many_at_once(harness: Harness) -> None:
         await harness.until(workload, lambda one: one.state is State.RUNNING)
     await asyncio.gather(*(harness.runtime.remove(workload.plugin_uid, FIRST) for workload in workloads))
     assert harness.leftovers() == []
+
+
+async def test_output_has_the_times_at_which_it_came(harness: Harness) -> None:
+    workload = harness.workload("say:one", "say:two", "exit:0")
+    before = time.time()
+    await harness.run(workload)
+    found = harness.runtime.logs(workload.plugin_uid, FIRST, tail=None, follow=False)
+    times = [line.at async for line in found]
+    assert len(times) == 2
+    assert before - 0.001 <= times[0] <= times[1] <= time.time() + 0.001

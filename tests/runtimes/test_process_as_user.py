@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 USER = 54_321
 SECONDS = 160
-AGAIN = ("test_conformance.py", "test_process_breakout.py", "test_process_contained.py")
+AGAIN = (
+    *("test_conformance.py", "test_conformance_commands.py"),
+    *("test_process_breakout.py", "test_process_contained.py", "test_process_commands.py"),
+)
 
 
 @pytest.fixture

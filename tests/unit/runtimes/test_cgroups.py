@@ -103,5 +103,14 @@ def test_mounts_of_a_hybrid_host_are_understood() -> None:
     assert mounts.unified == Path("/sys/fs/cgroup/unified")
     assert mounts.split == {
         "cpu": Path("/sys/fs/cgroup/cpu,cpuacct"),
+        "cpuacct": Path("/sys/fs/cgroup/cpu,cpuacct"),
         "memory": Path("/sys/fs/cgroup/memory"),
     }
+
+
+def test_time_used_is_counted_in_a_group_of_its_own_where_it_is_mounted_apart(tmp_path: Path) -> None:
+    groups = CgroupsV1("crucible-cp", tmp_path / "cpu", None, None, tmp_path / "cpuacct")
+    assert groups.directories("g") == (tmp_path / "cpu/crucible-cp/g", tmp_path / "cpuacct/crucible-cp/g")
+    assert groups.controls == {Control.CPU}
+    together = CgroupsV1("crucible-cp", tmp_path, None, None, tmp_path)
+    assert together.directories("g") == (tmp_path / "crucible-cp/g",)

@@ -75,7 +75,7 @@ def test_a_bubblewrap_that_the_plugins_user_owns_is_executed_from_a_sealed_copy(
     if os.geteuid() == 0:
         os.chown(program, owner, owner)
     monkeypatch.setattr(host.os, "geteuid", lambda: owner)
-    opened = host.open_bwrap(program)
+    opened = host.open_program(program)
     try:
         assert str(Path(f"/proc/self/fd/{opened}").readlink()).startswith("/memfd:")
         assert os.pread(opened, 99, 0) == b"\x7fELF program"
@@ -91,7 +91,7 @@ def test_a_bubblewrap_of_root_is_executed_where_it_is(
     program = tmp_path / "bwrap"
     program.write_bytes(b"program")
     monkeypatch.setattr(host.os, "geteuid", lambda: 0)
-    opened = host.open_bwrap(program)
+    opened = host.open_program(program)
     try:
         assert Path(f"/proc/self/fd/{opened}").readlink() == program
     finally:

@@ -44,8 +44,8 @@ def libraries_of(bwrap: Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def open_bwrap(path: Path) -> int:
-    """Open bubblewrap to execute it by descriptor.
+def open_program(path: Path) -> int:
+    """Open bubblewrap, or another program that is seen inside a sandbox, to execute it by descriptor.
 
     A sandbox's first process is bubblewrap itself, run by the plugin's user, and its link in ``/proc`` leads
     a plugin to the program's file. Where that user owns the file, a sealed copy in memory is executed.
@@ -54,7 +54,7 @@ def open_bwrap(path: Path) -> int:
     if os.geteuid() == 0 or os.fstat(opened).st_uid != os.geteuid():
         return opened
     os.close(opened)
-    copy = os.memfd_create("bwrap", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    copy = os.memfd_create(path.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(path, "rb") as program:  # noqa: PTH123 - written to a descriptor, not a path
             os.sendfile(copy, program.fileno(), 0, _PROGRAM_MAX)

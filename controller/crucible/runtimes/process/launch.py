@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from crucible.model.enforcement import Control
-from crucible.runtimes.process import argv, proc
+from crucible.runtimes.process import argv, proc, surroundings
 from crucible.runtimes.process.cgroups.base import SANDBOX_PIDS, Refused, joins
 from crucible.runtimes.process.output import PIPE
 from crucible.runtimes.process.record import read_status, save
 from crucible.runtimes.process.spawn import Launch, Spawned, read_to_end
+from crucible.runtimes.process.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from crucible.model.workload import Limits, Slot, Workload
@@ -174,6 +175,17 @@ def rlimits(host: Host, limits: Limits, *, own_uid: bool) -> tuple[tuple[int, in
     return tuple((which, *_within(which, most)) for which, most in wanted.items())
 
 
+def _surroundings(host: Host, workload: Workload, record: Record, *, held: bool) -> Surroundings:
+    """Return what a command that is run beside the plugin later begins with."""
+    _, program = host.roots[workload.type]
+    limits = rlimits(host, workload.limits, own_uid=record.uid is not None)
+    if held:
+        most = workload.limits.pids + 1
+        limits = (*limits, (resource.RLIMIT_NPROC, most, most))
+    # Bubblewrap says in PWD where it has gone.
+    return Surroundings((*argv.environment(workload, program, record.name), ("PWD", argv.SOURCE)), limits)
+
+
 def _within(which: int, most: int) -> tuple[int, int]:
     """Cap a limit at the controller's own, which only a privileged process may raise."""
     _, hard = resource.getrlimit(which)
@@ -190,6 +202,7 @@ def _open(stack: ExitStack, host: Host, workload: Workload, instance: Prospect, 
 
     directory = instance.directory
     (directory / "config.json").write_text(workload.config)
+    surroundings.save(_surroundings(host, workload, instance.record, held=held), directory)
     output = keep(os.open(directory / PIPE, os.O_RDWR | os.O_CLOEXEC))
     arguments, confirm = (keep(end) for end in os.pipe2(os.O_CLOEXEC))
     given = [

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from crucible.model.workload import Slot
+    from crucible.runtimes.process.gauge import Gauge
     from crucible.runtimes.process.output import Output
     from crucible.runtimes.process.record import Record
 
@@ -37,6 +38,7 @@ class Live:
         output: its output while it lives.
         pidfd: its monitor while that lives.
         main: pid of the plugin's own process, once it runs.
+        gauge: reads what it uses; None until that was asked.
         ended: set when its end is written down.
     """
 
@@ -46,6 +48,7 @@ class Live:
         self.output: Output | None = None
         self.pidfd: int | None = None
         self.main: int | None = None
+        self.gauge: Gauge | None = None
         self.ended = asyncio.Event()
         if record.exit is not None:
             self.ended.set()
@@ -138,6 +141,16 @@ class Live:
                 os.close(held)
         return True
 
+    def hold_plugin(self) -> int | None:
+        """Return a pidfd of the plugin's main process; None while there is none. The caller closes it."""
+        if self.ended.is_set() or not self.look() or self.main is None:
+            return None
+        held, init = proc.hold(self.main), self.init()
+        if held is not None and (init is None or not self._is_main(self.main, init)):
+            os.close(held)
+            return None
+        return held
+
     async def destroy(self) -> None:
         """Kill every process of this instance and wait until none is left.
 
@@ -169,6 +182,9 @@ class Live:
                     proc.tell(held, signal.SIGKILL)
             finally:
                 os.close(held)
+
+    def _is_main(self, pid: int, init: int) -> bool:
+        return pid in proc.children(init) and proc.pids_by_namespace(pid)[-1:] == (_MAIN_PID,)
 
     def _is_init(self, pid: int) -> bool:
         monitor = self.record.monitor

@@ -8,16 +8,18 @@ nothing or all of it.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import crucible
 from crucible.runtimes.process import elf
 from crucible.runtimes.process.argv import CONFIG, DEVICES, SOURCE, Program
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 # Changes when what is put into a root changes, so that older ones are not taken for it.
 _LAYOUT: Final = "1"
 
-_PYTHON_LEFT_OUT: Final = frozenset(
+PYTHON_LEFT_OUT: Final = frozenset(
     {
         *(
             "__pycache__",
@@ -43,7 +45,7 @@ _PYTHON_LEFT_OUT: Final = frozenset(
         *("site-packages", "dist-packages", "sitecustomize.py", "usercustomize.py", "venv", "pydoc_data"),
     }
 )
-_EXTENSIONS_LEFT_OUT: Final = (
+PYTHON_EXTENSIONS_LEFT_OUT: Final = (
     *("_tkinter.", "_curses", "readline.", "_gdbm.", "_dbm.", "_test", "xxlimited", "_ctypes_test"),
 )
 _C_LIBRARIES: Final = (
@@ -52,7 +54,14 @@ _C_LIBRARIES: Final = (
 )
 
 # -s: no user site; -B: nothing can be written beside the sources; -u: output appears at once.
-_PYTHON_FLAGS: Final = ("-s", "-B", "-u")
+PYTHON_FLAGS: Final = ("-s", "-B", "-u")
+
+# The host of WebAssembly programs lies in the standard library: -I and -S keep everything else out, whatever
+# the plugin's environment says.
+WASM_FLAGS: Final = ("-I", "-S", "-B", "-m", "crucible_wasm")
+WASM_HOST: Final = Path(crucible.__file__).parent / "hosts/wasm.py"
+
+_RUNE: Final = "crucible-rune"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +102,13 @@ def python_recipe() -> Recipe:
         extensions = standard / "lib-dynload"
     place = f"usr/{sys.platlibdir}/{version}"
     modules = tuple(
-        path for path in sorted(extensions.glob("*.so")) if not path.name.startswith(_EXTENSIONS_LEFT_OUT)
+        path
+        for path in sorted(extensions.glob("*.so"))
+        if not path.name.startswith(PYTHON_EXTENSIONS_LEFT_OUT)
     )
     return Recipe(
         type="python",
-        program=Program(before=(f"/usr/bin/{version}", *_PYTHON_FLAGS)),
+        program=Program(before=(f"/usr/bin/{version}", *PYTHON_FLAGS)),
         files=(
             (f"usr/bin/{version}", binary),
             *((f"{place}/lib-dynload/{path.name}", path) for path in modules),
@@ -136,6 +147,54 @@ def binary_recipe() -> Recipe:
     if loader is not None:
         beside[str(loader).lstrip("/")] = loader
     return Recipe(type="binary", program=Program(), files=tuple(sorted(beside.items())))
+
+
+def wasm_recipe(wasmtime: Path) -> Recipe:
+    """Describe a root with the host of WebAssembly programs and the ``wasmtime`` package it stands on."""
+    python = python_recipe()
+    interpreter, *_ = python.program.before
+    (place,) = python.compiled
+    libraries = tuple(sorted(wasmtime.glob("*/*.so")))
+    needed = dict(_needed((Path("/proc/self/exe").resolve(), *libraries)))
+    return replace(
+        python,
+        type="wasm",
+        program=Program(before=(interpreter, *WASM_FLAGS)),
+        files=tuple({**dict(python.files), **needed, f"{place}/crucible_wasm.py": WASM_HOST}.items()),
+        trees=(*python.trees, (f"{place}/wasmtime", wasmtime)),
+    )
+
+
+def rune_recipe(rune: Path) -> Recipe:
+    """Describe a root with the program that runs Rune scripts."""
+    binary = rune.resolve()
+    return Recipe(
+        type="rune",
+        program=Program(before=(f"/usr/bin/{_RUNE}",)),
+        files=((f"usr/bin/{_RUNE}", binary), *_needed((binary,))),
+    )
+
+
+def wasmtime_package() -> Path | None:
+    """Return the folder of the installed ``wasmtime``, None where there is none for this machine."""
+    found = importlib.util.find_spec("wasmtime")
+    if found is None or found.origin is None:
+        return None
+    folder = Path(found.origin).parent
+    return folder if any(folder.glob("*/*.so")) else None
+
+
+def rune_program() -> Path | None:
+    """Return the program that runs Rune scripts, None where there is none.
+
+    It is what ``CRUCIBLE_RUNE`` names, else what is on ``PATH``, else what was built in this source tree.
+    """
+    named = os.environ.get("CRUCIBLE_RUNE")
+    built = Path(crucible.__file__).parents[2] / "build/rune" / _RUNE
+    for path in (named,) if named else (shutil.which(_RUNE), built):
+        if path is not None and os.access(path, os.X_OK) and Path(path).is_file():
+            return Path(path)
+    return None
 
 
 def prepare(recipe: Recipe, roots: Path, say: Callable[[str], None]) -> Path:
@@ -196,7 +255,7 @@ def _left_out(directory: str, names: list[str]) -> set[str]:
     return {
         name
         for name in names
-        if name in _PYTHON_LEFT_OUT
+        if name in PYTHON_LEFT_OUT
         or name.startswith("config-")
         or name == "lib-dynload"
         or (name.endswith((".a", ".o")) and not directory.endswith("nodejs"))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import re
 import time
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
-from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported
+from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable
 from crucible.model.instance import Exit
-from crucible.runtimes.process import adopt
+from crucible.runtimes.process import adopt, lock
+from crucible.runtimes.process import command as commands
 from crucible.runtimes.process import record as records
 from crucible.runtimes.process.cgroups import base as groups
+from crucible.runtimes.process.gauge import Gauge
 from crucible.runtimes.process.launch import CannotStart, Prospect, group_name, launch
 from crucible.runtimes.process.live import Live, Lives
 from crucible.runtimes.process.logs import Reader
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from crucible.runtimes.base import ExecSession, LogLine
     from crucible.runtimes.process.launch import Host
     from crucible.runtimes.process.sandbox import Finding, Prepared
+    from crucible.runtimes.process.session import Session
     from crucible.runtimes.process.settings import ProcessSettings
 
 _log = logging.getLogger(__name__)
@@ -64,6 +67,7 @@ class ProcessRuntime:
         self._starting: dict[tuple[str, Slot], asyncio.Task[Instance]] = {}
         self._watch = Watch(settings.logs)
         self._spawner = Spawner()
+        self._sessions: WeakSet[Session] = WeakSet()
         self._prepared: Prepared | None = None
         self._lock: int | None = None
 
@@ -82,7 +86,7 @@ class ProcessRuntime:
         self._watch.tell(changed)
         self._settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._instances.mkdir(mode=0o700, exist_ok=True)
-        self._take_lock()
+        self._lock = lock.take(self._settings.state_dir)
         try:
             await self._open()
         except BaseException:
@@ -93,6 +97,7 @@ class ProcessRuntime:
         """Stop watching. Instances go on running."""
         # A start that was begun is finished: half of one would be found and undone, but why make it so.
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        await asyncio.gather(*(session.close() for session in tuple(self._sessions)))
         await self._watch.close()
         for live in self._lives:
             self._watch.let_go(live)
@@ -167,21 +172,25 @@ class ProcessRuntime:
                     yield line
 
     async def exec(
-        self,
-        plugin_uid: str,
-        slot: Slot,
-        command: Sequence[str],
-        *,
-        stdin: bool,
-        tty: bool,
+        self, plugin_uid: str, slot: Slot, command: Sequence[str], *, stdin: bool, tty: bool
     ) -> ExecSession:
-        """Refuse."""
-        raise Unsupported(f"{plugin_uid} {slot} {command} {stdin} {tty}")
+        """Run a command in an instance's sandbox, with nothing its plugin has not."""
+        live = await self._settled(plugin_uid, slot)
+        if live is None:
+            raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
+        seccomp = self._open_state().host.seccomp
+        session = await commands.run(self._spawner, seccomp, live, command, stdin=stdin, tty=tty)
+        self._sessions.add(session)
+        return session
 
     async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
-        """Return nothing."""
-        del plugin_uid, slot
-        return None
+        """Return what an instance's cgroup counted; None without one."""
+        live = self._lives.get(plugin_uid, slot)
+        if live is None or live.ended.is_set():
+            return None
+        if live.gauge is None:
+            live.gauge = Gauge(live.cgroups)
+        return live.gauge.read(time.time())
 
     async def _open(self) -> None:
         control_plane = self._settings.control_plane
@@ -302,15 +311,6 @@ class ProcessRuntime:
         elif record.exit is None:
             status = found.directory / "status.json"
             await self._watch.bury(live, status.stat().st_mtime if status.exists() else time.time())
-
-    def _take_lock(self) -> None:
-        self._lock = os.open(self._settings.state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            self._lock = None
-            raise Conflict(f"another controller uses {self._settings.state_dir}") from error
 
 
 async def _kill(live: Live) -> None:

@@ -79,7 +79,7 @@ async def prepare(
     seccomp = hosts.write_filter(settings.state_dir)
     problems = []
     for path in hosts.bwrap_candidates(settings):
-        opened = hosts.open_bwrap(path)
+        opened = hosts.open_program(path)
         found = os.fstat(opened)
         identity, libraries = (found.st_dev, found.st_ino), hosts.libraries_of(path)
         host = Host(opened, identity, libraries, seccomp, roots, cgroups, proc.boot_id())

@@ -65,6 +65,9 @@ class Watch:
             asyncio.get_running_loop().remove_reader(live.pidfd)
             os.close(live.pidfd)
             live.pidfd = None
+        if live.gauge is not None:
+            live.gauge.close()
+            live.gauge = None
 
     def terminate(self, live: Live) -> None:
         """Send SIGTERM to the plugin, now or as soon as it runs."""

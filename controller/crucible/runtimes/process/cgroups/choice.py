@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from crucible.runtimes.process.cgroups.base import Cgroups
 
 _CONTROLLERS: Final = ("cpu", "memory", "pids")
+_COUNTING: Final = "cpuacct"
+"""Version 1 counts the time used in a hierarchy of its own, often mounted with cpu's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ def parse_mounts(mountinfo: Iterable[str]) -> Mounts:
         if kind == "cgroup2":
             unified = unified or where
         elif kind == "cgroup":
-            for name in set(options.split(",")) & set(_CONTROLLERS):
+            for name in set(options.split(",")) & {*_CONTROLLERS, _COUNTING}:
                 split.setdefault(name, where)
     return Mounts(unified, split)
 
@@ -56,11 +58,12 @@ def choose(place: str, parent: str | None) -> tuple[Cgroups | None, str]:
         return _choose_v2(place, mounts.unified / _v2_parent(parent))
     found = {name: where / (parent or "").lstrip("/") for name, where in mounts.split.items()}
     writable = {name: where for name, where in found.items() if os.access(where, os.W_OK)}
+    counting = writable.pop(_COUNTING, None)
     if not writable:
         return None, _advice(
             "this host offers no cgroup controllers" if not found else "no cgroup is writable"
         )
-    groups = CgroupsV1(place, writable.get("cpu"), writable.get("memory"), writable.get("pids"))
+    groups = CgroupsV1(place, writable.get("cpu"), writable.get("memory"), writable.get("pids"), counting)
     return groups, ", ".join(sorted(writable))
 
 

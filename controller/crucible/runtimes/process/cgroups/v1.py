@@ -23,12 +23,14 @@ class CgroupsV1:
         cpu: where to make it in the hierarchy of ``cpu``; None without one.
         memory: the same for ``memory``.
         pids: the same for ``pids``.
+        cpuacct: the same for ``cpuacct``, which holds to nothing and counts the time used.
     """
 
     place: str
     cpu: Path | None
     memory: Path | None
     pids: Path | None
+    cpuacct: Path | None = None
 
     @property
     def version(self) -> str:
@@ -43,7 +45,8 @@ class CgroupsV1:
 
     def directories(self, name: str) -> tuple[Path, ...]:
         """One for each hierarchy; controllers mounted together share one."""
-        parents = dict.fromkeys(parent for parent in (self.cpu, self.memory, self.pids) if parent is not None)
+        found = (self.cpu, self.memory, self.pids, self.cpuacct)
+        parents = dict.fromkeys(parent for parent in found if parent is not None)
         return tuple(parent / self.place / name for parent in parents)
 
     def make(self, name: str, limits: Limits) -> None:
