@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import engine as engines
 import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 settings.register_profile("quick", max_examples=40, deadline=None, derandomize=True)
 settings.register_profile(
@@ -28,3 +29,14 @@ def pytest_runtest_makereport(
     if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") and os.geteuid() == 0:
         report.outcome = "failed"
     return report
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[engines.Engine]:
+    """A Docker engine with the images of every type: one of the session's own, or that of DOCKER_HOST."""
+    why = engines.missing()
+    if why:
+        pytest.skip(why)
+    with engines.engine_for_tests() as found:
+        engines.load_images(found)
+        yield found

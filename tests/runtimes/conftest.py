@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the harness is shared by this folder's files
 
 from harness import FakeHarness, ProcessHarness
+from harness_docker import DockerHarness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from engine import Engine
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +35,14 @@ async def process(tmp_path: Path, roots: Path) -> AsyncIterator[ProcessHarness]:
 
 
 @pytest.fixture
+async def docker(tmp_path: Path, engine: Engine) -> AsyncIterator[DockerHarness]:
+    harness = DockerHarness(tmp_path, engine)
+    await harness.open()
+    yield harness
+    await harness.close()
+
+
+@pytest.fixture
 async def fake() -> AsyncIterator[FakeHarness]:
     harness = FakeHarness()
     await harness.open()
@@ -39,7 +50,7 @@ async def fake() -> AsyncIterator[FakeHarness]:
     await harness.close()
 
 
-@pytest.fixture(params=["fake", "process"])
-def harness(request: pytest.FixtureRequest) -> FakeHarness | ProcessHarness:
+@pytest.fixture(params=["fake", "process", "docker"])
+def harness(request: pytest.FixtureRequest) -> Any:
     """Every runtime in turn. A new one is a harness like these, and its name here."""
     return request.getfixturevalue(request.param)

@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any
 import docker
 from docker.errors import DockerException
 
+from crucible.runtimes.docker.engine import knock
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 60.0
 PACKAGES = ("docker.io", "iptables", "iproute2", "tini")
 
@@ -125,6 +128,7 @@ class Engine:
     def answers(self) -> bool:
         """Whether it answers now."""
         try:
+            knock(self.url)
             with contextlib.closing(docker.APIClient(self.url, version="1.41", timeout=5)) as client:
                 client.ping()
         except DockerException:
@@ -185,6 +189,30 @@ def private_engine(*options: str) -> Iterator[Engine]:
         yield engine
     finally:
         engine.end()
+
+
+@contextlib.contextmanager
+def engine_for_tests() -> Iterator[Engine]:
+    """Run an engine, or use the one of ``DOCKER_HOST``, which cannot be broken and is left as it is."""
+    url = os.environ.get("DOCKER_HOST")
+    if not url:
+        with private_engine() as engine:
+            yield engine
+        return
+    engine = Engine(Path(tempfile.mkdtemp(prefix="eng", dir="/var/tmp")))
+    engine.url = url
+    yield engine
+    engine.place.rmdir()
+
+
+def load_images(engine: Engine) -> None:
+    """Build the images of every type where they are not built yet, and load them."""
+    subprocess.run(
+        [sys.executable, os.environ.get("STANDIN") or str(REPOSITORY / "scripts/images"), "--load"],
+        check=True,
+        env={**os.environ, "DOCKER_HOST": engine.url},
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def client(url: str, **options: Any) -> docker.APIClient:

@@ -1,0 +1,172 @@
+"""Compiles a workload into the body of ``POST /containers/create``. Pure: what is asked is all it knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from crucible.core.guest import host_flags
+
+if TYPE_CHECKING:
+    from crucible.model.workload import Limits, Workload
+
+SOURCE: Final = "/plugin"
+CONFIG: Final = "/config/config.json"
+TMP: Final = "/tmp"  # noqa: S108 - inside the container
+
+_SHARED_MEMORY_MAX: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What a container is made from.
+
+    Attributes:
+        id: names exactly this image.
+        before: the words before a plugin's program; empty for one that runs by itself.
+        env: variables the interpreter needs.
+        volumes: paths for which the image wants a volume, which would be writable and without a limit.
+    """
+
+    id: str
+    before: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    volumes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the host adds to a workload.
+
+    Attributes:
+        instance: its name, for people.
+        labels: whose it is.
+        uid: user and group id of the plugin's processes.
+        seccomp: the profile, as JSON text.
+        config: file with the plugin's configuration, on the engine's host.
+        source: folder with the plugin's files there; empty for a whole image.
+        network: name of the network it joins; empty for none.
+        engine_runtime: the engine's runtime to use; empty for its default.
+        log_files: how many files of output the engine keeps.
+        log_bytes: how large each may become.
+    """
+
+    instance: str
+    labels: dict[str, str]
+    uid: int
+    seccomp: str
+    config: str
+    source: str = ""
+    network: str = ""
+    engine_runtime: str = ""
+    log_files: int = 3
+    log_bytes: int = 1 << 20
+
+
+def body(workload: Workload, image: Image, setting: Setting) -> dict[str, Any]:
+    """Return the whole request. Nothing of it comes from the image but what ``image`` says."""
+    return {
+        "Image": image.id,
+        "User": f"{setting.uid}:{setting.uid}",
+        **_command(workload, image),
+        "Env": [f"{name}={value}" for name, value in environment(workload, image, setting.instance)],
+        "Hostname": setting.instance[-63:].strip("-.") or "plugin",
+        "Labels": setting.labels,
+        "Healthcheck": {"Test": ["NONE"]},  # an image's own would run commands on the engine's clock
+        "AttachStdin": False,
+        "OpenStdin": False,
+        "Tty": False,
+        "HostConfig": _host_config(workload, image, setting),
+        **_networking(setting.network),
+    }
+
+
+def environment(workload: Workload, image: Image, instance: str) -> tuple[tuple[str, str], ...]:
+    """Return every variable that is set; the manifest's own come last and so prevail."""
+    files = () if workload.image else (("CRUCIBLE_SOURCE", SOURCE),)
+    usual = () if workload.image else (("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"))
+    return (
+        *usual,
+        ("HOME", TMP),
+        *image.env,
+        ("CRUCIBLE_PLUGIN", workload.plugin),
+        ("CRUCIBLE_NAMESPACE", workload.namespace),
+        ("CRUCIBLE_INSTANCE", instance),
+        ("CRUCIBLE_CONFIG", CONFIG),
+        *files,
+        *workload.env,
+    )
+
+
+def scratch_sizes(limits: Limits, volumes: int) -> tuple[int, int]:
+    """Split the disk limit, in bytes: some for shared memory, the rest alike for each scratch place."""
+    shared = min(limits.disk // 4, _SHARED_MEMORY_MAX)
+    # A tmpfs of size 0 has no limit at all.
+    return max((limits.disk - shared) // (1 + volumes), 1), max(shared, 1)
+
+
+def _command(workload: Workload, image: Image) -> dict[str, Any]:
+    """Name program and arguments; for an image without an entrypoint of the manifest's, leave it its own."""
+    if not workload.image:
+        program = f"{SOURCE}/{workload.entrypoint[0]}"
+        words = [*image.before, *host_flags(workload), program, *workload.entrypoint[1:]]
+        return {"Entrypoint": words, "Cmd": [], "WorkingDir": SOURCE}
+    return {"Entrypoint": list(workload.entrypoint), "Cmd": []} if workload.entrypoint else {}
+
+
+def _host_config(workload: Workload, image: Image, setting: Setting) -> dict[str, Any]:
+    limits = workload.limits
+    scratch, shared = scratch_sizes(limits, len(image.volumes))
+    # The plugin owns them: older engines put the mode of the image's own folder in place of this one.
+    owner = f"uid={setting.uid},gid={setting.uid}"
+    options = f"rw,exec,nosuid,nodev,mode=1777,size={scratch},{owner}"
+    return {
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "Privileged": False,
+        "SecurityOpt": ["no-new-privileges", f"seccomp={setting.seccomp}"],
+        "Runtime": setting.engine_runtime,
+        "IpcMode": "private",
+        "CgroupnsMode": "private",
+        "NetworkMode": setting.network or "none",
+        "Init": True,
+        "Memory": limits.memory,
+        "MemorySwap": limits.memory,
+        "NanoCpus": limits.cpu * 1_000_000,
+        "PidsLimit": limits.pids,
+        "Ulimits": [
+            {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files},
+            {"Name": "core", "Soft": 0, "Hard": 0},
+        ],
+        "ShmSize": shared,
+        "Tmpfs": dict.fromkeys((TMP, *image.volumes), options),
+        "Mounts": _mounts(setting),
+        "RestartPolicy": {"Name": "no"},  # restarts are the controller's
+        "AutoRemove": False,
+        "LogConfig": {
+            "Type": "json-file",
+            "Config": {"max-file": str(setting.log_files), "max-size": str(setting.log_bytes)},
+        },
+    }
+
+
+def _mounts(setting: Setting) -> list[dict[str, Any]]:
+    shown = [(setting.config, CONFIG)]
+    if setting.source:
+        shown.append((setting.source, SOURCE))
+    return [
+        {
+            "Type": "bind",
+            "Source": source,
+            "Target": target,
+            "ReadOnly": True,
+            "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
+        }
+        for source, target in shown
+    ]
+
+
+def _networking(network: str) -> dict[str, Any]:
+    if not network:
+        return {}
+    return {"NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": ["plugin"]}}}}

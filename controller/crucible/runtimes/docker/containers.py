@@ -1,0 +1,293 @@
+"""Every container of this control plane: what is known of each, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from docker import errors
+
+from crucible.errors import Conflict, CrucibleError, Unavailable
+from crucible.model.instance import Exit, State
+from crucible.runtimes.docker import held as translate
+from crucible.runtimes.docker import labels as marks
+from crucible.runtimes.docker.held import Held
+from crucible.runtimes.docker.streams import lines_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+    from pathlib import Path
+
+    from crucible.model.workload import Slot
+    from crucible.runtimes.docker.engine import Engine
+    from crucible.runtimes.docker.events import Happened
+    from crucible.runtimes.docker.settings import DockerSettings
+
+_GONE: Final = frozenset({304, 404, 409})
+"""Answers that mean it is so already: not modified, not there, not running."""
+_END_SECONDS: Final = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Containers:
+    """The registry, kept true by events and, after a gap, by a survey."""
+
+    def __init__(self, engine: Engine, settings: DockerSettings, changed: Callable[[str], None]) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._changed = changed
+        self._held: dict[tuple[str, Slot], Held] = {}
+        self._by_container: dict[str, Held] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def get(self, plugin_uid: str, slot: Slot) -> Held | None:
+        """Return an instance."""
+        return self._held.get((plugin_uid, slot))
+
+    def of(self, plugin_uid: str | None) -> tuple[Held, ...]:
+        """Return the instances of one plugin, or all."""
+        return tuple(held for held in self._held.values() if plugin_uid in {None, held.instance.plugin_uid})
+
+    def add(self, held: Held) -> None:
+        """Take an instance in."""
+        self._held[held.instance.plugin_uid, held.instance.slot] = held
+
+    def know(self, held: Held, container: str) -> None:
+        """Note an instance's container. May be called from another thread: it stores two references."""
+        held.container = container
+        self._by_container[container] = held
+
+    def drop(self, held: Held) -> None:
+        """Forget an instance, and what is kept for it on this host."""
+        self._held.pop((held.instance.plugin_uid, held.instance.slot), None)
+        self._by_container.pop(held.container, None)
+        shutil.rmtree(held.directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            held.directory.parent.rmdir()
+
+    def directory(self, plugin_uid: str, slot: Slot) -> Path:
+        """Return where an instance's files are."""
+        return self._settings.state_dir / "instances" / plugin_uid / str(slot)
+
+    def free_uid(self) -> int:
+        """Return a user id that no other instance has.
+
+        Raises:
+            Unavailable: all are in use.
+        """
+        used = {held.uid for held in self._held.values()}
+        base = self._settings.first_uid
+        for uid in range(base, base + self._settings.uid_count):
+            if uid not in used:
+                return uid
+        raise Unavailable(f"all {self._settings.uid_count} user ids for plugins are in use")
+
+    def came_up(self, held: Held) -> None:
+        """Note that it runs, unless its end was heard of first."""
+        if not held.ended.is_set() and held.instance.state is State.STARTING:
+            held.become(State.RUNNING)
+            self._changed(held.instance.plugin_uid)
+
+    def conclude(self, held: Held, how: Exit) -> None:
+        """Note how it ended."""
+        held.end(how)
+        self._changed(held.instance.plugin_uid)
+
+    def hear(self, event: Happened) -> None:
+        """Take one event of the engine."""
+        held = self._by_container.get(event.container)
+        if held is None:
+            return
+        match event.kind:
+            case "oom":
+                held.oom = True
+            case "die":
+                self._spawn(self._bury(held, event))
+            case "destroy" if not held.ended.is_set():
+                self.conclude(held, Exit(at=event.at, problem="its container was removed by someone else"))
+            case _:
+                pass
+
+    async def close(self) -> None:
+        """Wait for what is being looked at."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def survey(self) -> None:
+        """Find out what there is: adopt, bury, clear away. Told from what is being started right now."""
+        known = {key for key, held in self._held.items() if held.container}
+        found: set[tuple[str, Slot]] = set()
+        for entry in await self._engine.call(
+            self._engine.client.containers,
+            all=True,
+            filters={
+                "label": [f"{marks.CONTROL_PLANE}={self._settings.control_plane}", f"{marks.ROLE}=instance"]
+            },
+        ):
+            key = await self._adopt(entry)
+            if key is not None:
+                found.add(key)
+        for key in known - found:
+            held = self._held.get(key)
+            if held is not None and not held.ended.is_set():
+                self.conclude(held, Exit(at=time.time(), problem="its container was removed by someone else"))
+        self._clear_directories()
+
+    async def signal(self, held: Held, name: str) -> None:
+        """Send a signal to the container's init process; one that has ended takes none.
+
+        Raises:
+            Unavailable: the engine does not answer.
+        """
+        await self._quietly(self._engine.client.kill, held.container, name)
+
+    async def kill(self, held: Held) -> None:
+        """Kill the whole container, and wait for its end.
+
+        Raises:
+            Unavailable: the engine does not answer, or cannot end it.
+        """
+        if held.ended.is_set():
+            return
+        held.killed = True
+        await self.signal(held, "SIGKILL")
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await held.ended.wait()
+        except TimeoutError:
+            await self._look_at_end(held)
+        if not held.ended.is_set():
+            raise Unavailable(f"the Docker engine does not end {held.instance.name}: look at its log")
+
+    async def remove(self, held: Held) -> None:
+        """Delete a container and forget it; kill it first if it is alive.
+
+        Raises:
+            Unavailable: the engine does not answer.
+        """
+        await self.kill(held)
+        await self.discard(held)
+        self.drop(held)
+
+    async def discard(self, held: Held) -> None:
+        """Delete a container, if there is one, and keep what is known of the instance."""
+        if held.container:
+            await self._quietly(self._engine.client.remove_container, held.container, force=True, v=True)
+
+    async def clear_name(self, name: str) -> None:
+        """Delete the container of a name we need, if it is ours: what a start that was cut off left.
+
+        Raises:
+            Conflict: it is not ours.
+        """
+        found = await self._engine.call(self._engine.client.inspect_container, name)
+        labels = found["Config"].get("Labels") or {}
+        if marks.slot_of(labels, found["Name"], self._settings.control_plane) is None:
+            raise Conflict(f"a container that is not ours is named {name}: rename or remove it")
+        await self._quietly(self._engine.client.remove_container, found["Id"], force=True, v=True)
+
+    async def _adopt(self, entry: Mapping[str, Any]) -> tuple[str, Slot] | None:
+        """Take in one listed container; return which instance it is, None where it is none."""
+        labels = entry["Labels"]
+        slots = [marks.slot_of(labels, name, self._settings.control_plane) for name in entry["Names"]]
+        slot = next((slot for slot in slots if slot is not None), None)
+        if slot is None:
+            _log.warning("container %s bears our labels and is not ours: it is left alone", entry["Names"])
+            return None
+        key = (labels[marks.PLUGIN_UID], slot)
+        held = self._held.get(key)
+        if held is not None and held.container != entry["Id"]:
+            return key  # it is being started right now
+        if entry["State"] == "created" and (held is None or not held.ended.is_set()):
+            if held is None:  # of a start that was cut off: it never ran
+                await self._quietly(self._engine.client.remove_container, entry["Id"], force=True, v=True)
+            return key
+        if held is None:
+            held = self._take_over(entry, slot)
+        if entry["State"] in {"exited", "dead"}:
+            await self._look_at_end(held)
+        else:
+            self.came_up(held)
+        return key
+
+    def _take_over(self, entry: Mapping[str, Any], slot: Slot) -> Held:
+        """Begin to hold a container that an earlier controller made."""
+        labels = entry["Labels"]
+        uid = labels.get(marks.UID, "")
+        held = Held(
+            translate.listed_instance(entry, slot),
+            int(uid) if uid.isdecimal() else 0,
+            self.directory(labels[marks.PLUGIN_UID], slot),
+        )
+        held.recall_stopping()
+        self.add(held)
+        self.know(held, entry["Id"])
+        self._changed(held.instance.plugin_uid)
+        return held
+
+    async def _look_at_end(self, held: Held) -> None:
+        """Ask the engine how a container ended, where no event told."""
+        if held.ended.is_set():
+            return
+        try:
+            found = await self._engine.call(self._engine.client.inspect_container, held.container)
+        except errors.NotFound:
+            self.conclude(held, Exit(at=time.time(), problem="its container was removed by someone else"))
+            return
+        if not found["State"].get("Running"):
+            self.conclude(held, await self._explained(held, translate.exit_of_inspection(found, time.time())))
+
+    async def _bury(self, held: Held, event: Happened) -> None:
+        """Note an end that was heard of; ask why where the event does not say."""
+        how = translate.exit_of_code(event.code, event.at, oom=held.oom)
+        if how.signal is not None and not how.oom and not held.killed and held.instance.stopping_at is None:
+            # The word that it went over its memory limit can come after that of its end.
+            with contextlib.suppress(CrucibleError, errors.APIError):
+                found = await self._engine.call(self._engine.client.inspect_container, held.container)
+                how = translate.exit_of_inspection(found, event.at)
+        self.conclude(held, await self._explained(held, how))
+
+    async def _explained(self, held: Held, how: Exit) -> Exit:
+        """Tell a program that could not be executed from one that ended with such a code by itself."""
+        if how.code is None or not translate.may_be_init(how.code):
+            return how
+        try:
+            raw = await self._engine.call(
+                self._engine.client.logs, held.container, stream=False, timestamps=True, tail=1
+            )
+        except (CrucibleError, errors.APIError):
+            return how
+        problem = translate.init_problem(next((line.text for line in lines_of([raw])), b""))
+        return Exit(at=how.at, problem=problem) if problem else how
+
+    async def _quietly(self, function: Callable[..., object], *arguments: object, **options: object) -> None:
+        """Ask for what may be so already.
+
+        Raises:
+            Unavailable: the engine does not answer, or refuses for another reason.
+        """
+        try:
+            await self._engine.call(function, *arguments, **options)
+        except errors.APIError as error:
+            if error.status_code not in _GONE:
+                raise Unavailable(f"the Docker engine refuses: {error.explanation}") from error
+
+    def _clear_directories(self) -> None:
+        """Delete what was kept for instances that are no more."""
+        kept = {held.directory for held in self._held.values()}
+        top = self._settings.state_dir / "instances"
+        for plugin in top.iterdir() if top.is_dir() else ():
+            for directory in plugin.iterdir():
+                if directory not in kept:
+                    shutil.rmtree(directory, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                plugin.rmdir()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,214 @@
+"""Talks to the engine: a bounded pool of threads over the ``docker`` SDK, and its errors in our words."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+import docker
+import requests
+from docker import errors
+
+from crucible.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crucible.runtimes.docker.settings import DockerSettings
+
+OLDEST: Final = (1, 41)
+NEWEST: Final = (1, 47)
+"""Versions of Docker's API this runtime is written to."""
+USUAL_SOCKET: Final = "unix:///var/run/docker.sock"
+
+_KNOCK_SECONDS: Final = 5.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the engine said of itself.
+
+    Attributes:
+        version: its own.
+        api: the version spoken with it.
+        info: the answer to ``GET /info``.
+    """
+
+    version: str
+    api: str
+    info: dict[str, Any]
+
+
+class Engine:
+    """One engine, and the threads that wait for its answers."""
+
+    def __init__(self, settings: DockerSettings) -> None:
+        self.url = settings.url or os.environ.get("DOCKER_HOST") or USUAL_SOCKET
+        self._settings = settings
+        self._pool = ThreadPoolExecutor(settings.parallel, thread_name_prefix="docker")
+        self._client: docker.APIClient | None = None
+
+    @property
+    def client(self) -> docker.APIClient:
+        """The connected client.
+
+        Raises:
+            Unavailable: not connected.
+        """
+        if self._client is None:
+            raise Unavailable(f"the Docker engine at {self.url} was never reached")
+        return self._client
+
+    async def connect(self) -> Facts:
+        """Find out what speaks there, and agree on a version of the API.
+
+        Raises:
+            Unavailable: nothing, something too old or too new, or it does not let us.
+        """
+        return await self.call(self._connect)
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking function in the pool; the answers that are about the request pass as they are.
+
+        Raises:
+            Unavailable: no answer, or one about the engine.
+            docker.errors.APIError: any other answer.
+        """
+        job = functools.partial(self.run, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, job)
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking function here; errors as :meth:`call` has them."""
+        try:
+            return function(*args, **kwargs)
+        except errors.APIError as error:
+            trouble = trouble_of(error)
+            if trouble is None:
+                raise
+            raise Unavailable(trouble) from error
+        except (errors.DockerException, requests.RequestException, OSError) as error:
+            raise Unavailable(unreachable(self.url, error)) from error
+
+    def another(self, timeout: int | None = None) -> docker.APIClient:
+        """Return a client of its own for a thread that waits long.
+
+        Raises:
+            Unavailable: not connected.
+        """
+        patience = self._settings.patience if timeout is None else timeout
+        return docker.APIClient(self.url, version=self.client.api_version, timeout=patience)
+
+    def close(self) -> None:
+        """End the threads and the connections."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+
+    def _connect(self) -> Facts:
+        knock(self.url)
+        patience = min(self._settings.patience, 5)
+        with contextlib.closing(docker.APIClient(self.url, version="1.24", timeout=patience)) as first:
+            found = first.version(api_version=False)
+        api = agreed(found.get("MinAPIVersion", "1.24"), found.get("ApiVersion", "1.0"))
+        client = docker.APIClient(
+            self.url,
+            version=api,
+            timeout=self._settings.patience,
+            num_pools=2,
+            max_pool_size=self._settings.parallel,
+        )
+        facts = Facts(found.get("Version", "?"), api, client.info())
+        if self._client is None:
+            self._client = client
+        else:
+            client.close()
+        return facts
+
+
+def agreed(oldest: str, newest: str) -> str:
+    """Return the newest version of the API that both sides speak.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    low, high = _version(oldest), _version(newest)
+    if high < OLDEST:
+        raise Unavailable(
+            f"the engine is too old: it speaks Docker's API {newest}, and {_text(OLDEST)} is needed: "
+            "upgrade to Docker 20.10 or newer"
+        )
+    if low > NEWEST:
+        raise Unavailable(
+            f"the engine is too new: it speaks Docker's API from {oldest} on, "
+            f"and this release speaks {_text(NEWEST)}: upgrade crucible"
+        )
+    return _text(min(high, NEWEST))
+
+
+def knock(url: str) -> None:
+    """Try the engine's socket, where it has one on this host: the system's own word says best what is wrong.
+
+    Raises:
+        OSError: nobody listens, or it does not let us.
+    """
+    if url.startswith("unix://"):
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as caller:
+            caller.settimeout(_KNOCK_SECONDS)
+            caller.connect(url.removeprefix("unix://"))
+
+
+def unreachable(url: str, error: BaseException) -> str:
+    """Say why nobody answered, and what to do."""
+    text = str(error)
+    if isinstance(error, PermissionError) or "Permission denied" in text:
+        path = url.removeprefix("unix://")
+        return (
+            f"no permission to use the Docker engine at {path}: add your user to the group that owns it "
+            "(`usermod -aG docker $USER`, then log in again), or set DOCKER_HOST to an engine of yours"
+        )
+    if isinstance(error, requests.ReadTimeout | TimeoutError) or "timed out" in text:
+        return silent(url)
+    if any(word in text for word in ("No such file", "refused", "aborted", "reset by peer")):
+        return (
+            f"no Docker engine answers at {url}: start it (`systemctl start docker`), "
+            "or set DOCKER_HOST to where one listens"
+        )
+    return f"the Docker engine at {url} cannot be reached: {text}"
+
+
+def silent(url: str) -> str:
+    """Say that an engine is there and does not answer."""
+    return f"the Docker engine at {url} does not answer in time: look at its log, or restart it"
+
+
+def trouble_of(error: errors.APIError) -> str | None:
+    """Return what is wrong with the engine itself, if that is why it refused; None where the request was."""
+    text = str(error.explanation or error)
+    if "no space left on device" in text:
+        return f"the disk of the Docker engine is full: free some; `docker system df` shows what is used ({text})"[
+            :1024
+        ]
+    if error.status_code is not None and error.status_code >= _SERVER_ERROR and "context" in text:
+        return f"the Docker engine gave up on a request: {text}"
+    return None
+
+
+_SERVER_ERROR: Final = 500
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    return int(major), int(minor or 0)
+
+
+def _text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

@@ -1,0 +1,147 @@
+"""One container this control plane holds, and what the engine tells of it. Translation is pure."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from signal import Signals
+from typing import TYPE_CHECKING, Any, Final
+
+from crucible.model.instance import Exit, Instance, State
+from crucible.runtimes.docker import labels as marks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from crucible.model.workload import Slot, Workload
+
+_STOPPING: Final = "stopping"
+_SIGNALLED: Final = 128
+_LAST_SIGNAL: Final = 64
+_KILLED: Final = 137
+_INIT_FAILED: Final = b"[FATAL tini ("
+_NOT_RUN: Final = frozenset({126, 127})
+
+
+@dataclass(slots=True)
+class Held:
+    """An instance of ours.
+
+    Attributes:
+        instance: as it is known now.
+        uid: the user id its processes have.
+        directory: what is kept for it on this host.
+        container: the engine's id of it; empty until it is created.
+        oom: the kernel said that it went over its memory limit.
+        killed: we killed it.
+        ended: set once it has ended.
+    """
+
+    instance: Instance
+    uid: int
+    directory: Path
+    container: str = ""
+    oom: bool = False
+    killed: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def become(self, state: State, **changes: float | Exit) -> None:
+        """Change what is known of the instance."""
+        self.instance = replace(self.instance, state=state, **changes)  # type: ignore[arg-type] # its own names
+
+    def note_stopping(self, at: float) -> None:
+        """Note, for the next controller too, when it was asked to stop."""
+        if not self.ended.is_set():
+            self.become(State.STOPPING, stopping_at=at)
+            (self.directory / _STOPPING).touch()
+
+    def recall_stopping(self) -> None:
+        """Read what an earlier controller noted."""
+        note = self.directory / _STOPPING
+        if note.is_file():
+            self.become(State.STOPPING, stopping_at=note.stat().st_mtime)
+
+    def end(self, how: Exit) -> None:
+        """Note that it ended; only the first end counts."""
+        if not self.ended.is_set():
+            self.become(State.EXITED, exit=how)
+            self.ended.set()
+
+
+def new_instance(workload: Workload, slot: Slot, at: float) -> Instance:
+    """Return an instance that is about to be made."""
+    return Instance(
+        plugin_uid=workload.plugin_uid,
+        name=f"{workload.plugin}-{slot}",
+        slot=slot,
+        revision=workload.revision,
+        state=State.STARTING,
+        created_at=at,
+        namespace=workload.namespace,
+        plugin=workload.plugin,
+        source=workload.source,
+    )
+
+
+def listed_instance(entry: Mapping[str, Any], slot: Slot) -> Instance:
+    """Return the instance that an entry of ``GET /containers/json`` tells of."""
+    found = entry["Labels"]
+    plugin = found.get(marks.PLUGIN, "")
+    return Instance(
+        plugin_uid=found[marks.PLUGIN_UID],
+        name=f"{plugin}-{slot}",
+        slot=slot,
+        revision=found.get(marks.REVISION, ""),
+        state=State.RUNNING,
+        created_at=_number(found.get(marks.CREATED, "")) or float(entry["Created"]),
+        namespace=found.get(marks.NAMESPACE, ""),
+        plugin=plugin,
+        source=found.get(marks.SOURCE, ""),
+    )
+
+
+def exit_of_code(code: int, at: float, *, oom: bool) -> Exit:
+    """Return how a container ended: the init process ends with 128 and the signal's number."""
+    number = code - _SIGNALLED
+    if 0 < number <= _LAST_SIGNAL and number in set(Signals):
+        return Exit(at=at, signal=number, oom=oom and code == _KILLED)
+    return Exit(at=at, code=code)
+
+
+def exit_of_inspection(found: Mapping[str, Any], at: float) -> Exit:
+    """Return how a container ended, from ``GET /containers/ID/json``."""
+    state = found["State"]
+    finished = _time(state.get("FinishedAt", "")) or at
+    if state.get("Error") and state.get("ExitCode"):
+        return Exit(at=finished, problem=str(state["Error"])[:1024])
+    return exit_of_code(int(state.get("ExitCode", 0)), finished, oom=bool(state.get("OOMKilled")))
+
+
+def may_be_init(code: int) -> bool:
+    """Whether the code may be the init process' word that it could not execute the program."""
+    return code in _NOT_RUN
+
+
+def init_problem(last_line: bytes) -> str:
+    """Return why the init process could not execute the program, from its output; empty if it could."""
+    if not last_line.startswith(_INIT_FAILED):
+        return ""
+    _, _, what = last_line.partition(b"] ")
+    return f"the program cannot be executed: {what.decode(errors='replace').removeprefix('exec ')[:1024]}"
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _time(text: str) -> float | None:
+    """Return unix seconds, or None for the engine's zero."""
+    if not text or text.startswith("0001-"):
+        return None
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{whole}.{fraction[:6] or '0'}+00:00").timestamp()

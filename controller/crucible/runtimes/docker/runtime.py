@@ -1,0 +1,193 @@
+"""The Docker runtime: what is asked of it, carried out by an engine that may come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from typing import TYPE_CHECKING, Final
+
+from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable
+from crucible.model.instance import State
+from crucible.runtimes.docker.connection import Connection
+from crucible.runtimes.docker.containers import Containers
+from crucible.runtimes.docker.enforcement import ASSUMED, capabilities
+from crucible.runtimes.docker.engine import Engine
+from crucible.runtimes.docker.images import Images
+from crucible.runtimes.docker.starting import Starter
+from crucible.runtimes.docker.streams import Command, LogStream, execute
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from crucible.model.enforcement import Capabilities
+    from crucible.model.instance import Instance
+    from crucible.model.usage import Usage
+    from crucible.model.workload import Slot, Workload
+    from crucible.runtimes.base import ExecSession, LogLine
+    from crucible.runtimes.docker.held import Held
+    from crucible.runtimes.docker.settings import DockerSettings
+
+_SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_FOLLOWERS: Final = 64
+
+
+class DockerRuntime:
+    """Runs plugins as containers; keeps the contract of :class:`crucible.runtimes.base.Runtime`."""
+
+    def __init__(self, settings: DockerSettings, source_of: Callable[[str], Path]) -> None:
+        """Prepare without asking the engine anything.
+
+        Args:
+            settings: which engine, and how.
+            source_of: returns the directory that holds a source snapshot, by digest.
+        """
+        if not _SAFE_NAME.fullmatch(settings.control_plane):
+            raise InvalidInput(f"{settings.control_plane!r} is no id for a control plane")
+        self._settings = settings
+        self._changed: Callable[[str], None] = lambda _: None
+        self._engine = Engine(settings)
+        self.images = Images(self._engine, settings, self._tell)
+        self._containers = Containers(self._engine, settings, self._tell)
+        self._starter = Starter(self._engine, settings, self._containers, self.images, source_of)
+        self._connection = Connection(
+            self._engine,
+            settings,
+            survey=self._containers.survey,
+            happened=self._containers.hear,
+            turned=self._tell_all,
+        )
+        self._starting: dict[tuple[str, Slot], asyncio.Task[Instance]] = {}
+        self._followers = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine offers; what engines usually do, until it was reached."""
+        facts = self._connection.facts
+        return capabilities(facts.info if facts else ASSUMED)
+
+    @property
+    def outage(self) -> str:
+        """Why the engine does not answer now."""
+        return self._connection.outage
+
+    async def open(self, changed: Callable[[str], None]) -> None:
+        """Connect and adopt; an engine that does not answer is an outage, and is tried again and again."""
+        self._changed = changed
+        self._settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._connection.open()
+
+    async def close(self) -> None:
+        """Disconnect. Instances go on running."""
+        await asyncio.gather(*self._starting.values(), return_exceptions=True)
+        await self._connection.close()
+        await self._containers.close()
+        self._engine.close()
+
+    def instances(self, plugin_uid: str | None = None) -> tuple[Instance, ...]:
+        """Return the instances of one plugin, or all, oldest first, as last known."""
+        found = (held.instance for held in self._containers.of(plugin_uid))
+        return tuple(sorted(found, key=lambda instance: instance.created_at))
+
+    async def start(self, workload: Workload, slot: Slot) -> Instance:
+        """Start one instance, or return the one with this slot. Cancelling the caller does not undo it."""
+        if not _SAFE_NAME.fullmatch(workload.plugin_uid):
+            raise InvalidInput(f"{workload.plugin_uid!r} is no plugin uid")
+        key = (workload.plugin_uid, slot)
+        held = self._containers.get(*key)
+        if key not in self._starting and held is not None:
+            return held.instance
+        task = self._starting.get(key)
+        if task is None:
+            self._answering()
+            task = asyncio.get_running_loop().create_task(self._starter.start(workload, slot))
+            self._starting[key] = task
+            task.add_done_callback(lambda _: self._starting.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def stop(self, plugin_uid: str, slot: Slot) -> None:
+        """Send SIGTERM to the container's init process, which hands it on, and note the time."""
+        held = await self._settled(plugin_uid, slot)
+        if held is None or held.ended.is_set() or held.instance.stopping_at is not None:
+            return
+        await self._containers.signal(held, "SIGTERM")
+        # First the signal, then the note: a controller that dies in between asks again, not never.
+        held.note_stopping(time.time())
+
+    async def kill(self, plugin_uid: str, slot: Slot) -> None:
+        """Kill the container's whole tree and wait until it is gone."""
+        held = await self._settled(plugin_uid, slot)
+        if held is not None:
+            await self._containers.kill(held)
+
+    async def remove(self, plugin_uid: str, slot: Slot) -> None:
+        """Forget an instance and delete its container; kill it first if it is alive."""
+        held = await self._settled(plugin_uid, slot)
+        if held is not None:
+            await self._containers.remove(held)
+
+    async def logs(
+        self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool
+    ) -> AsyncIterator[LogLine]:
+        """Yield an instance's output, as the engine keeps it."""
+        held = self._held(plugin_uid, slot)
+        if not held.container:
+            return
+        if self._followers >= _FOLLOWERS:
+            raise Unavailable(f"{_FOLLOWERS} others read output already: try again later")
+        self._followers += 1
+        try:
+            stream = LogStream(self._engine.another(), held.container, tail=tail, follow=follow)
+            async with contextlib.aclosing(stream.lines()) as lines:
+                async for line in lines:
+                    yield line
+        finally:
+            self._followers -= 1
+
+    async def exec(
+        self, plugin_uid: str, slot: Slot, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> ExecSession:
+        """Run a command inside an instance's container, as its user."""
+        held = self._held(plugin_uid, slot)
+        if held.ended.is_set() or held.instance.state is State.STARTING:
+            raise Conflict(f"{held.instance.name} does not run")
+        wanted = Command(tuple(command), user=f"{held.uid}:{held.uid}", stdin=stdin, tty=tty)
+        return await execute(self._engine, held.container, wanted)
+
+    async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
+        """Return what an instance uses: from the kernel where the engine is on this host, else by asking."""
+        held = self._containers.get(plugin_uid, slot)
+        if held is None or held.ended.is_set() or not held.container:
+            return None
+        return None
+
+    async def _settled(self, plugin_uid: str, slot: Slot) -> Held | None:
+        """Return an instance once its start, if that is going on, is over.
+
+        Raises:
+            Unavailable: the engine does not answer.
+        """
+        self._answering()
+        starting = self._starting.get((plugin_uid, slot))
+        if starting is not None:
+            await asyncio.wait({starting})
+        return self._containers.get(plugin_uid, slot)
+
+    def _held(self, plugin_uid: str, slot: Slot) -> Held:
+        held = self._containers.get(plugin_uid, slot)
+        if held is None:
+            raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
+        return held
+
+    def _answering(self) -> None:
+        if self.outage:
+            raise Unavailable(self.outage)
+
+    def _tell(self, plugin_uid: str) -> None:
+        self._changed(plugin_uid)
+
+    def _tell_all(self) -> None:
+        for plugin_uid in {held.instance.plugin_uid for held in self._containers.of(None)}:
+            self._changed(plugin_uid)

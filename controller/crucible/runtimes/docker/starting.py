@@ -1,0 +1,127 @@
+"""Starts one container. Whenever the controller dies, the next survey finds it created, running or not."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from docker import errors
+
+from crucible.core.seccomp import PROFILE
+from crucible.errors import InvalidSource, Unavailable
+from crucible.model.instance import Exit
+from crucible.runtimes.docker import labels as marks
+from crucible.runtimes.docker.body import Setting, body
+from crucible.runtimes.docker.held import Held, new_instance
+from crucible.runtimes.docker.seccomp import document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crucible.model.instance import Instance
+    from crucible.model.workload import Slot, Workload
+    from crucible.runtimes.docker.containers import Containers
+    from crucible.runtimes.docker.engine import Engine
+    from crucible.runtimes.docker.images import Images
+    from crucible.runtimes.docker.settings import DockerSettings
+
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+
+
+class Starter:
+    """Turns workloads into running containers."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: DockerSettings,
+        containers: Containers,
+        images: Images,
+        source_of: Callable[[str], Path],
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._containers = containers
+        self._images = images
+        self._source_of = source_of
+        self._seccomp = document(PROFILE)
+
+    async def start(self, workload: Workload, slot: Slot) -> Instance:
+        """Create and start; the plugin's own failures become an ended instance."""
+        held = self._write_down(workload, slot)
+        self._containers.add(held)
+        try:
+            request = await self._request(held, workload)
+            await self._create(held, request)
+        except (errors.APIError, InvalidSource) as error:
+            await self._containers.discard(held)
+            text = str(getattr(error, "explanation", None) or error)
+            self._containers.conclude(
+                held, Exit(at=time.time(), problem=f"it cannot be started: {text}"[:1024])
+            )
+        except BaseException:
+            # Nothing was confirmed. If it was made all the same, the next survey finds it under its name.
+            self._containers.drop(held)
+            raise
+        else:
+            self._containers.came_up(held)
+        return held.instance
+
+    def _write_down(self, workload: Workload, slot: Slot) -> Held:
+        """Make what is shown to the container."""
+        directory = self._containers.directory(workload.plugin_uid, slot)
+        shutil.rmtree(directory, ignore_errors=True)  # of a start that was never confirmed
+        directory.mkdir(mode=0o755, parents=True)
+        config = directory / "config.json"
+        config.write_text(workload.config)
+        config.chmod(0o444)
+        return Held(new_instance(workload, slot, time.time()), self._containers.free_uid(), directory)
+
+    async def _request(self, held: Held, workload: Workload) -> dict[str, Any]:
+        image = await self._images.image_for(workload)
+        slot = held.instance.slot
+        setting = Setting(
+            instance=held.instance.name,
+            labels=marks.labels_of(
+                self._settings.control_plane, workload, slot, held.uid, held.instance.created_at
+            ),
+            uid=held.uid,
+            seccomp=self._seccomp,
+            config=str(held.directory / "config.json"),
+            source="" if workload.image else str(self._source_of(workload.source)),
+            network="",
+            engine_runtime="",
+            log_files=self._settings.log_files,
+            log_bytes=self._settings.log_bytes,
+        )
+        return body(workload, image, setting)
+
+    async def _create(self, held: Held, request: dict[str, Any]) -> None:
+        """Create and start in one go; one of ours that has the name and is in the way is cleared away.
+
+        Raises:
+            Conflict: one that is not ours has the name.
+            Unavailable: the engine does not answer, or the image went away.
+            docker.errors.APIError: it cannot be started as it is.
+        """
+        name = marks.name_of(self._settings.control_plane, held.instance.plugin_uid, held.instance.slot)
+        try:
+            await self._engine.call(self._create_and_start, held, request, name)
+        except errors.APIError as error:
+            if error.status_code == _NOT_FOUND and not held.container:
+                self._images.forget(request["Image"])
+                raise Unavailable(f"the image {request['Image']} went away from the engine") from error
+            if error.status_code != _CONFLICT or held.container:
+                raise
+            await self._containers.clear_name(name)
+            await self._engine.call(self._create_and_start, held, request, name)
+
+    def _create_and_start(self, held: Held, request: dict[str, Any], name: str) -> None:
+        """Two requests, no look back; runs in a thread of the pool."""
+        client = self._engine.client
+        made = client.create_container_from_config(request, name)  # type: ignore[no-untyped-call]
+        self._containers.know(held, made["Id"])  # before it starts, so that its events find it
+        client.start(made["Id"])
