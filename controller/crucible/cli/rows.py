@@ -17,8 +17,8 @@ EVENT_COLUMNS: Final = ("LAST SEEN", "TYPE", "REASON", "PLUGIN", "MESSAGE")
 REPLICA_COLUMNS: Final = ("NAME", "STATE", "PID", "AGE", "RESTARTS", "LAST EXIT", "NEXT START")
 
 PHASE_COLOURS: Final = {
-    "Running": "green", "Pending": "yellow", "Starting": "yellow", "Stopping": "yellow", "Suspended": "dim",
-    "BackOff": "red", "Quarantined": "red", "Refused": "red", "Terminating": "dim",
+    "Running": "green", "Pending": "yellow", "Starting": "yellow", "Updating": "yellow", "Stopping": "yellow",
+    "Suspended": "dim", "BackOff": "red", "Quarantined": "red", "Refused": "red", "Terminating": "dim",
 }  # fmt: skip
 
 

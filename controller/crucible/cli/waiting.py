@@ -81,6 +81,8 @@ def is_ready(plugin: Mapping[str, Any], *, stale: str | None = None) -> bool:
     if holds(plugin, "Stalled"):
         why = condition(plugin, "Stalled")
         raise Failed(f"{plugin['metadata']['name']} will not come up: {why.get('message')}")
+    if holds(plugin, "Reconciling"):  # what serves is the revision before
+        return False
     return holds(plugin, "Ready") or status.get("phase") == "Suspended"
 
 

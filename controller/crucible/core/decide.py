@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from crucible.core import report
 from crucible.core.render import render
 from crucible.core.replica import Policy, supervise_replica, wind_down
+from crucible.core.takeover import turn_of
 from crucible.model.decision import Decision, Hold, Start
 from crucible.model.enforcement import Level
 from crucible.model.manifest import PluginSpec
@@ -120,7 +121,7 @@ def _terminate(world: World) -> Decision:
 
 
 def _refuse(world: World, refusal: Refusal) -> Decision:
-    down = wind_down(world.instances, _grace(world), world.now)
+    down = wind_down(world.instances, _grace(world), world.now, world.status.attempts)
     return report.refused(world, refusal.reason, refusal.message, down)
 
 
@@ -140,7 +141,7 @@ def _attend(world: World, reach: Reach) -> Decision:
 
 
 def _suspend(world: World, spec: PluginSpec) -> Decision:
-    down = wind_down(world.instances, spec.stop_grace, world.now)
+    down = wind_down(world.instances, spec.stop_grace, world.now, world.status.attempts)
     return report.suspended(world, down)
 
 
@@ -148,10 +149,11 @@ def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
     workload = render(world.identity, spec, source)
     known = {replica.ordinal: replica for replica in world.status.instances}
     attempts = report.attempts_of(world)
+    turn = turn_of(world.instances, known, workload.revision, spec.replicas)
     verdicts = []
     for ordinal in range(spec.replicas):
         before = known.get(ordinal, Replica(ordinal=ordinal))
-        policy = Policy(spec.recovery, attempts + 1, world.now)
+        policy = Policy(spec.recovery, spec.update, attempts + 1, world.now, turn=ordinal == turn)
         verdict = supervise_replica(before, _of(world.instances, ordinal), workload, policy)
         attempts = max(attempts, verdict.replica.attempt)
         verdicts.append(verdict)
@@ -159,6 +161,7 @@ def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
         tuple(instance for instance in world.instances if instance.slot.ordinal >= spec.replicas),
         spec.stop_grace,
         world.now,
+        world.status.attempts,
     )
     decision = report.supervised(world, spec, workload.revision, verdicts, surplus)
     starts = any(isinstance(action, Start) for action in decision.actions)

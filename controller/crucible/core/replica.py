@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crucible.core import restart
+from crucible.core.takeover import newest_of, overlap_of
 from crucible.model.decision import Action, Event, Kill, Remove, Start, Stop
 from crucible.model.instance import State
 from crucible.model.status import LastExit, Replica
@@ -13,7 +15,7 @@ from crucible.model.workload import Slot
 
 if TYPE_CHECKING:
     from crucible.model.instance import Instance
-    from crucible.model.manifest import Recovery
+    from crucible.model.manifest import Recovery, Update
     from crucible.model.workload import Workload
 
 
@@ -26,7 +28,8 @@ class Verdict:
         actions: in order.
         events: what happened since it was last spoken of.
         revisit: unix seconds at which to look again; None: not needed.
-        serving: the instance that runs the wanted revision, if one does.
+        serving: the instance that serves, or is about to, if there is one.
+        updating: instances of another revision are still alive.
     """
 
     replica: Replica
@@ -34,6 +37,7 @@ class Verdict:
     events: tuple[Event, ...] = ()
     revisit: float | None = None
     serving: Instance | None = None
+    updating: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +46,40 @@ class Policy:
 
     Attributes:
         recovery: of the manifest.
+        update: of the manifest.
         attempt: the number of the instance to start, if one has to be.
         now: unix seconds.
+        turn: this replica is the one that may have two instances at once.
     """
 
     recovery: Recovery
+    update: Update
     attempt: int
     now: float
+    turn: bool = False
 
 
-def wind_down(instances: tuple[Instance, ...], grace: float, now: float) -> Verdict:
+def wind_down(
+    instances: tuple[Instance, ...], grace: float, now: float, counted: float = math.inf
+) -> Verdict:
     """Bring instances to an end and clear them away: ask, wait for the grace period, kill, remove.
 
     The replica of the verdict says nothing; the caller keeps or drops what it knew.
+
+    Args:
+        instances: to bring to an end.
+        grace: seconds between asking and killing.
+        now: unix seconds.
+        counted: attempts that are on record. What came after them is not cleared away yet: if the controller
+            died before it said so, nothing would be left to tell that their names were used.
     """
     actions: list[Action] = []
     revisits: list[float] = []
     for instance in instances:
         match instance.state:
             case State.EXITED:
-                actions.append(Remove(instance.slot))
+                if instance.slot.attempt <= counted:
+                    actions.append(Remove(instance.slot))
                 revisits.append(now)
             case State.STOPPING:
                 deadline = (instance.stopping_at or now) + grace
@@ -88,45 +106,61 @@ def supervise_replica(
         workload: what should run.
         policy: what to do when it ends by itself.
     """
-    recovery, now, revision = policy.recovery, policy.now, workload.revision
+    revision, now = workload.revision, policy.now
     known = before if before.revision == revision else _fresh(before, revision)
-    replica, events = _absorb(known, instances, recovery)
-    serving = _serving(instances, revision)
+    replica, events = _absorb(known, instances, policy.recovery)
+    newcomer = newest_of(instances, revision)
+    if newcomer is not None:
+        replica = _describe(replica, newcomer, now)
+    since = replica.running_since if newcomer is not None else None
+    overlap = overlap_of(instances, newcomer, since, policy)
+    incumbent = overlap.incumbent
+    replica = replica.model_copy(update={"incumbent": incumbent.name if incumbent else ""})
     rest = wind_down(
-        tuple(instance for instance in instances if instance.alive and instance is not serving),
+        tuple(each for each in instances if each.alive and each not in {newcomer, incumbent}),
         workload.grace,
         now,
     )
-    cleared = _outdated(instances, before)
-    unsaid = replica.last_exit != before.last_exit
-    if serving is not None:
-        replica = _describe(replica, serving)
-        revisit = now if unsaid else rest.revisit
-        return Verdict(replica, (*rest.actions, *cleared), events, revisit, serving)
-    if any(instance.alive for instance in instances):
-        stopping = replica.model_copy(update={"state": State.STOPPING.value})
-        return Verdict(stopping, (*rest.actions, *cleared), events, rest.revisit)
-    verdict = _start_again(replica, workload, policy)
-    return replace(verdict, actions=(*verdict.actions, *cleared), events=(*events, *verdict.events))
+    if newcomer is not None:
+        verdict = Verdict(replica, revisit=overlap.due)
+    elif overlap.may_start:
+        verdict = _start_again(replica, workload, policy)
+    else:
+        verdict = Verdict(_held_back(replica, incumbent, now))
+    serving = incumbent or newcomer
+    unsaid = serving is not None and replica.last_exit != before.last_exit
+    revisits = (verdict.revisit, rest.revisit, now if unsaid else None)
+    return Verdict(
+        verdict.replica,
+        (*rest.actions, *verdict.actions, *_outdated(instances, before)),
+        (*events, *verdict.events),
+        min((at for at in revisits if at is not None), default=None),
+        serving,
+        updating=any(each.alive and each.revision != revision for each in instances),
+    )
 
 
 def _fresh(before: Replica, revision: str) -> Replica:
     """Forget the crashes of another revision; go on counting attempts."""
     return Replica(
-        ordinal=before.ordinal, attempt=before.attempt, revision=revision, last_exit=before.last_exit
+        ordinal=before.ordinal,
+        attempt=before.attempt,
+        revision=revision,
+        last_exit=before.last_exit,
+        ended=before.ended,
     )
 
 
 def _absorb(
     replica: Replica, instances: tuple[Instance, ...], recovery: Recovery
 ) -> tuple[Replica, tuple[Event, ...]]:
-    """Write down every end that the replica does not know of yet."""
+    """Write down every end that the replica does not know of yet, in the order in which they came."""
     events: list[Event] = []
-    for instance in instances:
-        known = replica.last_exit.attempt if replica.last_exit else 0
-        if instance.exit is None or instance.slot.attempt <= known:
+    ends = [(instance, instance.exit) for instance in instances if instance.exit is not None]
+    known = _on_record(replica)
+    for instance, ended in sorted(ends, key=lambda end: (end[1].at, end[0].slot.attempt)):
+        if instance.slot.attempt in known:
             continue
-        ended = instance.exit
         by_itself = instance.stopping_at is None
         crashes = replica.crashes
         if by_itself and instance.revision == replica.revision:
@@ -148,28 +182,26 @@ def _absorb(
             events.append(Event("Warning", ended.reason, f"{instance.name} {ended}"))
         else:
             events.append(Event("Normal", "Stopped", f"{instance.name} stopped"))
-    return replica, tuple(events)
+    kept = tuple(sorted(instance.slot.attempt for instance, _ in ends))
+    return replica.model_copy(update={"ended": kept}), tuple(events)
 
 
-def _serving(instances: tuple[Instance, ...], revision: str) -> Instance | None:
-    """Return the newest instance that runs the wanted revision and was not asked to stop."""
-    fitting = [
-        instance
-        for instance in instances
-        if instance.revision == revision and instance.state in {State.STARTING, State.RUNNING}
-    ]
-    return max(fitting, key=lambda instance: instance.slot.attempt, default=None)
+def _on_record(replica: Replica) -> frozenset[int]:
+    """Return the attempts whose end was said; the last one also where only that was written down."""
+    return frozenset(replica.ended) | {replica.last_exit.attempt if replica.last_exit else 0}
 
 
 def _outdated(instances: tuple[Instance, ...], before: Replica) -> tuple[Action, ...]:
     """Clear away ended instances whose end is on record, but for the newest: its output explains it."""
-    ended = [instance.slot for instance in instances if not instance.alive]
-    newest = max((slot.attempt for slot in ended), default=0)
-    said = before.last_exit.attempt if before.last_exit else 0
-    return tuple(Remove(slot) for slot in ended if slot.attempt < newest and slot.attempt <= said)
+    ended = [(instance.exit.at, instance.slot) for instance in instances if instance.exit is not None]
+    newest = max(ended, key=lambda end: (end[0], end[1].attempt), default=None)
+    said = _on_record(before)
+    return tuple(Remove(end[1]) for end in ended if end is not newest and end[1].attempt in said)
 
 
-def _describe(replica: Replica, instance: Instance) -> Replica:
+def _describe(replica: Replica, instance: Instance, now: float) -> Replica:
+    known = replica.running_since if replica.name == instance.name else None
+    since = (known or now) if instance.state is State.RUNNING else None
     started_again = replica.crashes and instance.slot.attempt > replica.attempt > 0
     return replica.model_copy(
         update={
@@ -178,6 +210,7 @@ def _describe(replica: Replica, instance: Instance) -> Replica:
             "state": instance.state.value,
             "pid": instance.pid,
             "started_at": instance.created_at,
+            "running_since": since,
             "restarts": replica.restarts + (1 if started_again else 0),
             "next_start": None,
             "quarantined": False,
@@ -185,9 +218,22 @@ def _describe(replica: Replica, instance: Instance) -> Replica:
     )
 
 
+def _held_back(replica: Replica, incumbent: Instance | None, now: float) -> Replica:
+    """Say what there is meanwhile: one that serves until it is this replica's turn, or one that has to go."""
+    if incumbent is None:
+        return replica.model_copy(update={"state": State.STOPPING.value, "running_since": None})
+    return replica if replica.crashes else _describe(replica, incumbent, now)
+
+
 def _start_again(replica: Replica, workload: Workload, policy: Policy) -> Verdict:
-    """Nothing runs: start now, later, or not at all."""
-    idle = replica.model_copy(update={"state": State.EXITED.value if replica.last_exit else "", "pid": None})
+    """Nothing wanted runs: start now, later, or not at all."""
+    idle = replica.model_copy(
+        update={
+            "state": State.EXITED.value if replica.last_exit else "",
+            "pid": None,
+            "running_since": None,
+        }
+    )
     if replica.quarantined:
         return Verdict(idle)
     if replica.crashes:
@@ -198,7 +244,10 @@ def _start_again(replica: Replica, workload: Workload, policy: Policy) -> Verdic
                 what = (
                     f"replica {replica.ordinal} ended {len(replica.crashes)} times: it is not started again"
                 )
-                return Verdict(held, events=(Event("Warning", "Quarantined", what),))
+                if replica.incumbent:
+                    what += f"; {replica.incumbent} of the revision before keeps serving"
+                reason = "UpdateFailed" if replica.incumbent else "Quarantined"
+                return Verdict(held, events=(Event("Warning", reason, what),))
             case restart.RestartAt(at=at) if at > policy.now:
                 waiting = idle.model_copy(update={"next_start": at})
                 return Verdict(waiting, revisit=at)
@@ -206,12 +255,11 @@ def _start_again(replica: Replica, workload: Workload, policy: Policy) -> Verdic
                 pass
     slot = Slot(replica.ordinal, policy.attempt)
     name = instance_name(workload, slot)
-    started = replica.model_copy(
+    started = idle.model_copy(
         update={
             "name": name,
             "attempt": slot.attempt,
             "state": State.STARTING.value,
-            "pid": None,
             "started_at": policy.now,
             "restarts": replica.restarts + (1 if replica.crashes else 0),
             "next_start": None,

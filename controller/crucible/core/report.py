@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from crucible.model.decision import Decision, Event
+from crucible.model.decision import Decision, Event, Remove, Start
 from crucible.model.enforcement import Level
 from crucible.model.instance import State
 from crucible.model.status import (
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from crucible.core.replica import Verdict
     from crucible.errors import Violation
+    from crucible.model.decision import Action
     from crucible.model.enforcement import Enforcement
     from crucible.model.manifest import PluginSpec
     from crucible.model.world import Reach, World
@@ -39,16 +40,18 @@ def supervised(
     ready = sum(
         verdict.serving is not None and verdict.serving.state is State.RUNNING for verdict in verdicts
     )
-    phase, reason, message = _summary(spec, replicas, ready, surplus)
+    phase, reason, message = _summary(spec, verdicts, ready, surplus)
     settled = phase in {Phase.RUNNING, Phase.BACK_OFF, Phase.QUARANTINED}
     degraded = _degradation(world, spec, verdicts)
     status = _status(
         world,
         phase,
-        ("Ready", ready == spec.replicas and phase is Phase.RUNNING, reason, message),
+        ("Ready", ready == spec.replicas and phase is not Phase.STOPPING, reason, message),
         ("Progressing", not settled, reason, message),
         ("Degraded", *(degraded or (False, "AsExpected", "every control holds and nothing crashed lately"))),
         ("Stalled", phase is Phase.QUARANTINED, reason, message),
+        # Ready alone would tell kstatus that the update is over.
+        *([("Reconciling", True, reason, message)] if phase is Phase.UPDATING else []),
     ).model_copy(
         update={
             "revision": revision,
@@ -60,8 +63,19 @@ def supervised(
     )
     events = tuple(event for verdict in verdicts for event in verdict.events)
     revisits = [verdict.revisit for verdict in (*verdicts, surplus) if verdict.revisit is not None]
-    actions = (*surplus.actions, *(action for verdict in verdicts for action in verdict.actions))
-    return Decision(actions, status, events, min(revisits, default=None))
+    actions = [*surplus.actions, *(action for verdict in verdicts for action in verdict.actions)]
+    return Decision(tuple(sorted(actions, key=_urgency)), status, events, min(revisits, default=None))
+
+
+def _urgency(action: Action) -> int:
+    """Make room before anything starts, for there is no more than that; clear away last."""
+    match action:
+        case Start():
+            return 1
+        case Remove():
+            return 2
+        case _:
+            return 0
 
 
 def refused(world: World, reason: str, message: str, down: Verdict) -> Decision:
@@ -171,14 +185,15 @@ def terminating(world: World) -> PluginStatus:
 
 
 def _summary(
-    spec: PluginSpec, replicas: tuple[Replica, ...], ready: int, surplus: Verdict
+    spec: PluginSpec, verdicts: Sequence[Verdict], ready: int, surplus: Verdict
 ) -> tuple[Phase, str, str]:
     """Return phase, reason and message of the replica that most needs attention."""
-    for replica in replicas:
+    replicas = [verdict.replica for verdict in verdicts]
+    for replica in sorted(replicas, key=lambda each: bool(each.incumbent)):
         if replica.quarantined:
-            return Phase.QUARANTINED, "CrashLoop", _quarantine_message(replica)
+            return Phase.QUARANTINED, _given_up(replica), _quarantine_message(replica)
     for replica in replicas:
-        if replica.next_start is not None:
+        if replica.next_start is not None and not replica.incumbent:
             return Phase.BACK_OFF, "BackOff", _back_off_message(replica)
     count = f"{ready} of {spec.replicas} replica{'' if spec.replicas == 1 else 's'} running"
     if (
@@ -189,21 +204,39 @@ def _summary(
         return Phase.STOPPING, "Replacing", f"{count}; instances of another revision or replica are stopping"
     if ready < spec.replicas:
         return Phase.STARTING, "Starting", count
+    updating = sum(verdict.updating for verdict in verdicts)
+    if updating:
+        return Phase.UPDATING, "Updating", f"{count}; {updating} to be replaced by the new revision"
     return Phase.RUNNING, "Running", count
+
+
+def _given_up(replica: Replica) -> str:
+    return "UpdateFailed" if replica.incumbent else "CrashLoop"
+
+
+def _subject(replica: Replica) -> str:
+    return f"{'the new revision of ' if replica.incumbent else ''}replica {replica.ordinal}"
+
+
+def _comfort(replica: Replica) -> str:
+    return f"; {replica.incumbent} of the revision before keeps serving" if replica.incumbent else ""
 
 
 def _quarantine_message(replica: Replica) -> str:
     last = replica.last_exit.message if replica.last_exit else "ended"
     return (
-        f"replica {replica.ordinal} ended {len(replica.crashes)} times within the recovery window, "
-        f"the last time it {last}; mend the plugin and apply it again, or run 'crucible restart'"
+        f"{_subject(replica)} ended {len(replica.crashes)} times within the recovery window, "
+        f"the last time it {last}{_comfort(replica)}; "
+        "mend the plugin and apply it again, or run 'crucible restart'"
     )
 
 
 def _back_off_message(replica: Replica) -> str:
     last = replica.last_exit.message if replica.last_exit else "ended"
-    at = format_time(replica.next_start or 0)
-    return f"replica {replica.ordinal} {last}; crash {len(replica.crashes)}, started again at {at}"
+    again = f" at {format_time(replica.next_start)}" if replica.next_start is not None else ""
+    return (
+        f"{_subject(replica)} {last}; crash {len(replica.crashes)}, started again{again}{_comfort(replica)}"
+    )
 
 
 def _degradation(world: World, spec: PluginSpec, verdicts: Sequence[Verdict]) -> tuple[bool, str, str] | None:
@@ -211,7 +244,9 @@ def _degradation(world: World, spec: PluginSpec, verdicts: Sequence[Verdict]) ->
     for verdict in verdicts:
         replica = verdict.replica
         if replica.quarantined:
-            return True, "CrashLoop", _quarantine_message(replica)
+            return True, _given_up(replica), _quarantine_message(replica)
+        if replica.incumbent and replica.crashes:
+            return True, "UpdateFailing", _back_off_message(replica)
         if replica.next_start is not None:
             return True, "BackOff", _back_off_message(replica)
     for verdict in verdicts:

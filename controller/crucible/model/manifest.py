@@ -240,14 +240,34 @@ class Recovery(Part):
 class Update(Part):
     """How a new revision takes over."""
 
-    strategy: Annotated[UpdateStrategy, NotYet(frozenset({"rolling", "handover"}), "use recreate")] = (
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.verify) || (has(self.strategy) && self.strategy == 'rolling')",
+                "verify is for strategy rolling: remove it, or write strategy: rolling",
+            )
+        )
+    )
+
+    strategy: Annotated[UpdateStrategy, NotYet(frozenset({"handover"}), "use recreate or rolling")] = (
         UpdateStrategy.RECREATE
     )
-    """``recreate`` stops the old instances before it starts the new ones."""
-    verify: Annotated[Duration | None, NotYet()] = None
-    """How long a new revision must stay healthy."""
+    """``recreate`` stops an old instance before the new one starts, ``rolling`` once that is verified."""
+    verify: Annotated[Duration, Field(ge=0, le=3600)] | None = None
+    """For ``rolling``: how long a new instance must run before the old one is stopped; 1s unless given."""
     rollback_on_failure: Annotated[bool | None, NotYet()] = None
     """Go back to the last revision that was healthy."""
+
+    @property
+    def verification(self) -> float:
+        """Seconds for which a new instance must run before it takes over."""
+        return 1.0 if self.verify is None else self.verify
+
+    @model_validator(mode="after")
+    def _verified_by_rolling_only(self) -> Update:
+        if self.verify is not None and self.strategy is not UpdateStrategy.ROLLING:
+            raise ValueError("verify is for strategy rolling: remove it, or write strategy: rolling")
+        return self
 
 
 class PluginSpec(Part):

@@ -18,6 +18,7 @@ class Phase(StrEnum):
     PENDING = "Pending"
     STARTING = "Starting"
     RUNNING = "Running"
+    UPDATING = "Updating"
     STOPPING = "Stopping"
     SUSPENDED = "Suspended"
     BACK_OFF = "BackOff"
@@ -107,6 +108,10 @@ class Replica(_Part):
     """Of its main process, where there is one."""
     started_at: Time | None = None
     """When the instance was made."""
+    running_since: Time | None = None
+    """When the instance was first seen to run."""
+    incumbent: Annotated[str, Field(max_length=128)] = ""
+    """The instance of the revision before that serves until this one is verified."""
     restarts: int = 0
     """Restarts of this revision that followed an end nobody asked for."""
     crashes: Annotated[tuple[Time, ...], Field(max_length=101)] = ()
@@ -117,6 +122,8 @@ class Replica(_Part):
     """No restart until a person changes the Plugin or asks for one."""
     last_exit: LastExit | None = None
     """How the instance before ended."""
+    ended: Annotated[tuple[int, ...], Field(max_length=1000)] = ()
+    """Attempts whose end is on record and whose output is still kept."""
 
 
 class ControlReport(_Part):

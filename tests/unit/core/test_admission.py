@@ -77,8 +77,7 @@ def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], me
         ({"resources": {"network": "1Mi"}}, "spec.resources.network"),
         ({"health": {"ready": {}}}, "spec.health.ready"),
         ({"recovery": {"strategy": ["recreate"]}}, "spec.recovery.strategy"),
-        ({"update": {"strategy": "rolling"}}, "spec.update.strategy"),
-        ({"update": {"verify": "1s"}}, "spec.update.verify"),
+        ({"update": {"strategy": "handover"}}, "spec.update.strategy"),
         ({"update": {"rollbackOnFailure": False}}, "spec.update.rollbackOnFailure"),
     ],
 )

@@ -387,7 +387,14 @@ def test_messages_are_cut_to_what_the_api_server_takes() -> None:
 def test_a_replica_that_runs_is_described() -> None:
     (replica,) = decide(world(instance(4, revision=REVISION, pid=77))).status.instances
     assert replica == Replica(
-        ordinal=0, name="echo-0-4", attempt=4, state="running", revision=REVISION, pid=77, started_at=900.0
+        ordinal=0,
+        name="echo-0-4",
+        attempt=4,
+        state="running",
+        revision=REVISION,
+        pid=77,
+        started_at=900.0,
+        running_since=1000.0,
     )
 
 

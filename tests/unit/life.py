@@ -1,0 +1,242 @@
+"""Lives of a Plugin, with ``decide`` at the wheel, and what must hold in every one of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from build import UID, capabilities, identity, plugin
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from crucible.core.admission import admit
+from crucible.core.decide import decide
+from crucible.core.replica import instance_name
+from crucible.errors import Violation
+from crucible.model.decision import Action, Decision, Hold, Kill, Remove, Start, Stop
+from crucible.model.enforcement import Level
+from crucible.model.instance import Exit, Instance, State
+from crucible.model.manifest import UpdateStrategy
+from crucible.model.names import FINALIZER
+from crucible.model.status import PluginStatus, SourceReport
+from crucible.model.world import World
+
+if TYPE_CHECKING:
+    from crucible.model.manifest import PluginSpec
+    from crucible.model.workload import Slot
+
+STEPS_TO_SETTLE = 100
+
+
+class Life(RuleBasedStateMachine):
+    """A plugin that crashes, a runtime that is slow, a controller that dies between two actions.
+
+    Subclasses say which manifests come, and what else goes wrong.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.instances: dict[Slot, Instance] = {}
+        self.status = PluginStatus()
+        self.identity = identity(finalizers=())
+        self.spec: Any = admit(plugin())
+        self.source: Any = SourceReport(digest="sha256:0", resolved_for="inline")
+        self.capabilities = capabilities()
+        self.released = False
+        self.used: set[Slot] = set()
+        self.ends_said: set[str] = set()
+        self.up_since: dict[Slot, float] = {}
+        self.rolled = False
+
+    def change_to(self, spec: PluginSpec) -> None:
+        """Somebody applies another manifest."""
+        self.spec = spec
+        self.identity = replace(self.identity, generation=self.identity.generation + 1)
+
+    @rule(token=st.integers(min_value=1, max_value=3))
+    def ask_for_a_restart(self, token: int) -> None:
+        self.identity = replace(self.identity, restart=str(token))
+
+    @rule(seconds=st.floats(min_value=0.001, max_value=5000))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(pick=st.integers(min_value=0), code=st.sampled_from([0, 1, None]), oom=st.booleans())
+    def end_by_itself(self, pick: int, code: int | None, *, oom: bool) -> None:
+        alive = [slot for slot, found in self.instances.items() if found.alive]
+        if alive:
+            slot = alive[pick % len(alive)]
+            ended = Exit(at=self.now, code=code, signal=None if code is not None else 9, oom=oom)
+            self.instances[slot] = replace(self.instances[slot], state=State.EXITED, exit=ended)
+
+    @rule(pick=st.integers(min_value=0))
+    def come_up(self, pick: int) -> None:
+        starting = [slot for slot, found in self.instances.items() if found.state is State.STARTING]
+        if starting:
+            self.bring_up(starting[pick % len(starting)])
+
+    @rule(fails=st.booleans())
+    def supervise(self, *, fails: bool) -> None:
+        """One turn of the loop."""
+        self.carry_out(decide(self.world()), fails=fails)
+
+    @rule(part=st.integers(min_value=0, max_value=5))
+    def die_in_the_middle(self, part: int) -> None:
+        """The controller performs some of its actions and is killed before it reports."""
+        decision = decide(self.world())
+        for action in decision.actions[:part]:
+            self.perform(action, fails=False)
+
+    @rule()
+    def settle(self) -> None:
+        """Left alone, every life comes to a point where nothing more is to do, and says so twice alike."""
+        for _ in range(STEPS_TO_SETTLE):
+            decision = decide(self.world())
+            if self.at_rest(decision) and not (self.identity.deleting and not self.released):
+                break
+            self.carry_out(decision, fails=False)
+            self.end_what_was_asked_to()
+            if decision.revisit is not None and not decision.actions:
+                self.now = max(self.now, min(decision.revisit, self.now + 100))
+        else:
+            raise AssertionError(f"not settled after {STEPS_TO_SETTLE} turns: {decide(self.world())}")
+        again = decide(self.world())
+        assert said(again.status) == said(self.status)
+        assert again.actions == ()
+        assert again.events == ()
+        if self.identity.deleting:
+            assert self.released
+            assert not self.instances
+        if self.runs():
+            self.only_the_wanted_revision_is_left()
+
+    def only_the_wanted_revision_is_left(self) -> None:
+        """But for replicas whose new revision was given up, and those that wait for these."""
+        halted = any(replica.quarantined for replica in self.status.instances)
+        revisions = {found.revision for found in self.instances.values() if found.alive}
+        assert halted or revisions <= {self.status.revision}
+        assert halted or self.status.ready_replicas == self.spec.replicas
+
+    @invariant()
+    def no_more_are_alive_than_the_strategy_allows(self) -> None:
+        alive = [found for found in self.instances.values() if found.alive]
+        if not self.rolled:
+            ordinals = [found.slot.ordinal for found in alive]
+            assert len(ordinals) == len(set(ordinals))
+        running = [found.slot.ordinal for found in alive if found.state is not State.STOPPING]
+        assert len(running) - len(set(running)) <= 1, "two replicas have two instances at once"
+
+    def runs(self) -> bool:
+        """The manifest asks for instances, and nothing stands in their way."""
+        free = not isinstance(self.spec, tuple) and not isinstance(self.source, Violation)
+        free = free and not self.identity.deleting
+        return free and not self.spec.suspend and self.allowed()
+
+    def rolls(self) -> bool:
+        return self.runs() and self.spec.update.strategy is UpdateStrategy.ROLLING
+
+    def another_serves(self, found: Instance) -> bool:
+        """One that served before this one, or one that has run for as long as it takes to be trusted."""
+        verify = self.spec.update.verification - 0.001  # the status keeps times to the microsecond
+        return any(
+            slot.attempt < found.slot.attempt or self.now - self.up_since[slot] >= verify
+            for slot, other in self.instances.items()
+            if slot.ordinal == found.slot.ordinal and other.state is State.RUNNING and slot != found.slot
+        )
+
+    def bring_up(self, slot: Slot) -> None:
+        self.instances[slot] = replace(self.instances[slot], state=State.RUNNING)
+        self.up_since[slot] = self.now
+
+    def world(self) -> World:
+        instances = tuple(sorted(self.instances.values(), key=lambda found: found.created_at))
+        return World(
+            self.now,
+            self.identity,
+            self.spec,
+            self.source,
+            self.capabilities,
+            instances,
+            self.status,
+        )
+
+    def at_rest(self, decision: Decision) -> bool:
+        due = decision.revisit is not None and (self.runs() or decision.revisit <= self.now + 1)
+        moving = any(found.state in {State.STARTING, State.STOPPING} for found in self.instances.values())
+        same = said(decision.status) == said(self.status)
+        return decision.actions == () and same and not due and not moving
+
+    def carry_out(self, decision: Decision, *, fails: bool) -> None:
+        for event in decision.events:
+            if event.reason in {"Crashed", "Completed", "OOMKilled", "StartFailed", "Stopped"}:
+                self.say_the_end_of(event.message.split()[0])
+        for action in decision.actions:
+            self.perform(action, fails=fails)
+        self.status = PluginStatus.model_validate(decision.status.model_dump(by_alias=True))
+        if decision.released:
+            assert self.identity.deleting
+            assert not self.instances
+        self.released = decision.released
+
+    def say_the_end_of(self, name: str) -> None:
+        assert self.identity.deleting or name not in self.ends_said, f"the end of {name} was said twice"
+        self.ends_said.add(name)
+
+    def perform(self, action: Action, *, fails: bool) -> None:
+        self.rolled |= self.rolls()
+        match action:
+            case Hold():
+                self.identity = replace(self.identity, finalizers=(FINALIZER,))
+            case Start(workload=workload, slot=slot):
+                assert not isinstance(self.spec, tuple), "a refused plugin was started"
+                assert not self.identity.deleting, "a plugin was started while it is deleted"
+                assert self.allowed(), "a plugin was started though a control does not hold"
+                assert self.identity.held, "a plugin was started while its object could disappear"
+                assert slot not in self.used, "a slot was used twice"
+                self.used.add(slot)
+                self.now += 0.001
+                self.instances[slot] = Instance(
+                    plugin_uid=UID,
+                    name=instance_name(workload, slot),
+                    slot=slot,
+                    revision=workload.revision,
+                    state=State.EXITED if fails else State.STARTING,
+                    created_at=self.now,
+                    exit=Exit(at=self.now, problem="no such file") if fails else None,
+                )
+            case Stop(slot=slot):
+                found = self.instances[slot]
+                assert found.state in {State.STARTING, State.RUNNING}
+                if self.rolls() and slot.ordinal < self.spec.replicas and found.state is State.RUNNING:
+                    assert self.another_serves(found), "nobody was left to serve, or nobody verified"
+                self.instances[slot] = replace(found, state=State.STOPPING, stopping_at=self.now)
+            case Kill(slot=slot):
+                self.end(slot)
+            case Remove(slot=slot):
+                assert not self.instances[slot].alive, "a living instance was removed"
+                if self.runs() and slot.ordinal < self.spec.replicas:
+                    assert self.instances[slot].name in self.ends_said, "an end was cleared away unsaid"
+                del self.instances[slot]
+
+    def end(self, slot: Slot) -> None:
+        found = self.instances[slot]
+        self.instances[slot] = replace(found, state=State.EXITED, exit=Exit(at=self.now, signal=9))
+
+    def end_what_was_asked_to(self) -> None:
+        for slot, found in list(self.instances.items()):
+            if found.state is State.STOPPING:
+                self.end(slot)
+            elif found.state is State.STARTING:
+                self.bring_up(slot)
+
+    def allowed(self) -> bool:
+        return all(
+            entry.level is Level.ENFORCED or entry.control in self.spec.sandbox.allow_degraded
+            for entry in self.capabilities.controls
+        )
+
+
+def said(status: PluginStatus) -> dict[str, Any]:
+    """Return a status as the control plane stores it: times to the microsecond."""
+    return status.model_dump(mode="json", by_alias=True)
