@@ -19,7 +19,7 @@ from crucible.control.operator import Loops, operate
 from crucible.control.pods import RuntimePods
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import violations_of
-from crucible.errors import CrucibleError, Unsupported
+from crucible.errors import Conflict, CrucibleError, Unsupported
 from crucible.loop import Ports
 from crucible.manifests.upkeep import keep_applied
 from crucible.model import names
@@ -32,9 +32,10 @@ from crucible.sweep import sweep
 from crucible.telemetry import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from crucible.packages.sources import Images
     from crucible.runtimes.base import Runtime
     from crucible.settings import Places
     from crucible.telemetry.logs import Format
@@ -90,7 +91,8 @@ async def _run(options: UpOptions) -> None:
     places = options.places
     places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = SnapshotStore(places.sources)
-    runtime = make_runtime(options, store)
+    adapters = make_adapters(options, store)
+    runtime = adapters.runtime
     pods = RuntimePods(runtime)
 
     async with AsyncExitStack() as stack:
@@ -104,7 +106,7 @@ async def _run(options: UpOptions) -> None:
         client = await stack.enter_async_context(Client(load_endpoint(places.kubeconfig)))
         endpoints = await stack.enter_async_context(HttpEndpoints())
         voice = ApiVoice(client, "crucible", time.time)
-        ports = Ports(runtime, Resolver(store), voice, endpoints, time.time)
+        ports = Ports(runtime, Resolver(store, adapters.images), voice, endpoints, time.time)
         loops = Loops(ports)
 
         def changed(plugin_uid: str) -> None:
@@ -167,20 +169,47 @@ async def _sweep_for_ever(client: Client, ports: Ports, loops: Loops) -> None:
             continue
 
 
-def make_runtime(options: UpOptions, store: SnapshotStore) -> Runtime:
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """A runtime, and what fetches images for it; None where it takes none."""
+
+    runtime: Runtime
+    images: Images | None = None
+
+
+def make_adapters(options: UpOptions, store: SnapshotStore) -> Adapters:
     """Return the runtime asked for.
 
     Raises:
-        Unsupported: there is none of that name yet.
+        Unsupported: there is none of that name.
+        Conflict: the state folder holds instances of another runtime, which would be left without a master.
     """
-    if options.runtime != "process":
-        raise Unsupported(f"runtime {options.runtime} is not supported yet: use process")
-    settings = ProcessSettings(
-        state_dir=options.places.process,
-        control_plane=control_plane_id(options.places.root / "id"),
-        cgroup_parent=options.cgroup_parent,
-    )
-    return ProcessRuntime(settings, store.path_of)
+    places = options.places
+    control_plane = control_plane_id(places.root / "id")
+    _check_single(options.runtime, {"process": places.process, "docker": places.docker})
+    match options.runtime:
+        case "process":
+            settings = ProcessSettings(
+                state_dir=places.process, control_plane=control_plane, cgroup_parent=options.cgroup_parent
+            )
+            return Adapters(ProcessRuntime(settings, store.path_of))
+        case "docker":
+            from crucible.runtimes.docker import DockerRuntime, DockerSettings  # noqa: PLC0415 - 40 ms
+
+            docker = DockerRuntime(DockerSettings(places.docker, control_plane), store.path_of)
+            return Adapters(docker, docker.images)
+        case _:
+            raise Unsupported(f"runtime {options.runtime} is not supported: use process or docker")
+
+
+def _check_single(wanted: str, folders: Mapping[str, Path]) -> None:
+    for name, folder in folders.items():
+        instances = folder / "instances"
+        if name != wanted and any(instances.glob("*/*")):
+            raise Conflict(
+                f"{folder.parent} holds instances of the {name} runtime: start once more with "
+                f"--runtime {name} and delete or suspend its plugins, or use another --state"
+            )
 
 
 def control_plane_id(path: Path) -> str:

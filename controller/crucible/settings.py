@@ -41,6 +41,11 @@ class Places:
         """The process runtime's instances and root file systems."""
         return self.root / "process"
 
+    @property
+    def docker(self) -> Path:
+        """What the Docker runtime shows to containers."""
+        return self.root / "docker"
+
 
 def default_root(environment: Mapping[str, str] = os.environ) -> Path:
     """Return ``$CRUCIBLE_STATE``, or the usual place: of the system for root, of the user otherwise."""

@@ -19,10 +19,14 @@ Examples:
   crucible up
   crucible up --state ./state --port 6443
   crucible up --manifests plugins/
+  crucible up --runtime docker
   crucible up --log-format json
 
 Stopping it with Ctrl-C leaves the plugins running; the next 'crucible up' with the same state takes
 them over. To stop plugins, delete or suspend them first.
+
+With --runtime docker plugins run as containers of the engine that DOCKER_HOST names, or of the usual
+one; an engine that is down is waited for.
 
 With --manifests a folder is kept applied: what is in it, and in the folders below, is created and put
 back when someone changes it; what it brought is removed when no file holds it any more. A file with a
@@ -41,6 +45,7 @@ class RuntimeName(StrEnum):
     """What runs the plugins."""
 
     PROCESS = "process"
+    DOCKER = "docker"
 
 
 def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
@@ -48,7 +53,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         Path | None, typer.Option("--state", metavar="DIR", help="Where everything is kept; made if absent.")
     ] = None,
     runtime: Annotated[
-        RuntimeName, typer.Option("--runtime", metavar="process", help="What runs the plugins.")
+        RuntimeName, typer.Option("--runtime", metavar="process|docker", help="What runs the plugins.")
     ] = RuntimeName.PROCESS,
     port: Annotated[
         int,
