@@ -81,13 +81,18 @@ def write_filter(state_dir: Path) -> Path:
 
 
 def recipes(settings: ProcessSettings) -> tuple[roots.Recipe, ...]:
-    """Return the roots this host can make: python and binary always, javascript where node is."""
+    """Return the roots this host can make: python and binary always, others where what runs them is."""
     node = settings.node or shutil.which("node", path=f"{os.environ.get('PATH', '')}:/usr/local/bin:/usr/bin")
     wanted = [roots.python_recipe(), roots.binary_recipe()]
-    if node is not None:
-        # A shim, or a node whose libraries are missing: the type is then not offered.
-        with contextlib.suppress(FileNotFoundError):
-            wanted.append(roots.node_recipe(Path(node)))
+    for recipe, program in (
+        (roots.node_recipe, Path(node) if node else None),
+        (roots.wasm_recipe, roots.wasmtime_package()),
+        (roots.rune_recipe, roots.rune_program()),
+    ):
+        if program is not None:
+            # A shim, or a program whose libraries are missing: the type is then not offered.
+            with contextlib.suppress(FileNotFoundError):
+                wanted.append(recipe(program))
     return tuple(wanted)
 
 

@@ -46,7 +46,7 @@ PYTHON_LEFT_OUT: Final = frozenset(
     }
 )
 PYTHON_EXTENSIONS_LEFT_OUT: Final = (
-    *("_tkinter.", "_curses", "readline.", "_gdbm.", "_dbm.", "_test", "xxlimited", "_ctypes_test"),
+    *("_tkinter.", "_curses", "readline.", "_gdbm.", "_dbm.", "_test", "xxlimited", "_ctypes_test", "nis."),
 )
 _C_LIBRARIES: Final = (
     *("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libresolv.so.2"),
