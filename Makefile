@@ -5,7 +5,7 @@ BIN    := .venv/bin
 STAMP  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit check generate lock bench fuzz mutants clean
+.PHONY: help setup demo test unit check generate lock bench fuzz mutants images clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ mutants: $(STAMP)  ## Change the core in every way mutmut knows; print how many 
 
 .tools/bin/helm: $(STAMP) scripts/tools
 	@$(BIN)/python scripts/tools
+
+images: $(STAMP)  ## Make the plugins' images without a registry, into build/images (ARGS="--load python" for some)
+	@$(BIN)/python scripts/images $(ARGS)
 
 clean:  ## Remove everything made here
 	@rm -rf .venv .tools build dist mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
