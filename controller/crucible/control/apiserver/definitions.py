@@ -10,6 +10,7 @@ from .jsonpath import compile_path
 from .jsontypes import clone, dig
 from .metadata import META_SCHEMA, name_problem
 from .resources import Column, Resource, Scale
+from .rulechecks import check_rule_definitions
 from .rules import compile_rules
 from .structural import INT_OR_STRING, LIST_KEYS, LIST_TYPE, PRESERVE, fill_defaults
 from .validate import compiled_pattern, validate
@@ -92,17 +93,9 @@ def _check_versions(versions: Json) -> list[Cause]:
         if schema.get("type") != "object":
             causes.append(status.invalid(f"{root}.type", schema.get("type"), "must be object at the root"))
         causes += list(_check_schema(schema, root))
-        causes += list(_check_rules(schema, root))
+        causes += list(check_rule_definitions(schema, root))
         causes += list(_check_paths(version, where))
     return causes
-
-
-def _check_rules(schema: Schema, where: str) -> Iterator[Cause]:
-    try:
-        compile_rules(schema, where)
-    except ValueError as error:
-        field, _, detail = str(error).partition(": ")
-        yield status.invalid(field, None, detail)
 
 
 def _check_paths(version: Object, where: str) -> Iterator[Cause]:

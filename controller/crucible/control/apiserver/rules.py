@@ -1,18 +1,20 @@
 """CEL rules of a schema (``x-kubernetes-validations``), compiled once and evaluated on writes.
 
-The base language is understood; the Kubernetes libraries (``isURL``, ``quantity``, ...) and optionals are
-not, and a CRD that needs them is refused when it is created.
+The base language, optionals without their own syntax, and the Kubernetes libraries of ``celib`` are
+understood. What is not is refused with its definition, by ``rulechecks``.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import cel
 
 from . import status
+from .celib import FUNCTIONS
 from .structural import RULES, item_keys, list_kind
 from .validate import ABSENT
 
@@ -27,16 +29,19 @@ _OLD = re.compile(r"\boldSelf\b")
 _SELF = re.compile(r"(?<![.\w])(?:self|oldSelf)\b(?:\s*\.\s*([A-Za-z_]\w*)\b(?!\s*\())?")
 _NAMES = ("name", "generateName")
 _STRINGS = re.compile(r"""("(\\.|[^"\\])*"|'(\\.|[^'\\])*')""")
-_NOT_HERE = re.compile(
-    r"\b(isURL|url|quantity|isQuantity|ip|isIP|cidr|isCIDR|format|authorizer|semver|isSemver)\s*\("
-    r"|\.(lowerAscii|upperAscii|split|join|trim|replace|substring|charAt|indexOf|lastIndexOf|find|findAll"
-    r"|sum|min|max|isSorted|getHost|getPort|getScheme|orValue|hasValue|optMap|format)\s*\(|\.\?|\[\?"
-)
+_LONGEST_MESSAGE = 5 * 1024
+_FAILURES = (RuntimeError, TypeError, ValueError, KeyError, ArithmeticError)
+logging.getLogger("cel").setLevel(logging.ERROR)  # what a function refuses is answered to whoever sent it
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One compiled rule."""
+    """One compiled rule.
+
+    Attributes:
+        transition: It looks at what was before, so it runs only where there was something.
+        optional: It looks at what was before, and runs where there was nothing too.
+    """
 
     text: str
     message: str
@@ -44,6 +49,7 @@ class Rule:
     reason: Reason
     field_path: str
     transition: bool
+    optional: bool
     holds: Callable[[cel.Context], Json]
 
 
@@ -53,6 +59,7 @@ class RuleTree:
 
     Attributes:
         reads: The fields of the node that its rules look at; None where they look at all of it.
+        functions: What its rules call beyond the base language.
     """
 
     rules: tuple[Rule, ...]
@@ -60,6 +67,7 @@ class RuleTree:
     fields: dict[str, RuleTree]
     each: RuleTree | None
     schema: Schema
+    functions: dict[str, Callable[..., Any]]
 
 
 def compile_rules(schema: Schema, path: str = "") -> RuleTree | None:
@@ -70,7 +78,7 @@ def compile_rules(schema: Schema, path: str = "") -> RuleTree | None:
     """
     said = schema.get(RULES, ())
     rules = tuple(_compile(rule, f"{path}.{RULES}[{at}].rule") for at, rule in enumerate(said))
-    explanations = [str(rule.get("messageExpression") or "") for rule in said]
+    texts = [str(rule.get(name) or "") for rule in said for name in ("rule", "messageExpression")]
     fields = {
         name: tree
         for name, below in schema.get("properties", {}).items()
@@ -78,8 +86,10 @@ def compile_rules(schema: Schema, path: str = "") -> RuleTree | None:
     }
     below = schema.get("items") or schema.get("additionalProperties")
     each = compile_rules(below, f"{path}.items") if isinstance(below, dict) else None
-    reads = fields_read(*(str(rule.get("rule", "")) for rule in said), *explanations)
-    return RuleTree(rules, reads, fields, each, schema) if rules or fields or each else None
+    if not (rules or fields or each):
+        return None
+    called = {name: FUNCTIONS[name] for text in texts for name in functions_called(text)}
+    return RuleTree(rules, fields_read(*texts), fields, each, schema, called)
 
 
 def fields_read(*expressions: str) -> frozenset[str] | None:
@@ -93,27 +103,42 @@ def fields_read(*expressions: str) -> frozenset[str] | None:
     return frozenset(found)
 
 
+def functions_called(expression: str) -> frozenset[str]:
+    """The functions of ours that an expression calls, by their names in ``celib``."""
+    if not expression.strip():
+        return frozenset()
+    named = cel.compile(expression).references()
+    spaces = ["", *(f"{name}." for name in named["variables"])]
+    return frozenset(f"{space}{name}" for name in named["functions"] for space in spaces) & FUNCTIONS.keys()
+
+
+def without_strings(expression: str) -> str:
+    """An expression whose texts are all empty, so that what they say is not taken for its own words."""
+    return _STRINGS.sub('""', expression)
+
+
+def looks_back(expression: str) -> bool:
+    """Whether an expression looks at what was before."""
+    return bool(_OLD.search(without_strings(expression)))
+
+
 def _compile(rule: dict[str, Json], where: str) -> Rule:
     text = str(rule.get("rule", ""))
-    bare = _STRINGS.sub('""', text)
-    if rule.get("optionalOldSelf"):
-        raise ValueError(f"{where}: optionalOldSelf is not supported by this server")
-    missing = _NOT_HERE.search(bare)
-    if missing:
-        raise ValueError(f"{where}: {missing.group().strip('( ')} is outside the CEL base language")
     try:
         program = cel.compile(text)
         expression = rule.get("messageExpression")
         explain = cel.compile(expression).execute if expression else None
     except ValueError as error:
         raise ValueError(f"{where}: compilation failed: {error}") from error
+    optional = rule.get("optionalOldSelf") is True
     return Rule(
         text=text,
         message=str(rule.get("message") or f"failed rule: {text.strip()}"),
         message_expression=explain,
         reason=cast("Reason", rule.get("reason") or "FieldValueInvalid"),
         field_path=str(rule.get("fieldPath") or ""),
-        transition=bool(_OLD.search(bare)),
+        transition=looks_back(text) and not optional,
+        optional=optional,
         holds=program.execute,
     )
 
@@ -156,15 +181,27 @@ def _broken_here(value: Json, tree: RuleTree, path: str, old: Json) -> Iterator[
     if old is not ABSENT and value == old:
         return
     try:
-        scope = cel.Context({"self": value} if old is ABSENT else {"self": value, "oldSelf": old})
-    except (RuntimeError, TypeError, ValueError) as error:
+        scopes = _Scopes(value, old, tree)
+    except _FAILURES as error:
         yield status.rule_broken(path or "<nil>", f"rule evaluation error: {error}: {tree.rules[0].text}")
         return
     for rule in tree.rules:
         if not (rule.transition and old is ABSENT):
-            cause = _judge(rule, scope, path)
+            cause = _judge(rule, scopes.optional if rule.optional else scopes.plain, path)
             if cause:
                 yield cause
+
+
+class _Scopes:
+    """What the rules of one node see."""
+
+    def __init__(self, value: Json, old: Json, tree: RuleTree) -> None:
+        seen = {"self": value} if old is ABSENT else {"self": value, "oldSelf": old}
+        self.plain = cel.Context(seen, functions=tree.functions)
+        self.optional = self.plain
+        if any(rule.optional for rule in tree.rules):
+            before = cel.OptionalValue.none() if old is ABSENT else cel.OptionalValue.of(old)
+            self.optional = cel.Context({"self": value, "oldSelf": before}, functions=tree.functions)
 
 
 def _broken_fields(value: Object, tree: RuleTree, path: str, before: Object) -> Iterator[Cause]:
@@ -185,23 +222,26 @@ def _before(schema: Schema, item: Json, old: Json) -> Json:
 
 
 def _judge(rule: Rule, scope: cel.Context, path: str) -> Cause | None:
-    where = (path + rule.field_path) if rule.field_path else (path or "<nil>")
+    where = (path + rule.field_path).removeprefix(".") or "<nil>"
     try:
         if rule.holds(scope) is True:
             return None
-    except (RuntimeError, TypeError, ValueError, KeyError) as error:
+    except _FAILURES as error:
         what = f"no such key: {error.args[0]}" if isinstance(error, KeyError) else str(error)
         return status.rule_broken(where, f"rule evaluation error: {what}: {rule.text}")
     return status.Cause(rule.reason, where, _worded(rule, scope))
 
 
 def _worded(rule: Rule, scope: cel.Context) -> str:
+    """The rule's message; that of its expression where it gives one line of text."""
     text = rule.message
     if rule.message_expression:
         try:
-            text = str(rule.message_expression(scope))
-        except (RuntimeError, TypeError, ValueError, KeyError):
-            text = rule.message
+            told = rule.message_expression(scope)
+        except _FAILURES:
+            told = None
+        if isinstance(told, str) and told.strip() and "\n" not in told and len(told) <= _LONGEST_MESSAGE:
+            text = told.strip()
     return {
         "FieldValueForbidden": f"Forbidden: {text}",
         "FieldValueRequired": f"Required value: {text}",
