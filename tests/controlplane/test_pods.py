@@ -85,6 +85,21 @@ class Pods:
         assert not tty
         return session
 
+    async def metrics(self, namespace: str, name: str) -> Sequence[dict[str, Any]]:
+        usage = {"cpu": "250m", "memory": "20Mi"}
+        return [
+            {
+                "apiVersion": "metrics.k8s.io/v1beta1",
+                "kind": "PodMetrics",
+                "metadata": pod["metadata"],
+                "timestamp": "2026-01-01T00:00:00Z",
+                "window": "1s",
+                "containers": [{"name": "main", "usage": usage}],
+            }
+            for pod in self.pods
+            if namespace in {"", pod["metadata"]["namespace"]} and name in {"", pod["metadata"]["name"]}
+        ]
+
     def subscribe(self, changed: Callable[[], None]) -> None:
         self.changed = changed
 
@@ -147,6 +162,34 @@ async def test_kubectl_reads_logs(kubectl: Tool, pods: Pods, probe: Probe) -> No
     assert pods.asked[1] == LogOptions(follow=True, tail=5, since=60.0)
     assert pods.asked[2].previous
     assert (await kubectl.run("logs", "nobody")).code != 0
+
+
+async def test_which_part_of_the_output_is_read_and_checked(probe: Probe, pods: Pods) -> None:
+    pods.set(pod("a"))
+    await probe.until(f"{PODS}/a", lambda reply: reply.code == 200)
+    moment = "2026-01-02T03:04:05.5Z"
+    reply = await probe.get(f"{PODS}/a/log?sinceTime={moment}&timestamps=true&limitBytes=5")
+    assert reply.body == {"_text": "a say"}
+    assert pods.asked == [LogOptions(since_time=1767323045.5, timestamps=True)]
+    for wrong in (
+        *("tailLines=-1", "tailLines=x", "sinceSeconds=0", "sinceTime=yesterday", "limitBytes=0"),
+        f"sinceSeconds=1&sinceTime={moment}",
+    ):
+        assert (await probe.get(f"{PODS}/a/log?{wrong}")).code == 400, wrong
+
+
+async def test_kubectl_tops_what_the_provider_measures(kubectl: Tool, pods: Pods, probe: Probe) -> None:
+    pods.set(pod("a"), pod("b"))
+    await probe.until(PODS, lambda reply: reply.names == ["a", "b"])
+    rows = [line.split() for line in (await kubectl.ok("top", "pods")).splitlines()]
+    assert rows == [["NAME", "CPU(cores)", "MEMORY(bytes)"], ["a", "250m", "20Mi"], ["b", "250m", "20Mi"]]
+    assert len((await kubectl.ok("top", "pod", "-l", "app=a")).splitlines()) == 2
+    assert (await kubectl.run("top", "pod", "nobody")).code != 0
+    metrics = "/apis/metrics.k8s.io/v1beta1"
+    assert (await probe.get(f"{metrics}/namespaces/other/pods")).body["items"] == []
+    assert (await probe.get(f"{metrics}/pods")).names == ["a", "b"]
+    assert (await probe.delete(f"{metrics}/namespaces/default/pods/a")).code == 405
+    assert (await kubectl.ok("get", "pods", "-o", "name")).split() == ["pod/a", "pod/b"]
 
 
 async def test_kubectl_enters_with_stdin_and_gets_the_exit_code(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from crucible.control.rates import Rates
 from crucible.errors import NotFound
 from crucible.model import names
 from crucible.model.instance import State
@@ -24,6 +25,7 @@ class RuntimePods:
     def __init__(self, runtime: Runtime, now: Callable[[], float] = time.time) -> None:
         self._runtime = runtime
         self._now = now
+        self._rates = Rates(runtime)
         self._changed: Callable[[], None] | None = None
 
     def subscribe(self, changed: Callable[[], None]) -> None:
@@ -69,6 +71,14 @@ class RuntimePods:
         """
         instance = self._find(namespace, name)
         return await self._runtime.exec(instance.plugin_uid, instance.slot, command, stdin=stdin, tty=tty)
+
+    async def metrics(self, namespace: str, name: str) -> Sequence[dict[str, Any]]:
+        """Return what running instances use; an empty namespace or name stands for all."""
+        return await self._rates.of(
+            instance
+            for instance in self._runtime.instances()
+            if namespace in {"", instance.namespace} and name in {"", instance.name}
+        )
 
     def _find(self, namespace: str, name: str) -> Instance:
         for instance in self._runtime.instances():

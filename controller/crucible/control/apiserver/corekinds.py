@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from .metadata import META_SCHEMA
+from .metrics import metrics_resources
 from .resources import READ_VERBS, Resource
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def _core(plural: str, kind: str, schema: Schema, **more: object) -> Resource:
 
 
 def core_resources() -> tuple[Resource, ...]:
-    """Namespaces, Secrets, ConfigMaps, Events, Leases, CRDs, read-only Pods and Services, and reviews."""
-    return (*_written(), *_read_only(), _definitions(), *_reviews())
+    """Namespaces, Secrets, ConfigMaps, Events, Leases, CRDs; Pods, Services, PodMetrics to read; reviews."""
+    return (*_written(), *_read_only(), _definitions(), *_reviews(), *metrics_resources())
 
 
 def _written() -> tuple[Resource, ...]:

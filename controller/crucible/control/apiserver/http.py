@@ -19,6 +19,8 @@ from .guard import check_request
 from .handlers import Asked, answer
 from .jsontypes import encode
 from .keys import Key
+from .metrics import GROUP as METRICS
+from .metrics import send_metrics
 from .negotiate import negotiate
 from .reads import View, include_of
 from .routes import read_path, refusal, resolve
@@ -106,6 +108,8 @@ class Frontend:
             return web.Response(status=404, text="404 page not found\n")
         if target.resource.plural == "pods" and target.subresource in {"log", "exec"}:
             return await self._pod_stream(request, target)
+        if target.resource.group == METRICS:
+            return await send_metrics(request, self._pods, target)
         if request.query.get("watch") in _TRUE and request.method == "GET":
             return await self._watch(request, target)
         async with asyncio.timeout(self._settings.request_timeout):

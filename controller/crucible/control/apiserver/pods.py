@@ -84,6 +84,9 @@ class PodProvider(Protocol):
             Unsupported: This runtime cannot.
         """
 
+    async def metrics(self, namespace: str, name: str) -> Sequence[Object]:
+        """What running instances use, as PodMetrics: of all namespaces, of one, or of one instance."""
+
     def subscribe(self, changed: Callable[[], None]) -> None:
         """Call ``changed``, from the event loop, whenever ``list`` would answer otherwise."""
 

@@ -6,17 +6,20 @@ import asyncio
 import json
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from crucible.errors import CrucibleError
+from crucible.errors import Conflict, CrucibleError
 
 from . import status
 from .pods import LogOptions
 from .watches import Framer, error_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .keys import Event
     from .pods import ExecSession, PodProvider
     from .reads import View
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from .watch import Hub
     from .watches import WatchCall
 
-STDIN, STDOUT, STDERR, STATUS, CLOSE = 0, 1, 2, 3, 255
+STDIN, STDOUT, STDERR, STATUS, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 EXEC_PROTOCOLS: Final = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 
 
@@ -85,26 +88,59 @@ def _first_frames(framer: Framer, feed: WatchFeed, replayed: list[Event] | None)
 async def send_logs(request: web.Request, pods: PodProvider, namespace: str, name: str) -> web.StreamResponse:
     """Send an instance's output as text."""
     query = request.query
-    tail, since = query.get("tailLines"), query.get("sinceSeconds")
-    try:
-        options = LogOptions(
-            follow=query.get("follow") in {"true", "1"},
-            tail=int(tail) if tail else None,
-            since=float(since) if since else None,
-            previous=query.get("previous") in {"true", "1"},
-            timestamps=query.get("timestamps") in {"true", "1"},
-        )
-    except ValueError as error:
-        raise status.bad_request(f"tailLines and sinceSeconds are numbers: {error}") from error
+    options, left = _log_options(query), _number(query, "limitBytes", 1)
     response = web.StreamResponse(headers={"Content-Type": "text/plain"})
     chunks = pods.logs(namespace, name, options)
-    first = await anext(chunks, b"")
+    chunk = await anext(chunks, None)  # an error is told by the answer's code, for which it must come first
     await response.prepare(request)
-    if first:
-        await response.write(first)
-    async for chunk in chunks:
-        await response.write(chunk)
+    while chunk is not None:
+        await response.write(chunk if left is None else chunk[:left])
+        left = None if left is None else left - len(chunk)
+        if left is not None and left <= 0:
+            break
+        chunk = await anext(chunks, None)
     return response
+
+
+def _log_options(query: Mapping[str, str]) -> LogOptions:
+    """Read which part of the output is wanted."""
+    since, moment = _number(query, "sinceSeconds", 1), query.get("sinceTime")
+    if since is not None and moment:
+        raise status.bad_request("at most one of `sinceTime` or `sinceSeconds` may be specified")
+    return LogOptions(
+        follow=_holds(query, "follow"),
+        tail=_number(query, "tailLines", 0),
+        since=since,
+        since_time=_moment(moment) if moment else None,
+        previous=_holds(query, "previous"),
+        timestamps=_holds(query, "timestamps"),
+    )
+
+
+def _holds(query: Mapping[str, str], name: str) -> bool:
+    return query.get(name) in {"true", "1"}
+
+
+def _number(query: Mapping[str, str], name: str, least: int) -> int | None:
+    text = query.get(name)
+    if not text:
+        return None
+    try:
+        found = int(text)
+    except ValueError as error:
+        raise status.bad_request(f"{name} is a number, not {text!r}") from error
+    if found < least:
+        raise status.bad_request(f"{name}: must be greater than or equal to {least}")
+    return found
+
+
+def _moment(text: str) -> float:
+    """Read RFC 3339 into unix seconds."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise status.bad_request(f"sinceTime is a time as in RFC 3339, not {text!r}") from error
+    return found.replace(tzinfo=found.tzinfo or UTC).timestamp()
 
 
 async def run_exec(
@@ -115,10 +151,12 @@ async def run_exec(
     command = query.getall("command", [])
     if not command:
         raise status.bad_request("you must specify at least 1 command for the container")
-    wants_stdin = query.get("stdin") in {"true", "1"}
-    session = await pods.exec(
-        namespace, name, command, stdin=wants_stdin, tty=query.get("tty") in {"true", "1"}
-    )
+    try:
+        session = await pods.exec(
+            namespace, name, command, stdin=_holds(query, "stdin"), tty=_holds(query, "tty")
+        )
+    except Conflict as error:
+        raise status.ApiError(409, "Conflict", str(error)) from error
     socket = web.WebSocketResponse(protocols=EXEC_PROTOCOLS, max_msg_size=1 << 20)
     try:
         await socket.prepare(request)
@@ -147,9 +185,18 @@ async def _feed(socket: web.WebSocketResponse, session: ExecSession) -> None:
         channel, data = message.data[0], message.data[1:]
         if channel == STDIN and data:
             await session.write(data)
+        elif channel == RESIZE:
+            await _resize(session, data)
         elif channel == CLOSE and data[:1] == bytes([STDIN]):
             await session.close_stdin()
     await session.close()
+
+
+async def _resize(session: ExecSession, data: bytes) -> None:
+    """Tell the command how large its terminal is; what cannot be read as that is passed over."""
+    with suppress(ValueError, KeyError, TypeError):
+        size = json.loads(data)
+        await session.resize(int(size["Height"]), int(size["Width"]))
 
 
 def _exit_status(code: int) -> dict[str, object]:
