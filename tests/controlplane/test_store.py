@@ -253,6 +253,17 @@ async def test_the_file_shrinks_again_after_much_came_and_went(
         assert len((await probe.get(CONFIGMAPS)).body["items"]) == 100
 
 
+async def test_history_of_large_objects_is_pruned_by_its_bytes(
+    settings: ServerSettings, crd: dict[str, Any]
+) -> None:
+    small = replace(settings, history_bytes=1_000_000)
+    async with ApiServer(small, crds=[crd]) as server, client(server) as probe:
+        await probe.post(CONFIGMAPS, configmap("c"))
+        for at in range(60):
+            await probe.patch(f"{CONFIGMAPS}/c", {"data": {"k": f"{at}" + "x" * 1_000_000}})
+        assert (settings.state_dir / "control.db").stat().st_size < 60_000_000
+
+
 async def test_history_is_pruned_by_servers_that_each_write_little(
     settings: ServerSettings, crd: dict[str, Any]
 ) -> None:

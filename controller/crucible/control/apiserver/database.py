@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 FIRST_REVISION = 1000
 PRUNE_EVERY = 1000
+PRUNE_BYTES = 16 * 2**20
+"""The log is cleared after so many writes, or so many bytes of them."""
 INCREMENTAL = 2
 """SQLite's number for ``auto_vacuum=INCREMENTAL``."""
 SPARE_PAGES = 256
@@ -73,6 +75,7 @@ class Database:
     def __init__(self, path: Path, seal: Seal) -> None:
         self._path = path
         self._seal = seal
+        self._bytes_since_prune = 0
         self._writes_since_prune = PRUNE_EVERY  # the first write clears what an earlier process left
         try:
             self._link = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2)
@@ -163,14 +166,15 @@ class Database:
             link.execute("DELETE FROM objects WHERE collection=? AND namespace=? AND name=?", key)
         else:
             link.execute("INSERT OR REPLACE INTO objects VALUES (?,?,?,?,?)", (*key, event.revision, raw))
+        self._bytes_since_prune += len(raw) + len(previous or b"")
         link.execute(
             "INSERT INTO log VALUES (?,?,?,?,?,?,?)", (event.revision, event.type, *key, raw, previous)
         )
 
     def _prune(self, written: int, floor: int) -> None:
         self._writes_since_prune += written
-        if self._writes_since_prune >= PRUNE_EVERY:
-            self._writes_since_prune = 0
+        if self._writes_since_prune >= PRUNE_EVERY or self._bytes_since_prune >= PRUNE_BYTES:
+            self._writes_since_prune = self._bytes_since_prune = 0
             self._link.execute("DELETE FROM log WHERE revision <= ?", (floor,))
 
     def give_back(self) -> bool:
