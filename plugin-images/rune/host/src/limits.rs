@@ -27,6 +27,8 @@ const MARGIN: usize = 1 << 20;
 
 static FUEL: AtomicUsize = AtomicUsize::new(UNLIMITED);
 static DEPTH: AtomicUsize = AtomicUsize::new(0);
+static ANNOUNCED: AtomicBool = AtomicBool::new(false);
+static STEPPING: AtomicBool = AtomicBool::new(false);
 static STARVED: AtomicBool = AtomicBool::new(false);
 
 static HELD_BY_SCRIPT: AtomicUsize = AtomicUsize::new(0);
@@ -96,8 +98,9 @@ unsafe impl GlobalAlloc for Counting {
 
 /// Lend instructions to code that begins to run, or take back what it left.
 ///
-/// The outermost code gets a slice and comes back for another. Code that a library function calls cannot come
-/// back: it gets half of all that is left, so that what it calls in turn has some too.
+/// `main` gets a slice and comes back for another: each of its steps is announced by a budget of its own. Code
+/// that a library function calls, or that is awaited, cannot come back: it gets half of all that is left, so
+/// that what it calls in turn has some too.
 #[no_mangle]
 extern "C" fn __rune_budget_replace(value: usize) -> usize {
     let left = FUEL.load(Relaxed);
@@ -107,17 +110,25 @@ extern "C" fn __rune_budget_replace(value: usize) -> usize {
     let depth = DEPTH.load(Relaxed);
     match value {
         UNLIMITED => {
-            let lent = if depth == 0 { left.min(SLICE) } else { left.div_ceil(2) };
+            if depth == 0 {
+                STEPPING.store(ANNOUNCED.swap(false, Relaxed), Relaxed);
+            }
+            let returns = depth == 0 && STEPPING.load(Relaxed);
+            let lent = if returns { left.min(SLICE) } else { left.div_ceil(2) };
             FUEL.store(left - lent, Relaxed);
             DEPTH.store(depth + 1, Relaxed);
             lent
         }
         OUTERMOST => 0,
-        _ if depth == 0 => OUTERMOST,
+        _ if depth == 0 => {
+            ANNOUNCED.store(true, Relaxed);
+            OUTERMOST
+        }
         unused => {
             FUEL.store(left + unused, Relaxed);
             DEPTH.store(depth - 1, Relaxed);
-            if unused == 0 && depth > 1 {
+            let returns = depth == 1 && STEPPING.load(Relaxed);
+            if unused == 0 && !returns {
                 STARVED.store(true, Relaxed);
             }
             0
