@@ -42,6 +42,8 @@ _COMMANDS: Final = {
     "get": _Entry("get", "List plugins."),
     "describe": _Entry("describe", "Show one plugin: state, instances, limits, events."),
     "logs": _Entry("logs", "Print what a plugin wrote."),
+    "exec": _Entry("exec", "Run a command inside an instance."),
+    "top": _Entry("top", "Show what instances use."),
     "events": _Entry("events", "List what happened."),
     "restart": _Entry("restart", "Replace every instance of plugins."),
     "delete": _Entry("delete", "Stop plugins and remove all that was made for them."),

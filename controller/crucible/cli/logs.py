@@ -1,6 +1,7 @@
 """``crucible logs``."""
 
 import sys
+from math import ceil
 from typing import Annotated, Final
 
 import typer
@@ -15,12 +16,14 @@ from crucible.cli.options import with_access
 from crucible.cli.tailing import Tailing, Target
 from crucible.cli.terminal import harmless, note
 from crucible.errors import NotFound
+from crucible.model.quantity import parse_duration
 
 EXAMPLES: Final = """\b
 Examples:
   crucible logs word-count
   crucible logs word-count -f --tail 20
   crucible logs word-count --previous
+  crucible logs word-count --since 10m --timestamps
   crucible logs word-count --instance word-count-0-3
 
 With -f the output goes on across restarts, until the plugin is deleted. On a terminal, control
@@ -42,23 +45,40 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     instance: Annotated[
         str | None, typer.Option("--instance", metavar="NAME", help="Of this instance only.")
     ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Only what is younger, like 30s or 2h.")
+    ] = None,
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", help="Begin each line with the time it was written.")
+    ] = False,
 ) -> None:
     """Print what a plugin wrote to its standard output and error."""
     if follows and previous:
         raise WrongUsage("the instance before has ended: drop --follow or --previous")
+    params = _params(since, timestamps=timestamps)
     with Api(endpoint_of(access)) as api:
         namespace = access.namespace or api.namespace
         if follows:
             api.get(plugin_path(namespace, plugin))
-            Tailing(api, Target(namespace, plugin, instance)).run(tail, write)
+            Tailing(api, Target(namespace, plugin, instance, params)).run(tail, write)
             return
         chosen = _chosen(api, namespace, plugin, instance, previous=previous)
-        params = {} if tail < 0 else {"tailLines": str(tail)}
+        params |= {} if tail < 0 else {"tailLines": str(tail)}
         for name in chosen:
             label = prefixed(name, chosen)
             with api.stream(f"{core(namespace, 'pods')}/{name}/log", params, endless=False) as lines:
                 for line in lines:
                     write(label, line)
+
+
+def _params(since: str | None, *, timestamps: bool) -> dict[str, str]:
+    """Return what to ask of the API; it counts whole seconds."""
+    try:
+        seconds = None if since is None else ceil(parse_duration(since))
+    except ValueError as error:
+        raise WrongUsage(f"--since: {error}") from error
+    young = {} if seconds is None else {"sinceSeconds": str(max(seconds, 1))}
+    return young | ({"timestamps": "true"} if timestamps else {})
 
 
 def _chosen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from crucible.cli.instances import InstanceName, instances, newest
@@ -13,7 +13,7 @@ from crucible.cli.objects import core, plugin_path
 from crucible.errors import CrucibleError, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from crucible.cli.api import Api
 
@@ -30,11 +30,13 @@ class Target:
         namespace: of the plugin.
         plugin: its name.
         only: one instance, and no longer than that; None for all there are and will be.
+        params: what else to ask of the API for every instance.
     """
 
     namespace: str
     plugin: str
     only: str | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
 
 
 class Tailing:
@@ -86,7 +88,7 @@ class Tailing:
         threading.Thread(target=self._read, args=(name, tail), name=f"log of {name}", daemon=True).start()
 
     def _read(self, name: InstanceName, tail: int) -> None:
-        params = {"follow": "true"} | ({} if tail < 0 else {"tailLines": str(tail)})
+        params = {**self._target.params, "follow": "true"} | ({} if tail < 0 else {"tailLines": str(tail)})
         try:
             path = f"{core(self._target.namespace, 'pods')}/{name}/log"
             with self._api.stream(path, params) as lines:

@@ -9,7 +9,7 @@ from crucible.model import names
 from crucible.model.status import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from crucible.model.instance import Instance
     from crucible.model.usage import Usage
@@ -25,8 +25,9 @@ _MOST: Final = 60.0
 class Rates:
     """Looks when asked. What it saw last serves the next who asks; nothing is looked at in between."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._runtime = runtime
+        self._pause = pause
         self._seen: dict[tuple[str, Slot], Usage] = {}
 
     async def of(self, instances: Iterable[Instance]) -> list[dict[str, Any]]:
@@ -35,7 +36,7 @@ class Rates:
         now = await self._look(wanted)
         before = {key: self._seen.get(key) for key in now}
         if not all(_serves(before[key], usage) for key, usage in now.items()):
-            await asyncio.sleep(_LEAST)
+            await self._pause(_LEAST)
             before, now = dict(now), await self._look(wanted)
         self._remember(now)
         return [
