@@ -38,6 +38,7 @@ class _Entry:
 
 _COMMANDS: Final = {
     "up": _Entry("up", "Run the control plane on this machine."),
+    "dev": _Entry("dev", "Run a plugin while you write it: every save takes over."),
     "apply": _Entry("apply", "Create or change plugins from manifests."),
     "get": _Entry("get", "List plugins."),
     "describe": _Entry("describe", "Show one plugin: state, instances, limits, events."),

@@ -65,7 +65,7 @@ def _rehearse(api: "Api", everything: tuple[Wanted, ...]) -> None:
     made = {wanted.name for wanted in everything if wanted.resource.kind == "Namespace"}
     for wanted in everything:
         if len(everything) > 1 and wanted.namespace not in made:
-            _send(api, wanted, _DRY)
+            send(api, wanted, _DRY)
 
 
 def _apply(api: "Api", wanted: Wanted) -> str | None:
@@ -74,7 +74,7 @@ def _apply(api: "Api", wanted: Wanted) -> str | None:
         before: dict[str, Any] | None = api.get(wanted.path)
     except NotFound:
         before = None
-    created, after = _send(api, wanted, {})
+    created, after = send(api, wanted, {})
     changed = before is None or _version(before) != _version(after)
     print(f"{wanted.label} {'created' if created else 'configured' if changed else 'unchanged'}", flush=True)
     if before is None or _digest(before) == _digest(after):
@@ -82,7 +82,8 @@ def _apply(api: "Api", wanted: Wanted) -> str | None:
     return str((before.get("status") or {}).get("revision", ""))
 
 
-def _send(api: "Api", wanted: Wanted, params: dict[str, str]) -> tuple[bool, dict[str, Any]]:
+def send(api: "Api", wanted: Wanted, params: dict[str, str]) -> tuple[bool, dict[str, Any]]:
+    """Apply one object; return whether that made it, and what it is now."""
     from crucible.cli.api import APPLY_PATCH  # noqa: PLC0415 - see above
 
     asked = {"fieldManager": _MANAGER, "force": "true", "fieldValidation": "Strict", **params}

@@ -49,18 +49,19 @@ class Tailing:
         self._begun: set[InstanceName] = set()
         self._reading: set[InstanceName] = set()
 
-    def run(self, tail: int, write: Callable[[str, bytes], None]) -> None:
+    def run(self, tail: int, write: Callable[[str, bytes], None], *, named: bool = False) -> None:
         """Write every line as it comes, until the plugin, or the one instance, is gone.
 
         Args:
             tail: how many lines of what is there to begin with; -1 for all.
             write: takes a label and a line.
+            named: label each line even while there is one replica only.
         """
         while True:
             for name in self._fresh():
                 self._begin(name, tail)
             tail = -1
-            self._drain(write)
+            self._drain(write, named=named)
             if not self._reading and (self._target.only is not None or self._is_gone()):
                 return
 
@@ -101,9 +102,9 @@ class Tailing:
             return
         self._said.put((name, None))
 
-    def _drain(self, write: Callable[[str, bytes], None]) -> None:
+    def _drain(self, write: Callable[[str, bytes], None], *, named: bool) -> None:
         """Write what arrives until it is time to look for new instances."""
-        several = len({name.ordinal for name in self._begun}) > 1
+        several = named or len({name.ordinal for name in self._begun}) > 1
         deadline = time.monotonic() + _LOOK_AGAIN
         while (left := deadline - time.monotonic()) > 0:
             try:
