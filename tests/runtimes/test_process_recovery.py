@@ -162,6 +162,7 @@ async def test_a_killed_monitor_takes_the_sandbox_along(process: ProcessHarness)
     ended = await process.until(workload, lambda one: not one.alive)
     assert ended.exit is not None
     assert "killed from outside" in ended.exit.problem
+    assert ended.exit.reason == "Lost"
     assert not exists(running.pid)
 
 
@@ -176,6 +177,7 @@ async def test_a_monitor_killed_while_nobody_watched_takes_the_sandbox_along(pro
     ended = process.instance(workload)
     assert ended.exit is not None
     assert "killed from outside" in ended.exit.problem
+    assert ended.exit.reason == "Lost"
     assert not exists(running.pid)
 
 
@@ -190,6 +192,7 @@ async def test_a_damaged_record_ends_the_instance_with_a_reason(
     ended = process.instance(workload)
     assert ended.exit is not None
     assert "could not be read" in ended.exit.problem
+    assert ended.exit.reason == "Lost"
     assert not exists(running.pid)
     await process.runtime.remove(workload.plugin_uid, FIRST)
     assert process.leftovers() == []

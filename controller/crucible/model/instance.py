@@ -30,6 +30,7 @@ class Exit:
         signal: the signal that ended it.
         oom: the kernel killed it for its memory limit.
         problem: why it never ran, or why its end is unknown; empty otherwise.
+        lost: it had run, and something from outside took it away: a person, the host's end.
     """
 
     at: float
@@ -37,6 +38,7 @@ class Exit:
     signal: int | None = None
     oom: bool = False
     problem: str = ""
+    lost: bool = False
 
     @property
     def reason(self) -> str:
@@ -44,7 +46,7 @@ class Exit:
         if self.oom:
             return "OOMKilled"
         if self.problem:
-            return "StartFailed"
+            return "Lost" if self.lost else "StartFailed"
         return "Completed" if self.code == 0 else "Crashed"
 
     def __str__(self) -> str:

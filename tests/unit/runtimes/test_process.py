@@ -119,6 +119,13 @@ def test_ends_without_a_status_say_why() -> None:
     assert "restarted" in judge(replace(REMAINS, rebooted=True)).problem
 
 
+def test_an_end_from_outside_is_told_from_a_start_that_failed() -> None:
+    assert judge(replace(REMAINS, ran=True)).reason == "Lost"
+    assert judge(replace(REMAINS, rebooted=True)).reason == "Lost"
+    assert judge(replace(REMAINS, last_line=b"bwrap: no")).reason == "StartFailed"
+    assert judge(replace(REMAINS, code=3, ran=True)).reason == "Crashed"
+
+
 def test_output_is_framed_into_lines() -> None:
     assert frame(Unfinished(), b"a\nb\nc", 9) == ([b"a", b"b"], Unfinished(b"c"))
     assert frame(Unfinished(b"c"), b"d\n", 9) == ([b"cd"], Unfinished())

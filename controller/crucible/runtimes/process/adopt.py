@@ -109,6 +109,8 @@ def unreadable(found: Found, control_plane: str, cgroups: tuple[str, ...], now: 
         root="",
         created_at=now,
         exit=Exit(
-            at=now, problem=f"its record could not be read after a restart ({found.problem}); it was ended"
+            at=now,
+            problem=f"its record could not be read after a restart ({found.problem}); it was ended",
+            lost=True,
         ),
     )

@@ -53,7 +53,7 @@ def judge(remains: Remains) -> Exit:
         return Exit(at=remains.at, code=code)
     if remains.killed:
         return Exit(at=remains.at, signal=int(SIGKILL))
-    return Exit(at=remains.at, problem=_unreported(remains))
+    return Exit(at=remains.at, problem=_unreported(remains), lost=remains.ran or remains.rebooted)
 
 
 def _unreported(remains: Remains) -> str:
