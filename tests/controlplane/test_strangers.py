@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import ssl
 import subprocess
@@ -21,6 +22,7 @@ from crucible.control.client import Client
 from crucible.control.kubeconfig import load_endpoint, merge_kubeconfig
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncGenerator, AsyncIterator
 
 NOBODY = 65534
@@ -158,6 +160,30 @@ async def test_a_connection_too_many_is_closed_where_all_others_are_in_use(tmp_p
         assert await ended(reader)
         writer.close()
         assert watch.code == 200
+
+
+async def test_a_server_out_of_descriptors_lets_the_longest_silent_one_go_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    real, failures = loop.sock_accept, [OSError(errno.EMFILE, "Too many open files")]
+
+    async def accept(listener: socket.socket) -> tuple[socket.socket, Any]:
+        if failures:
+            raise failures.pop()
+        return await real(listener)
+
+    async with (
+        impatient(tmp_path) as server,
+        connected(server) as (silent, _),
+        probing(server.url, server.ca, server.token) as probe,
+    ):
+        monkeypatch.setattr(loop, "sock_accept", accept)
+        assert (await probe.get("/version")).code == 200
+        assert await ended(silent)
+        assert failures == []
+        async with connected(server):
+            pass
 
 
 async def test_half_open_handshakes_exhaust_nothing_and_keep_nobody_out(tmp_path: Path) -> None:
