@@ -99,10 +99,12 @@ class Tree:
         interpreter = self.root / python
         loader = elf.loader(interpreter)
         folders = {str(path.parent) for path in self.root.rglob("*.so*")}
+        several = (self.root / place / "multiprocessing").is_dir()
+        workers = ("-j", str(os.cpu_count() or 1)) if several else ()
         subprocess.run(
             [
                 *(f"{self.root}{loader}", "--library-path", ":".join(sorted(folders)), str(interpreter)),
-                *("-S", "-s", "-m", "compileall", "-q", "-q", "-j", str(os.cpu_count() or 1)),
+                *("-S", "-s", "-B", "-m", "compileall", "-q", "-q", *workers),
                 *("--invalidation-mode", "unchecked-hash", "-s", str(self.root), "-p", "/"),
                 str(self.root / place),
             ],

@@ -47,6 +47,8 @@ _COMPONENT: Final = b"\0asm\x0d\0\x01\0"
 _RUN: Final = tuple(f"wasi:cli/run@0.2.{patch}" for patch in range(12, -1, -1))
 _NEARLY: Final = 16  # the part of the limit that is next to nothing
 _FRAMES: Final = 16
+_TRAP: Final = "wasm trap: "
+_BEYOND_LIMITS: Final = ("exceeds memory limits", "exceeds table limits", "resource limit exceeded")
 _MOST_FUEL: Final = (1 << 63) - 1
 _TABLES: Final = 4
 _BYTES_FOR_ENTRY: Final = 64  # of the limit; an entry of a table takes eight
@@ -249,8 +251,17 @@ def _trapped(trap: Trap, held: int, limit: int | None) -> Ended:
 
 
 def _refused(error: WasmtimeError) -> Ended:
+    """Tell why a program did not start, or what a component trapped for: that comes as text alone."""
     lines = _lines(str(error))
-    if any("exceeds memory limits" in line or "exceeds table limits" in line for line in lines):
+    trap = next((line.removeprefix(_TRAP) for line in lines if line.startswith(_TRAP)), None)
+    match trap:
+        case "all fuel consumed by WebAssembly":
+            return Ended(OUT_OF_FUEL, "out of fuel: the limit is used up")
+        case "interrupt":
+            return Ended(OUT_OF_TIME, "out of time: the limit is used up")
+        case str():
+            return Ended(TRAPPED, f"trapped: {trap}")
+    if any(sign in line for line in lines for sign in _BEYOND_LIMITS):
         return Ended(OUT_OF_MEMORY, "out of memory: the program begins with more than the limit")
     return Ended(INVALID, f"cannot start: {lines[0]}", *lines[1:])
 
@@ -285,7 +296,7 @@ def _whole(name: str, value: str | None) -> int | None:
     if value is None:
         return None
     if not value.isascii() or not value.isdigit():
-        raise Ended(WRONG_USE, f"{name} {value}: not a whole number")
+        raise Ended(WRONG_USE, f"{name} {value}: not a whole number", USAGE)
     return int(value)
 
 
@@ -293,7 +304,7 @@ def _seconds(name: str, value: str | None) -> float | None:
     with contextlib.suppress(ValueError):
         if value is None or float(value) > 0:
             return None if value is None else float(value)
-    raise Ended(WRONG_USE, f"{name} {value}: not a number of seconds")
+    raise Ended(WRONG_USE, f"{name} {value}: not a number of seconds", USAGE)
 
 
 def _lines(text: str) -> list[str]:
