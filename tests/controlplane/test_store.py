@@ -192,6 +192,8 @@ async def test_pages_and_watches_of_forgotten_moments_are_410(tmp_path: Path, cr
             await probe.patch(f"{PLUGINS}/a", {"spec": {"config": {"at": at}}})
         late = await probe.get(f"{PLUGINS}?limit=1&continue={first.body['metadata']['continue']}")
         assert (late.code, late.body["reason"]) == (410, "Expired")
+        rest = await probe.get(f"{PLUGINS}?limit=1&continue={late.body['metadata']['continue']}")
+        assert rest.names == ["b"], "the token of the refusal goes on with the present"
         async with probe.watch(f"{PLUGINS}?watch=1&resourceVersion={first.revision}") as watch:
             error = await watch.next()
         assert (error["type"], error["object"]["code"]) == ("ERROR", 410)

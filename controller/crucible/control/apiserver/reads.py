@@ -31,9 +31,14 @@ _MATCH: Final = "resourceVersionMatch"
 _MATCHES: Final = ("Exact", "NotOlderThan")
 _LIST_TOO_OLD: Final = "The resourceVersion for the provided list is too old."
 _PAGE_TOO_OLD: Final = (
-    "The provided continue parameter is too old to display a consistent list result. "
-    "You must start a new list without the continue parameter."
+    "The provided continue parameter is too old to display a consistent list result. You can start a new "
+    "list without the continue parameter, or use the continue token in this response to retrieve the "
+    "remainder of the results. Continuing with the provided token results in an inconsistent list - objects "
+    "that were created, modified, or deleted between the time the first chunk was returned and now may show "
+    "up in the list."
 )
+_NEWEST: Final = -1
+"""The revision in a token that goes on with whatever there is by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +101,19 @@ def page_of(store: Store, resource: Resource, namespace: str, query: Mapping[str
     limit = whole_number(query, "limit")
     start = ("", "")
     if query.get("continue"):
-        revision, start = _read_token(query["continue"])
         _check_continued(query)
-        records = _records_at(store, resource, namespace, revision, _PAGE_TOO_OLD)
-        records = [record for record in records if record.key[1:] > start]
+        asked, start = _read_token(query["continue"])
+        revision = store.revision if asked == _NEWEST else asked
+        found = _records_at(store, resource, namespace, revision)
+        if found is None:
+            raise _expired_page(start)
+        records = [record for record in found if record.key[1:] > start]
     elif exact := exact_revision(query, store.revision):
         revision = exact
-        records = _records_at(store, resource, namespace, revision, _LIST_TOO_OLD)
+        found = _records_at(store, resource, namespace, revision)
+        if found is None:
+            raise status.expired(_LIST_TOO_OLD)
+        records = found
     else:
         revision = store.revision
         records = store.list(resource.collection, namespace)
@@ -112,7 +123,7 @@ def page_of(store: Store, resource: Resource, namespace: str, query: Mapping[str
     if resource.custom:
         meta["continue"] = ""
     if limit and len(records) > limit:
-        meta["continue"] = _write_token(revision, records[limit - 1])
+        meta["continue"] = _token(revision, *records[limit - 1].key[1:])
         if not selector:
             meta["remainingItemCount"] = len(records) - limit
         records = records[:limit]
@@ -133,18 +144,19 @@ def whole_number(query: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def _records_at(
-    store: Store, resource: Resource, namespace: str, revision: int, too_old: str
-) -> Sequence[Record]:
-    """A collection as it stood at ``revision``, in order.
-
-    Raises:
-        ApiError: 410, that is no longer known.
-    """
+def _records_at(store: Store, resource: Resource, namespace: str, revision: int) -> list[Record] | None:
+    """A collection as it stood at ``revision``, in order; None where that is no longer known."""
     past = store.history.undo(store.collection(resource.collection), resource.collection, revision)
     if past is None:
-        raise status.expired(too_old)
+        return None
     return [past[key] for key in sorted(past) if not namespace or key.namespace == namespace]
+
+
+def _expired_page(start: tuple[str, str]) -> status.ApiError:
+    """410 for a page whose moment is gone, with a token for those who take the present instead."""
+    error = status.expired(_PAGE_TOO_OLD)
+    error.metadata = {"continue": _token(_NEWEST, *start)}
+    return error
 
 
 def exact_revision(query: Mapping[str, str], newest: int) -> int:
@@ -187,8 +199,8 @@ def _refuse_match(causes: list[Cause], match: str) -> None:
         raise status.invalid_object("ListOptions", "meta.k8s.io", "", causes)
 
 
-def _write_token(revision: int, last: Record) -> str:
-    text = json.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": [last.key.namespace, last.key.name]})
+def _token(revision: int, namespace: str, name: str) -> str:
+    text = json.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": [namespace, name]})
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 

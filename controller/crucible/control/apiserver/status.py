@@ -61,6 +61,7 @@ class ApiError(CrucibleError):
         reason: The machine-readable reason, for example ``NotFound``; empty where the API has none.
         details: The Status details, or None.
         headers: Response headers beside the usual ones.
+        metadata: The Status' own metadata.
     """
 
     def __init__(self, code: int, reason: str, message: str, details: Object | None = None) -> None:
@@ -70,10 +71,16 @@ class ApiError(CrucibleError):
         self.message = message
         self.details = details
         self.headers: dict[str, str] = {}
+        self.metadata: Object = {}
 
     def body(self) -> Object:
         """The Status object."""
-        status: Object = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        status: Object = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": self.metadata,
+            "status": "Failure",
+        }
         status["message"] = self.message
         if self.reason:
             status["reason"] = self.reason
