@@ -59,6 +59,9 @@ def supervised(
             "instances": replicas,
             "attempts": max([attempts_of(world), *(replica.attempt for replica in replicas)]),
             "restarts": sum(replica.restarts for replica in replicas),
+            "endpoints": tuple(
+                sorted({place for one in world.instances if one.alive for place in one.endpoints})
+            ),
         }
     )
     events = tuple(event for verdict in verdicts for event in verdict.events)

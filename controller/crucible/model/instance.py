@@ -78,6 +78,7 @@ class Instance:
         namespace: of the Plugin.
         plugin: the Plugin's name.
         source: digest of the snapshot it runs from.
+        endpoints: where its ports can be reached from the host: ``8080 at 127.0.0.1:49153``.
     """
 
     plugin_uid: str
@@ -93,6 +94,7 @@ class Instance:
     namespace: str = ""
     plugin: str = ""
     source: str = ""
+    endpoints: tuple[str, ...] = ()
 
     @property
     def alive(self) -> bool:

@@ -173,5 +173,7 @@ class PluginStatus(_Part):
     """What the source was resolved to."""
     instances: Annotated[tuple[Replica, ...], Field(max_length=100), ListMap("ordinal")] = ()
     """One entry for each replica."""
+    endpoints: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Where its ports can be reached from the host: ``8080 at 127.0.0.1:49153``."""
     enforcement: Annotated[tuple[ControlReport, ...], Field(max_length=32), ListMap("control")] = ()
     """How well each control holds."""

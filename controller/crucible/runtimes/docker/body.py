@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.core.guest import host_flags
+from crucible.runtimes.docker.network import NOWHERE
 
 if TYPE_CHECKING:
     from crucible.model.workload import Limits, Workload
@@ -129,6 +130,7 @@ def _host_config(workload: Workload, image: Image, setting: Setting) -> dict[str
         "IpcMode": "private",
         "CgroupnsMode": "private",
         "NetworkMode": setting.network or "none",
+        "Dns": [NOWHERE],
         "Init": True,
         "Memory": limits.memory,
         "MemorySwap": limits.memory,

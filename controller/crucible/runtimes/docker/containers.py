@@ -7,6 +7,7 @@ import contextlib
 import logging
 import shutil
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from docker import errors
@@ -16,12 +17,14 @@ from crucible.model.instance import Exit, State
 from crucible.runtimes.docker import held as translate
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker.held import Held
+from crucible.runtimes.docker.relays import Relays
 from crucible.runtimes.docker.streams import lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
 
+    from crucible.model.instance import Instance
     from crucible.model.workload import Slot
     from crucible.runtimes.docker.engine import Engine
     from crucible.runtimes.docker.events import Happened
@@ -44,10 +47,19 @@ class Containers:
         self._held: dict[tuple[str, Slot], Held] = {}
         self._by_container: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.relays = Relays(engine, settings.control_plane)
 
     def get(self, plugin_uid: str, slot: Slot) -> Held | None:
         """Return an instance."""
         return self._held.get((plugin_uid, slot))
+
+    def instances(self, plugin_uid: str | None) -> tuple[Instance, ...]:
+        """Return what is known of them, oldest first."""
+        found = [
+            replace(held.instance, endpoints=self.relays.endpoints.get(held.instance.plugin_uid, ()))
+            for held in self.of(plugin_uid)
+        ]
+        return tuple(sorted(found, key=lambda instance: instance.created_at))
 
     def of(self, plugin_uid: str | None) -> tuple[Held, ...]:
         """Return the instances of one plugin, or all."""
@@ -121,13 +133,15 @@ class Containers:
         """Find out what there is: adopt, bury, clear away. Told from what is being started right now."""
         known = {key for key, held in self._held.items() if held.container}
         found: set[tuple[str, Slot]] = set()
-        for entry in await self._engine.call(
+        entries = await self._engine.call(
             self._engine.client.containers,
             all=True,
-            filters={
-                "label": [f"{marks.CONTROL_PLANE}={self._settings.control_plane}", f"{marks.ROLE}=instance"]
-            },
-        ):
+            filters={"label": f"{marks.CONTROL_PLANE}={self._settings.control_plane}"},
+        )
+        instances = [entry for entry in entries if entry["Labels"].get(marks.ROLE) == "instance"]
+        wanted = {entry["Labels"].get(marks.PLUGIN_UID, "") for entry in instances}
+        await self.relays.survey(entries, wanted | {plugin_uid for plugin_uid, _ in self._held})
+        for entry in instances:
             key = await self._adopt(entry)
             if key is not None:
                 found.add(key)
@@ -172,6 +186,8 @@ class Containers:
         await self.kill(held)
         await self.discard(held)
         self.drop(held)
+        if not self.of(held.instance.plugin_uid):
+            await self.relays.remove(held.instance.plugin_uid)
 
     async def discard(self, held: Held) -> None:
         """Delete a container, if there is one, and keep what is known of the instance."""

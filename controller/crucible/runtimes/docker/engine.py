@@ -16,6 +16,7 @@ import requests
 from docker import errors
 
 from crucible.errors import Unavailable
+from crucible.runtimes.docker.enforcement import vm_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,7 @@ class Engine:
         self._settings = settings
         self._pool = ThreadPoolExecutor(settings.parallel, thread_name_prefix="docker")
         self._client: docker.APIClient | None = None
+        self.vm_runtime = ""
 
     @property
     def client(self) -> docker.APIClient:
@@ -127,6 +129,7 @@ class Engine:
             max_pool_size=self._settings.parallel,
         )
         facts = Facts(found.get("Version", "?"), api, client.info())
+        self.vm_runtime = vm_runtime(facts.info)
         if self._client is None:
             self._client = client
         else:
@@ -194,9 +197,7 @@ def trouble_of(error: errors.APIError) -> str | None:
     """Return what is wrong with the engine itself, if that is why it refused; None where the request was."""
     text = str(error.explanation or error)
     if "no space left on device" in text:
-        return f"the disk of the Docker engine is full: free some; `docker system df` shows what is used ({text})"[
-            :1024
-        ]
+        return f"the disk of the Docker engine is full: free some, see `docker system df` ({text[:512]})"
     if error.status_code is not None and error.status_code >= _SERVER_ERROR and "context" in text:
         return f"the Docker engine gave up on a request: {text}"
     return None

@@ -58,18 +58,32 @@ class Images:
         """
         if not workload.image and workload.type not in set(PluginType):
             raise InvalidSource(f"there is no image for plugins of type {workload.type}")
-        name = workload.image or self._settings.image_of(workload.type)
+        if not workload.image:
+            return await self.image_of_type(workload.type)
+        name = workload.image
         if name not in self._known:
             found = await self._look(name)
-            if found is None and workload.image:
+            if found is None:
                 self._pulls.ask(name, workload.plugin_uid)
-                found = await self._look(name)
+                raise Unavailable(f"image {name} was pulled and is gone from the engine again")
+            self._known[name] = image_of_inspection(found, of_type=False)
+        return self._known[name]
+
+    async def image_of_type(self, plugin_type: str) -> Image:
+        """Return a type's own image.
+
+        Raises:
+            Unavailable: it is not on this engine.
+        """
+        name = self._settings.image_of(plugin_type)
+        if name not in self._known:
+            found = await self._look(name)
             if found is None:
                 raise Unavailable(
-                    f"the image {name} for {workload.type} plugins is not on this engine: "
+                    f"the image {name} for {plugin_type} plugins is not on this engine: "
                     "build it with `make images`"
                 )
-            self._known[name] = image_of_inspection(found, of_type=not workload.image)
+            self._known[name] = image_of_inspection(found, of_type=True)
         return self._known[name]
 
     def forget(self, image: str) -> None:

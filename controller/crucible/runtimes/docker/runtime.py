@@ -88,8 +88,7 @@ class DockerRuntime:
 
     def instances(self, plugin_uid: str | None = None) -> tuple[Instance, ...]:
         """Return the instances of one plugin, or all, oldest first, as last known."""
-        found = (held.instance for held in self._containers.of(plugin_uid))
-        return tuple(sorted(found, key=lambda instance: instance.created_at))
+        return self._containers.instances(plugin_uid)
 
     async def start(self, workload: Workload, slot: Slot) -> Instance:
         """Start one instance, or return the one with this slot. Cancelling the caller does not undo it."""

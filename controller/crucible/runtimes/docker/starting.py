@@ -92,12 +92,18 @@ class Starter:
             seccomp=self._seccomp,
             config=str(held.directory / "config.json"),
             source="" if workload.image else str(self._source_of(workload.source)),
-            network="",
-            engine_runtime="",
+            network=await self._network(workload),
+            engine_runtime=self._engine.vm_runtime if workload.isolation == "vm" else "",
             log_files=self._settings.log_files,
             log_bytes=self._settings.log_bytes,
         )
         return body(workload, image, setting)
+
+    async def _network(self, workload: Workload) -> str:
+        if not workload.listen:
+            return ""
+        relay = await self._images.image_of_type("python")
+        return await self._containers.relays.ensure(workload.plugin_uid, workload.listen, relay)
 
     async def _create(self, held: Held, request: dict[str, Any]) -> None:
         """Create and start in one go; one of ours that has the name and is in the way is cleared away.

@@ -1,0 +1,138 @@
+"""The network of a plugin that listens, and the relay that lets the host in and nobody out.
+
+Each such plugin has an internal network of its own whose bridge has no address, so it reaches neither the
+host, nor the outside, nor another plugin. Its relay, a small container of ours, is in that network and in one
+with a way to the host; it takes connections on loopback ports of the host and hands them on. Bodies are pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from crucible.runtimes.docker import labels as marks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crucible.runtimes.docker.body import Image
+
+PORTS: Final = marks.PREFIX + "ports"
+NOWHERE: Final = "192.0.2.1"
+"""An address that is nobody's (RFC 5737). As name server it makes an engine ask from inside the container's
+network, where nothing answers; older engines would otherwise ask the host's, and names carry data."""
+_MEMORY: Final = 48 << 20
+
+# One thread each way; a plugin that is not up yet, or not any more, ends the connection.
+RELAY: Final = """\
+import socket, sys, threading
+room = threading.BoundedSemaphore(128)
+def pour(one, other):
+    try:
+        while data := one.recv(65536):
+            other.sendall(data)
+        other.shutdown(socket.SHUT_WR)
+    except OSError:
+        for each in (one, other):
+            try: each.shutdown(socket.SHUT_RDWR)
+            except OSError: continue
+def serve(caller, port):
+    with room, caller:
+        try: target = socket.create_connection(("plugin", port), 10)
+        except OSError: return
+        with target:
+            target.settimeout(None)
+            back = threading.Thread(target=pour, args=(target, caller), daemon=True)
+            back.start()
+            pour(caller, target)
+            back.join()
+def listen(port):
+    with socket.create_server(("", port), backlog=128) as server:
+        while True:
+            caller, _ = server.accept()
+            threading.Thread(target=serve, args=(caller, port), daemon=True).start()
+for port in map(int, sys.argv[1:]):
+    threading.Thread(target=listen, args=(port,)).start()
+"""
+
+
+def network_name(control_plane: str, plugin_uid: str) -> str:
+    """Return the name of a plugin's own network."""
+    return f"crucible-{control_plane}-{plugin_uid}"
+
+
+def edge_name(control_plane: str) -> str:
+    """Return the name of the network through which relays can be reached."""
+    return f"crucible-{control_plane}-edge"
+
+
+def relay_name(control_plane: str, plugin_uid: str) -> str:
+    """Return the name of a plugin's relay."""
+    return f"crucible-{control_plane}-{plugin_uid}-relay"
+
+
+def network_arguments(control_plane: str, plugin_uid: str) -> dict[str, Any]:
+    """Describe a plugin's own network: no way out, and no host at its gateway's address."""
+    return {
+        "name": network_name(control_plane, plugin_uid),
+        "driver": "bridge",
+        "check_duplicate": True,
+        "internal": True,
+        "options": {"com.docker.network.bridge.inhibit_ipv4": "true"},
+        "labels": {marks.CONTROL_PLANE: control_plane, marks.PLUGIN_UID: plugin_uid, marks.ROLE: "network"},
+    }
+
+
+def edge_arguments(control_plane: str) -> dict[str, Any]:
+    """Describe the network of all relays, who do not see each other there."""
+    return {
+        "name": edge_name(control_plane),
+        "driver": "bridge",
+        "check_duplicate": True,
+        "options": {"com.docker.network.bridge.enable_icc": "false"},
+        "labels": {marks.CONTROL_PLANE: control_plane, marks.ROLE: "edge"},
+    }
+
+
+def relay_body(control_plane: str, plugin_uid: str, ports: tuple[int, ...], image: Image) -> dict[str, Any]:
+    """Return the request for a relay, published on the host's loopback only."""
+    names = [f"{port}/tcp" for port in ports]
+    return {
+        "Image": image.id,
+        "User": "65534:65534",
+        "Entrypoint": [*image.before, "-c", RELAY, *map(str, ports)],
+        "Cmd": [],
+        "Env": [f"{name}={value}" for name, value in image.env],
+        "Labels": {
+            marks.CONTROL_PLANE: control_plane,
+            marks.PLUGIN_UID: plugin_uid,
+            marks.ROLE: "relay",
+            PORTS: ",".join(map(str, ports)),
+        },
+        "Healthcheck": {"Test": ["NONE"]},
+        "ExposedPorts": {name: {} for name in names},
+        "HostConfig": {
+            "NetworkMode": edge_name(control_plane),
+            "PortBindings": {name: [{"HostIp": "127.0.0.1", "HostPort": ""}] for name in names},
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "Sysctls": {"net.ipv4.ip_forward": "0"},
+            "IpcMode": "private",
+            "Init": True,
+            "Memory": _MEMORY,
+            "MemorySwap": _MEMORY,
+            "PidsLimit": 512,
+            "RestartPolicy": {"Name": "unless-stopped"},
+            "LogConfig": {"Type": "none", "Config": {}},
+        },
+    }
+
+
+def endpoints_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return where a listed relay can be reached: ``8080 at 127.0.0.1:49153`` for each port."""
+    found = {
+        (int(port["PrivatePort"]), f"{port['IP']}:{port['PublicPort']}")
+        for port in entry.get("Ports") or ()
+        if port.get("PublicPort")
+    }
+    return tuple(f"{inner} at {outer}" for inner, outer in sorted(found))
