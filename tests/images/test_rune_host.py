@@ -15,7 +15,7 @@ from crucible.runtimes.process import elf
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Stage
+    from stage import Stage
 
 LIMITS = ("--fuel", "5000000", "--memory", str(32 << 20), "--time", "30")
 USAGE, INVALID, UNREADABLE, FAILED, OUT_OF_FUEL, OUT_OF_MEMORY, OUT_OF_TIME = 64, 65, 66, 70, 71, 72, 73

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Stage
+    from stage import Stage
 
 LIMIT = 16 << 20
 LIMITS = ("--fuel", "50000000", "--memory", str(LIMIT), "--time", "30")
