@@ -57,7 +57,6 @@ async def test_words_that_kubectl_takes_for_something_else_are_refused(kubectl: 
         assert we_read(f"{{{line}: k}}") is REFUSED, f"{line} as a key"
 
 
-@pytest.mark.xfail(reason="the reader of manifests takes y and n for text, kubectl for truth values")
 @pytest.mark.parametrize("form", ["{}", "{{{}: k}}"], ids=["value", "key"])
 async def test_the_letters_that_kubectl_takes_for_truth_values_are_not_text(
     kubectl: Tool, tmp_path: Path, form: str

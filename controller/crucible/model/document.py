@@ -28,7 +28,7 @@ WEIGHT_LIMIT: Final = 16 * 2**20
 
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUTH: Final = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_AMBIGUOUS_WORD: Final = re.compile(r"(?i)yes|no|on|off")
+_AMBIGUOUS_WORD: Final = re.compile(r"(?i)y|n|yes|no|on|off")
 _INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _DECIMAL: Final = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _AMBIGUOUS_NUMBER: Final = re.compile(

@@ -78,7 +78,7 @@ def test_a_field_that_is_missing_is_placed_where_its_surroundings_are() -> None:
     ("text", "line", "words"),
     [
         ("a: 1\nb: 2\na: 3\n", 3, "a is given twice, first on line 1"),
-        ("spec:\n  x:\n    y: 1\n    y: 2\n", 4, "spec.x.y is given twice"),
+        ("spec:\n  x:\n    k: 1\n    k: 2\n", 4, "spec.x.k is given twice"),
         ("a: [1, 2\nb: 3\n", 2, "is no YAML"),
         ("a: 'x\n", 2, "is no YAML"),
         ("\tb: 1\n", 1, "is no YAML"),
