@@ -69,7 +69,8 @@ def _image(type_: str, say: Callable[[str], None]) -> Made:
     parts = (*map(sbom.of_package, tree.used), *filled.parts)
     tree.write(sbom.PLACE, sbom.document(image.name.partition(":")[0], crucible.__version__, parts))
     identity = archive.write(image, tree.root, target)
-    stamp.write_text(json.dumps({"inputs": inputs, "name": image.name, "identity": identity}))
+    kept = {"inputs": inputs, "name": image.name, "identity": identity, "labels": dict(image.labels)}
+    stamp.write_text(json.dumps(kept))
     say(f"{image.name}: {target.stat().st_size / 1e6:.1f} MB, from {len(tree.used)} packages")
     return Made(type_, target, image.name, identity)
 
