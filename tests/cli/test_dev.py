@@ -73,16 +73,16 @@ class Author:
         self.process.send_signal(number)
         return self.process.wait(60)
 
-    def sandboxes(self) -> list[str]:
-        """Return the processes of sandboxes and control planes that this session's folders name."""
-        found = []
+    def processes(self) -> dict[int, str]:
+        """Return the sandboxes and control planes that this session's folders are named in."""
+        found = {}
         for entry in Path("/proc").iterdir():
             try:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
             if str(self.temporary) in line:
-                found.append(line)
+                found[int(entry.name)] = line
         return found
 
 
@@ -114,7 +114,7 @@ def test_a_save_takes_over_while_the_version_before_serves_and_nothing_is_left(a
     assert author.end() == 0
     assert author.said().endswith("gone: app is deleted, with all that was made for it\n")
     assert list(author.temporary.iterdir()) == []
-    assert author.sandboxes() == []
+    assert author.processes() == {}
     assert not [path for path in Path("/sys/fs/cgroup").glob(f"**/crucible-{mark}*") if path.is_dir()]
 
 
@@ -175,6 +175,17 @@ def test_a_control_plane_that_runs_is_used_and_left_as_it_was(
     assert author.process.wait(60) == 4
     assert "did not make it" in author.said()
     assert json.loads(crucible("get", "-o", "json").out)["items"] != []
+
+
+def test_nothing_is_left_either_when_the_control_plane_of_its_own_is_killed(author: Author) -> None:
+    author.begin()
+    author.reads(r"^ready: revision")
+    (controller,) = [pid for pid, line in author.processes().items() if " crucible up " in line]
+    os.kill(controller, signal.SIGKILL)
+    assert author.process is not None
+    assert author.process.wait(60) == 5
+    assert list(author.temporary.iterdir()) == []
+    assert author.processes() == {}
 
 
 @pytest.mark.parametrize(

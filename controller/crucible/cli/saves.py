@@ -55,7 +55,8 @@ class Saves:
     def watch(self, over: threading.Event) -> Iterator[tuple[str, ...]]:
         """Yield the names of changed files, a batch at a time, until told that it is over.
 
-        A folder that disappears is one batch, and its return is another.
+        The first batch may be empty: nothing is missed from then on, and what was read before is to be read
+        once more. A folder that disappears is one batch, and its return is another.
         """
         while not over.is_set():
             yield from self._while_there(over)
@@ -78,9 +79,11 @@ class Saves:
                 yield_on_timeout=True,
                 raise_interrupt=False,
             )
+            begun = False
             for batch in batches:
-                if batch:
+                if batch or not begun:
                     yield self._names(batch)
+                begun = True
                 if not self._root.is_dir():
                     if not batch:
                         yield (self._root.name,)

@@ -206,13 +206,15 @@ class Session:
                 self._say("refused", f"{line}; what ran before goes on")
 
     def _send(self, api: Api, wanted: Wanted, files: tuple[str, ...]) -> None:
+        if self._sent and wanted.body == self._wanted.body:
+            return
         self._files, self._since = files, time.monotonic()
         self._wanted, self._sent = wanted, True  # from here on there may be something to delete
         send(api, wanted, {})
 
     def _follow(self, api: Api, plugin: dict[str, Any]) -> None:
         if not plugin:
-            self._seen, self._settled, self._announced = {}, None, ""
+            self._seen, self._settled, self._announced, self._sent = {}, None, "", False
             self._say("gone", "somebody deleted the plugin: the next save makes it again")
             return
         for note in notes(self._seen, plugin):
