@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import FIRST, PYTHON, SECONDS, wait_for
+from harness import FIRST, PYTHON, SECONDS, cmdline, processes, wait_for
+
+from crucible.runtimes.process.proc import children, started
 
 if TYPE_CHECKING:
     from harness import ProcessHarness
@@ -215,6 +219,21 @@ async def test_closing_ends_what_a_command_started(process: ProcessHarness) -> N
     deadline = asyncio.get_running_loop().time() + SECONDS
     while not await alone():
         assert asyncio.get_running_loop().time() < deadline
+
+
+async def test_a_command_ends_with_the_process_that_waits_for_it(process: ProcessHarness) -> None:
+    workload = await running(process, STAYS)
+    session = await process.runtime.exec(
+        workload.plugin_uid, FIRST, (PYTHON, "-c", STAYS), stdin=False, tty=False
+    )
+    _, said = await anext(session.output())
+    assert said
+    (porter,) = (pid for pid in processes() if b"entrance.py" in cmdline(pid))
+    (inside,) = children(porter)
+    os.kill(porter, signal.SIGKILL)
+    assert await session.wait() == 128 + signal.SIGKILL
+    await wait_for(lambda: started(inside) is None)
+    await session.close()
 
 
 async def test_sessions_leave_no_descriptors(process: ProcessHarness) -> None:

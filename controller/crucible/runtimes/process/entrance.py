@@ -16,9 +16,10 @@ Three processes do it, so that none is ever both inside and worth taking over:
 - The *guide* joins the cgroup, becomes the sandbox's user, and enters its namespaces, which gives it every
   capability in there. It is in the host's pid namespace still: nothing inside can see it. It starts the
   command's process, and is gone.
-- The *command's process* is born inside the pid namespace, with nothing open but its standard streams. It
-  gives its capabilities up, takes on the filter, and executes. Until then it may not be looked into
-  (``PR_SET_DUMPABLE``), and it can load nothing from the sandbox: modules are imported outside only.
+- The *command's process* is born inside the pid namespace, with nothing open but its standard streams and two
+  pipes to the others. It closes those, gives its capabilities up, takes on the filter, and executes. Until
+  then it may not be looked into (``PR_SET_DUMPABLE``), and it can load nothing from the sandbox: modules are
+  imported outside only.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ _NOT_EXECUTABLE, _NOT_THERE, _SIGNALLED = 126, 127, 128
 
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
-_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 4, 22, 23, 24
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP = 1, 4, 22
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 36, 38, 47
 _PR_CAP_AMBIENT_CLEAR_ALL, _SECCOMP_MODE_FILTER, _CAPABILITY_VERSION_3 = 4, 2, 0x20080522
 _BPF_INSTRUCTION = 8
@@ -60,12 +62,13 @@ def main() -> int:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     with open(request["filter"], "rb") as file:  # noqa: PTH123 - pathlib would double this program
         program = file.read()
-    told, tell = os.pipe()
+    (told, tell), (hear, say) = os.pipe(), os.pipe()
     guide = os.fork()
     if guide == 0:
-        _guide(request, program, tell)
-    os.close(tell)
-    os.close(_PLUGIN)
+        os.close(say)
+        _guide(request, program, (tell, hear))
+    for descriptor in (tell, hear, _PLUGIN):
+        os.close(descriptor)
     null = os.open("/dev/null", os.O_RDWR)
     for number in range(3):
         os.dup2(null, number)
@@ -74,6 +77,7 @@ def main() -> int:
     pid = answer.pop("pid", None)
     control.sendall(json.dumps(answer).encode() + b"\n")
     if pid is not None:
+        os.write(say, b"1")  # the guide is gone, so this is the command's parent now
         code = _attend(control, pid)
         with contextlib.suppress(OSError):
             control.sendall(json.dumps({"code": code}).encode() + b"\n")
@@ -103,10 +107,11 @@ def _attend(control: socket.socket, pid: int) -> int:
     return code if code >= 0 else _SIGNALLED - code
 
 
-def _guide(request: dict[str, Any], program: bytes, tell: int) -> NoReturn:
+def _guide(request: dict[str, Any], program: bytes, pipes: tuple[int, int]) -> NoReturn:
     """Enter, start the command's process inside, say which it is, and end."""
+    tell, _ = pipes
     try:
-        pid = _enter(request, program, tell)
+        pid = _enter(request, program, pipes)
         answer: dict[str, object] = {"pid": pid, "entered": True}
     except (OSError, ValueError) as error:
         answer = {"problem": str(error), "errno": getattr(error, "errno", 0)}
@@ -114,7 +119,7 @@ def _guide(request: dict[str, Any], program: bytes, tell: int) -> NoReturn:
     os._exit(0)
 
 
-def _enter(request: dict[str, Any], program: bytes, tell: int) -> int:
+def _enter(request: dict[str, Any], program: bytes, pipes: tuple[int, int]) -> int:
     for path in request["groups"]:
         with open(path, "wb", buffering=0) as file:  # noqa: PTH123 - the same
             file.write(b"0")
@@ -130,13 +135,23 @@ def _enter(request: dict[str, Any], program: bytes, tell: int) -> int:
     if _libc.setns(_PLUGIN, _NAMESPACES) != 0:
         _fail("cannot enter the sandbox's namespaces")
     _prctl(_PR_SET_DUMPABLE, 0)  # again: the kernel sets it anew with the credentials
-    os.closerange(3, tell)
-    os.closerange(tell + 1, os.sysconf("SC_OPEN_MAX"))
+    low, high = sorted(pipes)
+    for first, last in ((3, low), (low + 1, high), (high + 1, os.sysconf("SC_OPEN_MAX"))):
+        os.closerange(first, last)
     pid = os.fork()
     if pid == 0:
-        os.close(tell)
+        _join_porter(*pipes)
         _become(request, program)
     return pid
+
+
+def _join_porter(tell: int, hear: int) -> None:
+    """Wait until the porter is this process's parent, and from then on end with it."""
+    os.close(tell)
+    if not os.read(hear, 1):
+        os._exit(_NOT_EXECUTABLE)
+    os.close(hear)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _become(request: dict[str, Any], program: bytes) -> NoReturn:
