@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness import FIRST, PYTHON, SECONDS, cmdline, processes, wait_for
 
-from crucible.runtimes.process.proc import children, started
+from crucible.runtimes.process.proc import children, pids_by_namespace, started
 
 if TYPE_CHECKING:
     from harness import ProcessHarness
@@ -109,10 +109,7 @@ async def test_a_command_is_in_the_plugins_cgroup(process: ProcessHarness) -> No
     )
     _, said = await anext(session.output())
     assert said
-    pid = process.instance(workload).pid
-    inside = Path(f"/proc/{pid}/ns/pid").readlink()
-    others = [other for other in map(_pid, Path("/proc").iterdir()) if other and _namespace(other) == inside]
-    groups = {other: Path(f"/proc/{other}/cgroup").read_text() for other in others}
+    groups = {pid: Path(f"/proc/{pid}/cgroup").read_text() for pid in pids_inside(process, workload)}
     assert len(groups) == 3  # bubblewrap's first process, the plugin, the command
     assert len(set(groups.values())) == 1
     await session.close()
@@ -228,8 +225,8 @@ async def test_a_command_ends_with_the_process_that_waits_for_it(process: Proces
     )
     _, said = await anext(session.output())
     assert said
-    (porter,) = (pid for pid in processes() if b"entrance.py" in cmdline(pid))
-    (inside,) = children(porter)
+    _, _, inside = sorted(pids_inside(process, workload), key=lambda pid: pids_by_namespace(pid)[-1])
+    (porter,) = (pid for pid in processes() if b"entrance.py" in cmdline(pid) and inside in children(pid))
     os.kill(porter, signal.SIGKILL)
     assert await session.wait() == 128 + signal.SIGKILL
     await wait_for(lambda: started(inside) is None)
@@ -261,8 +258,10 @@ async def test_usage_counts_what_was_used(process: ProcessHarness) -> None:
     assert after.pids == 1
 
 
-def _pid(entry: Path) -> int | None:
-    return int(entry.name) if entry.name.isdigit() else None
+def pids_inside(process: ProcessHarness, workload: Workload) -> list[int]:
+    """Return the processes in an instance's sandbox: bubblewrap's first, the plugin, commands."""
+    inside = _namespace(process.instance(workload).pid or 0)
+    return [pid for pid in processes() if inside is not None and _namespace(pid) == inside]
 
 
 def _namespace(pid: int) -> Path | None:
