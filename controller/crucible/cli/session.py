@@ -100,6 +100,7 @@ class Session:
         self._sent = False
         self._inbox: queue.Queue[Saved | Became | CrucibleError] = queue.Queue()
         self._over = threading.Event()
+        self._printing = threading.Lock()
         self._saves = Saves(folder)
         self._threads: list[threading.Thread] = []
         self._seen: dict[str, Any] = {}
@@ -231,10 +232,15 @@ class Session:
         if note.instance and not self._quoted:  # what follows is most often the same again
             self._quoted = True
             for line in _last_lines(api, self._wanted.namespace, note.instance):
-                write("  | ", line)
+                self._write("  | ", line)
 
     def _say(self, kind: str, text: str) -> None:
-        print(f"{paint(f'{kind}:', _COLOURS[kind], on=colourful())} {one_line(text)}", flush=True)
+        with self._printing:
+            print(f"{paint(f'{kind}:', _COLOURS[kind], on=colourful())} {one_line(text)}", flush=True)
+
+    def _write(self, label: str, line: bytes) -> None:
+        with self._printing:  # lines of two threads would run into each other
+            write(label, line)
 
     def _begin(self, work: Any) -> None:  # noqa: ANN401 - a method of this class
         self._threads.append(threading.Thread(target=work, name=work.__name__, daemon=True))
@@ -259,7 +265,7 @@ class Session:
         try:
             with Api(endpoint_of(self._plane.access)) as api:
                 while not self._over.wait(_LOOK_AGAIN):
-                    Tailing(api, target).run(-1, write, named=True)
+                    Tailing(api, target).run(-1, self._write, named=True)
         except CrucibleError as error:
             self._inbox.put(error)
 
