@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from importlib import metadata
@@ -64,10 +65,15 @@ def test_the_wasm_image_has_the_engine_that_is_installed() -> None:
 def test_what_it_collects_runs_and_is_listed(tmp_path: Path) -> None:
     root = tmp_path / "root"
     subprocess.run(
-        [FOLDER / "collect", root, "crucible/x", "1", "/usr/bin/env"], check=True, capture_output=True
+        [FOLDER / "collect", root, "crucible/x", "1", "/usr/bin/env"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "EXTRA": "pkg:cargo/one@1.0 pkg:pypi/two_b@2+x"},
     )
     document = json.loads((root / "usr/share/sbom/sbom.spdx.json").read_text())
-    assert {"coreutils", "libc6"} <= {package["name"] for package in document["packages"]}
+    assert {"coreutils", "libc6", "one", "two_b"} <= {package["name"] for package in document["packages"]}
+    related = {one["relatedSpdxElement"] for one in document["relationships"]}
+    assert related == {package["SPDXID"] for package in document["packages"]}
     assert (root / "usr/bin/env").is_file()
     assert list(root.rglob("libc.so.6"))
     assert all(path.stat().st_mode & 0o6022 == 0 for path in root.rglob("*") if path.is_file())
