@@ -109,6 +109,7 @@ class Engine:
         self.revive(wait=False)
         self._process = subprocess.Popen(
             [
+                *("setpriv", "--pdeathsig", "KILL"),  # gone with whoever started it, however that ends
                 *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL"),
                 *(sys.executable, "-c", _INIT, str(self.place), *argv),
             ],
