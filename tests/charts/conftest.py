@@ -1,0 +1,23 @@
+"""What the chart's tests share. Those that need a real cluster are there only where one is named."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from release import HELM, Release
+
+# A disposable cluster, or an API server alone: CRUCIBLE_TEST_KUBECONFIG=file make test ARGS=tests/charts
+collect_ignore = [] if os.environ.get("CRUCIBLE_TEST_KUBECONFIG") else ["test_cluster.py"]
+
+
+@pytest.fixture(scope="session")
+def release() -> Release:
+    if not HELM.exists():
+        pytest.skip("helm is missing: run .venv/bin/python scripts/tools")
+    return Release()
