@@ -138,7 +138,8 @@ def _host_config(workload: Workload, image: Image, setting: Setting) -> dict[str
         "PidsLimit": limits.pids,
         "Ulimits": [
             {"Name": "nofile", "Soft": limits.open_files, "Hard": limits.open_files},
-            {"Name": "core", "Soft": 0, "Hard": 0},
+            # Not 0: a crash handler that cores are piped to, which runs as root, is called for any but 1.
+            {"Name": "core", "Soft": 1, "Hard": 1},
         ],
         "ShmSize": shared,
         "Tmpfs": dict.fromkeys((TMP, *image.volumes), options),

@@ -8,6 +8,8 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Final
 
+from docker import errors
+
 from crucible.errors import CrucibleError, Unavailable
 from crucible.runtimes.docker.engine import silent
 from crucible.runtimes.docker.events import Events
@@ -38,7 +40,7 @@ class Connection:
         settings: DockerSettings,
         *,
         survey: Callable[[], Awaitable[None]],
-        happened: Callable[[Happened], None],
+        happened: Callable[[Happened], bool],
         turned: Callable[[], None],
     ) -> None:
         """Prepare; nothing is asked of the engine yet.
@@ -47,7 +49,7 @@ class Connection:
             engine: to keep in touch with.
             settings: of the runtime.
             survey: finds out what there is; awaited after each subscription, so that nothing falls between.
-            happened: told of every event.
+            happened: told of every event; returns False where only a survey can tell what it means.
             turned: called when an outage begins or ends.
         """
         self.facts: Facts | None = None
@@ -59,11 +61,17 @@ class Connection:
         self._turned = turned
         self._task: asyncio.Task[None] | None = None
         self._first = asyncio.Event()
+        self._stir = asyncio.Event()
+        self._unclear = False
 
     async def open(self) -> None:
         """Begin; returns once the engine answered, or did not."""
         self._task = asyncio.get_running_loop().create_task(self._keep())
-        await self._first.wait()
+        first = asyncio.ensure_future(self._first.wait())
+        await asyncio.wait({first, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        if self._task.done():
+            first.cancel()
+            self._task.result()
 
     async def close(self) -> None:
         """Stop."""
@@ -72,6 +80,11 @@ class Connection:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
+    def look_again(self) -> None:
+        """Have the world surveyed soon."""
+        self._unclear = True
+        self._stir.set()
+
     async def _keep(self) -> None:
         pause = _RETRY_FIRST
         while True:
@@ -79,6 +92,9 @@ class Connection:
                 await self._once()
             except CrucibleError as error:
                 self._turn(str(error))
+            except errors.APIError as error:
+                text = error.explanation or error
+                self._turn(f"the Docker engine at {self._engine.url} refuses: {text}: look at its log")
             else:
                 pause = _RETRY_FIRST
             self._first.set()
@@ -89,11 +105,18 @@ class Connection:
         """Connect and stay connected; return or raise once that is over."""
         self.facts = await self._engine.connect()
         broke = asyncio.Event()
+        self._stir.clear()
+
+        def tear() -> None:
+            broke.set()
+            self._stir.set()
+
         events = await self._engine.call(
-            Events, self._engine.another(), self._settings.control_plane, self._happened, broke.set
+            Events, self._engine.another(), self._settings.control_plane, self._hear, tear
         )
         events.run(asyncio.get_running_loop())
         try:
+            self._unclear = False
             await self._survey()
             self._turn("")
             self._first.set()
@@ -102,18 +125,26 @@ class Connection:
             events.close()
         raise Unavailable(f"the Docker engine at {self._engine.url} went away: start it again")
 
+    def _hear(self, event: Happened) -> None:
+        if not self._happened(event):
+            self.look_again()
+
     async def _listen(self, broke: asyncio.Event) -> None:
-        """Return when the stream broke; raise when the engine shows no pulse. Survey again now and then."""
+        """Return when the stream broke; raise when the engine shows no pulse. Survey now and then."""
         client = self._engine.another(_PULSE)
         try:
             for beat in itertools.count(1):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.heartbeat):
-                        await broke.wait()
-                        return
-                await self._pulse(client.ping)
-                if beat % _BEATS == 0:
+                        await self._stir.wait()
+                self._stir.clear()
+                if broke.is_set():
+                    return
+                if self._unclear or beat % _BEATS == 0:
+                    self._unclear = False
                     await self._survey()
+                else:
+                    await self._pulse(client.ping)
         finally:
             client.close()
 

@@ -21,11 +21,12 @@ from crucible.runtimes.docker.relays import Relays
 from crucible.runtimes.docker.streams import lines_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from pathlib import Path
 
     from crucible.model.instance import Instance
     from crucible.model.workload import Slot
+    from crucible.runtimes.docker.body import Image
     from crucible.runtimes.docker.engine import Engine
     from crucible.runtimes.docker.events import Happened
     from crucible.runtimes.docker.settings import DockerSettings
@@ -40,14 +41,26 @@ _log = logging.getLogger(__name__)
 class Containers:
     """The registry, kept true by events and, after a gap, by a survey."""
 
-    def __init__(self, engine: Engine, settings: DockerSettings, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: DockerSettings,
+        relay_image: Callable[[], Awaitable[Image]],
+        changed: Callable[[str], None],
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._changed = changed
         self._held: dict[tuple[str, Slot], Held] = {}
         self._by_container: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.relays = Relays(engine, settings.control_plane)
+        self.relays = Relays(
+            engine,
+            settings.control_plane,
+            image=relay_image,
+            needed=lambda plugin_uid: bool(self.of(plugin_uid)),
+            changed=changed,
+        )
 
     def get(self, plugin_uid: str, slot: Slot) -> Held | None:
         """Return an instance."""
@@ -110,11 +123,12 @@ class Containers:
         held.end(how)
         self._changed(held.instance.plugin_uid)
 
-    def hear(self, event: Happened) -> None:
-        """Take one event of the engine."""
+    def hear(self, event: Happened) -> bool:
+        """Take one event of the engine; return False where only a survey can tell what it means."""
         held = self._by_container.get(event.container)
         if held is None:
-            return
+            # A relay came up or went, or an instance that a lost answer or a survey under way left out.
+            return event.kind not in {"start", "die"} or (event.role == "relay" and self.relays.busy)
         match event.kind:
             case "oom":
                 held.oom = True
@@ -124,6 +138,7 @@ class Containers:
                 self.conclude(held, Exit(at=event.at, problem="its container was removed by someone else"))
             case _:
                 pass
+        return True
 
     async def close(self) -> None:
         """Wait for what is being looked at."""
@@ -139,8 +154,6 @@ class Containers:
             filters={"label": f"{marks.CONTROL_PLANE}={self._settings.control_plane}"},
         )
         instances = [entry for entry in entries if entry["Labels"].get(marks.ROLE) == "instance"]
-        wanted = {entry["Labels"].get(marks.PLUGIN_UID, "") for entry in instances}
-        await self.relays.survey(entries, wanted | {plugin_uid for plugin_uid, _ in self._held})
         for entry in instances:
             key = await self._adopt(entry)
             if key is not None:
@@ -150,6 +163,7 @@ class Containers:
             if held is not None and not held.ended.is_set():
                 self.conclude(held, Exit(at=time.time(), problem="its container was removed by someone else"))
         self._clear_directories()
+        await self.relays.survey()
 
     async def signal(self, held: Held, name: str) -> None:
         """Send a signal to the container's init process; one that has ended takes none.
@@ -186,8 +200,7 @@ class Containers:
         await self.kill(held)
         await self.discard(held)
         self.drop(held)
-        if not self.of(held.instance.plugin_uid):
-            await self.relays.remove(held.instance.plugin_uid)
+        await self.relays.remove(held.instance.plugin_uid)
 
     async def discard(self, held: Held) -> None:
         """Delete a container, if there is one, and keep what is known of the instance."""

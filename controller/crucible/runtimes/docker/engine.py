@@ -120,7 +120,9 @@ class Engine:
         patience = min(self._settings.patience, 5)
         with contextlib.closing(docker.APIClient(self.url, version="1.24", timeout=patience)) as first:
             found = first.version(api_version=False)
-        api = agreed(found.get("MinAPIVersion", "1.24"), found.get("ApiVersion", "1.0"))
+        if not isinstance(found, dict):
+            raise Unavailable(f"what answers at {self.url} is no Docker engine")
+        api = agreed(str(found.get("MinAPIVersion", "1.24")), str(found.get("ApiVersion", "1.0")))
         client = docker.APIClient(
             self.url,
             version=api,
@@ -130,11 +132,19 @@ class Engine:
         )
         facts = Facts(found.get("Version", "?"), api, client.info())
         self.vm_runtime = vm_runtime(facts.info)
-        if self._client is None:
-            self._client = client
-        else:
-            client.close()
+        # The engine may have come back as another version; what is under way keeps the client it has.
+        before, self._client = self._client, client
+        if before is not None:
+            before.close()
         return facts
+
+
+def shut(stream: object) -> None:
+    """Close a stream that the SDK handed out, to the last descriptor; nobody reads it any more."""
+    response = getattr(stream, "_response", None)
+    if response is not None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            response.close()
 
 
 def agreed(oldest: str, newest: str) -> str:
@@ -208,6 +218,8 @@ _SERVER_ERROR: Final = 500
 
 def _version(text: str) -> tuple[int, int]:
     major, _, minor = text.partition(".")
+    if not (major.isdecimal() and (minor or "0").isdecimal()):
+        raise Unavailable(f"what answers is no Docker engine: it calls its API {text!r:.40}")
     return int(major), int(minor or 0)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import requests
 from docker import errors
 
-from crucible.runtimes.docker.labels import CONTROL_PLANE
+from crucible.runtimes.docker.engine import shut
+from crucible.runtimes.docker.labels import CONTROL_PLANE, ROLE
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,23 +32,27 @@ class Happened:
         container: the engine's id.
         at: unix seconds.
         code: exit status, of ``die``.
+        role: what the container is to us, by its label.
     """
 
     kind: str
     container: str
     at: float
     code: int = 0
+    role: str = ""
 
 
 def read_event(event: Mapping[str, Any]) -> Happened:
     """Translate one event of the engine."""
     actor = event.get("Actor", {})
-    code = str(actor.get("Attributes", {}).get("exitCode", ""))
+    attributes = actor.get("Attributes", {})
+    code = str(attributes.get("exitCode", ""))
     return Happened(
         kind=event.get("Action", ""),
         container=actor.get("ID", ""),
         at=event.get("timeNano", 0) / 1e9,
         code=int(code) if code.lstrip("-").isdecimal() else 0,
+        role=attributes.get(ROLE, ""),
     )
 
 
@@ -92,15 +97,16 @@ class Events:
     def close(self) -> None:
         """Stop; nothing is called any more."""
         self._closed = True
-        with contextlib.suppress(errors.DockerException, OSError):
-            self._stream.close()
-        self._client.close()
+        with contextlib.suppress(errors.DockerException, OSError, AttributeError):
+            self._stream.close()  # wakes the thread, which closes the rest
 
     def _read(self) -> None:
         # However a stream ends, torn by the engine or closed under its reader, what follows is the same.
         with contextlib.suppress(*_TORN):
             for event in self._stream:
                 self._call(self._happened, read_event(event))
+        shut(self._stream)
+        self._client.close()
         self._call(self._broke)
 
     def _call(self, function: Callable[..., None], *arguments: Happened) -> None:

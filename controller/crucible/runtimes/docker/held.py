@@ -113,7 +113,7 @@ def exit_of_code(code: int, at: float, *, oom: bool) -> Exit:
 def exit_of_inspection(found: Mapping[str, Any], at: float) -> Exit:
     """Return how a container ended, from ``GET /containers/ID/json``."""
     state = found["State"]
-    finished = _time(state.get("FinishedAt", "")) or at
+    finished = unix_time(state.get("FinishedAt", "")) or at
     if state.get("Error") and state.get("ExitCode"):
         return Exit(at=finished, problem=str(state["Error"])[:1024])
     return exit_of_code(int(state.get("ExitCode", 0)), finished, oom=bool(state.get("OOMKilled")))
@@ -139,9 +139,12 @@ def _number(text: str) -> float:
         return 0.0
 
 
-def _time(text: str) -> float | None:
-    """Return unix seconds, or None for the engine's zero."""
+def unix_time(text: str) -> float | None:
+    """Return unix seconds for ``2026-01-31T09:30:00.123456789Z``, or None for the engine's zero."""
     if not text or text.startswith("0001-"):
         return None
     whole, _, fraction = text.removesuffix("Z").partition(".")
-    return datetime.fromisoformat(f"{whole}.{fraction[:6] or '0'}+00:00").timestamp()
+    try:
+        return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction or 0}")
+    except ValueError:
+        return None

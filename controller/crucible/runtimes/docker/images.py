@@ -30,7 +30,7 @@ class Images:
     def __init__(self, engine: Engine, settings: DockerSettings, ring: Callable[[str], None]) -> None:
         self._engine = engine
         self._settings = settings
-        self._pulls = Pulls(engine, ring)
+        self._pulls = Pulls(engine, settings, ring)
         self._known: dict[str, Image] = {}
 
     async def resolve(self, reference: str, policy: PullPolicy, plugin_uid: str) -> tuple[str, str]:
@@ -46,6 +46,7 @@ class Images:
         if found is None:
             self._pulls.ask(reference, plugin_uid)
             raise Unavailable(f"image {reference} was pulled and is gone from the engine again")
+        self._pulls.taken(reference, plugin_uid)
         image_of_inspection(found, of_type=False)
         return pinned(reference, found)
 

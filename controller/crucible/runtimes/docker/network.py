@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.core.seccomp import PROFILE
 from crucible.runtimes.docker import labels as marks
+from crucible.runtimes.docker.seccomp import document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +72,7 @@ def relay_name(control_plane: str, plugin_uid: str) -> str:
     return f"crucible-{control_plane}-{plugin_uid}-relay"
 
 
-def network_arguments(control_plane: str, plugin_uid: str) -> dict[str, Any]:
+def network_arguments(control_plane: str, plugin_uid: str, ports: tuple[int, ...]) -> dict[str, Any]:
     """Describe a plugin's own network: no way out, and no host at its gateway's address."""
     return {
         "name": network_name(control_plane, plugin_uid),
@@ -78,7 +80,12 @@ def network_arguments(control_plane: str, plugin_uid: str) -> dict[str, Any]:
         "check_duplicate": True,
         "internal": True,
         "options": {"com.docker.network.bridge.inhibit_ipv4": "true"},
-        "labels": {marks.CONTROL_PLANE: control_plane, marks.PLUGIN_UID: plugin_uid, marks.ROLE: "network"},
+        "labels": {
+            marks.CONTROL_PLANE: control_plane,
+            marks.PLUGIN_UID: plugin_uid,
+            marks.ROLE: "network",
+            PORTS: ",".join(map(str, ports)),
+        },
     }
 
 
@@ -115,7 +122,11 @@ def relay_body(control_plane: str, plugin_uid: str, ports: tuple[int, ...], imag
             "PortBindings": {name: [{"HostIp": "127.0.0.1", "HostPort": ""}] for name in names},
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
+            "SecurityOpt": ["no-new-privileges", f"seccomp={document(PROFILE)}"],
+            # It asks for the plugin's name only, and where there is none, nobody else is asked.
+            "Dns": [NOWHERE],
+            "DnsSearch": ["."],
+            "DnsOptions": ["timeout:1", "attempts:1"],
             "Sysctls": {"net.ipv4.ip_forward": "0"},
             "IpcMode": "private",
             "Init": True,
@@ -126,6 +137,11 @@ def relay_body(control_plane: str, plugin_uid: str, ports: tuple[int, ...], imag
             "LogConfig": {"Type": "none", "Config": {}},
         },
     }
+
+
+def ports_of(labels: Mapping[str, str]) -> tuple[int, ...]:
+    """Return the ports that a relay, or its network, was made for."""
+    return tuple(int(word) for word in labels.get(PORTS, "").split(",") if word.isdecimal())
 
 
 def endpoints_of(entry: Mapping[str, Any]) -> tuple[str, ...]:

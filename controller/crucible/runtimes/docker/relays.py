@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from docker import errors
 
-from crucible.errors import Unavailable
+from crucible.errors import CrucibleError, Unavailable
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker import network as bodies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from crucible.runtimes.docker.body import Image
     from crucible.runtimes.docker.engine import Engine
 
 _THERE_ALREADY: Final = frozenset({403, 409})
 _GONE: Final = frozenset({304, 404, 409})
+_IN_USE: Final = frozenset({403})
+
+_log = logging.getLogger(__name__)
 
 
 class Relays:
@@ -28,77 +32,110 @@ class Relays:
         endpoints: where each plugin that listens can be reached, by uid.
     """
 
-    def __init__(self, engine: Engine, control_plane: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        control_plane: str,
+        *,
+        image: Callable[[], Awaitable[Image]],
+        needed: Callable[[str], bool],
+        changed: Callable[[str], None],
+    ) -> None:
+        """Begin to know of none.
+
+        Args:
+            engine: where they are.
+            control_plane: whose they are.
+            image: finds what relays are made from.
+            needed: tells whether a plugin, by uid, has instances.
+            changed: called with a plugin's uid when it can be reached elsewhere than before.
+        """
         self.endpoints: dict[str, tuple[str, ...]] = {}
         self._engine = engine
         self._control_plane = control_plane
+        self._image = image
+        self._needed = needed
+        self._changed = changed
         self._ports: dict[str, tuple[int, ...]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def ensure(self, plugin_uid: str, ports: tuple[int, ...], image: Image) -> str:
+    @property
+    def busy(self) -> bool:
+        """Whether one is being made or removed right now."""
+        return any(lock.locked() for lock in self._locks.values())
+
+    async def ensure(self, plugin_uid: str, ports: tuple[int, ...]) -> str:
         """Return the name of a plugin's network, in which its relay for these ports waits.
 
         Raises:
             Unavailable: the engine does not answer, or has no addresses left.
         """
-        async with self._locks.setdefault(plugin_uid, asyncio.Lock()):
+        async with self._lock(plugin_uid):
             if self._ports.get(plugin_uid) != ports:
-                await self._make(plugin_uid, ports, image)
+                await self._make(plugin_uid, ports)
         return bodies.network_name(self._control_plane, plugin_uid)
 
     async def remove(self, plugin_uid: str) -> None:
-        """Remove what was made for a plugin; nothing where nothing was.
+        """Remove what was made for a plugin that has no instances; nothing where nothing was.
 
         Raises:
             Unavailable: the engine does not answer.
         """
-        async with self._locks.setdefault(plugin_uid, asyncio.Lock()):
-            if self._ports.pop(plugin_uid, None) is None:
+        async with self._lock(plugin_uid):
+            if plugin_uid not in self._ports or self._needed(plugin_uid):
                 return
+            try:
+                await self._engine.call(self._remove, plugin_uid, last=len(self._ports) == 1)
+            except errors.APIError as error:
+                raise Unavailable(f"the engine keeps the network of a plugin: {error.explanation}") from error
+            self._ports.pop(plugin_uid, None)
             self.endpoints.pop(plugin_uid, None)
-            await self._engine.call(self._remove, plugin_uid)
-        self._locks.pop(plugin_uid, None)
 
-    async def survey(self, entries: list[dict[str, Any]], wanted: set[str]) -> None:
-        """Learn which relays there are, and remove those of plugins that have no instance.
+    async def survey(self) -> None:
+        """Learn which relays there are; mend those that are needed, remove those that are not."""
+        before = dict(self._ports)
+        relays, networks = await self._engine.call(self._look)
+        for plugin_uid in sorted(before.keys() | relays.keys() | networks.keys()):
+            if self._lock(plugin_uid).locked() or self._ports.get(plugin_uid) != before.get(plugin_uid):
+                continue  # it was made or removed while the engine was asked
+            relay = relays.get(plugin_uid)
+            ports = bodies.ports_of(relay["Labels"]) if relay else networks.get(plugin_uid, ())
+            if relay is not None and relay["State"] == "running" and bodies.endpoints_of(relay):
+                self._learn(plugin_uid, ports, relay)
+            else:
+                # Half made or broken: known, so that it is removed or made anew like the others.
+                self._ports[plugin_uid] = ()
+                self.endpoints.pop(plugin_uid, None)
+                ports = before.get(plugin_uid) or ports
+            await self._settle(plugin_uid, ports)
 
-        Args:
-            entries: every container of this control plane, as listed.
-            wanted: uids of plugins that have one.
-        """
-        self._ports.clear()
-        self.endpoints.clear()
-        for entry in entries:
-            if entry["Labels"].get(marks.ROLE) == "relay":
-                self._learn(entry)
-        networks = await self._engine.call(self._networks)
-        for network in networks:
-            # One without a relay is half made: it is known, so that it is removed like the others.
-            self._ports.setdefault(network, ())
-        for plugin_uid in self._ports.keys() - wanted:
-            await self.remove(plugin_uid)
+    async def _settle(self, plugin_uid: str, ports: tuple[int, ...]) -> None:
+        """Bring one to what it should be; one that cannot be is tried again at the next survey."""
+        try:
+            if not self._needed(plugin_uid):
+                await self.remove(plugin_uid)
+            elif ports:
+                await self.ensure(plugin_uid, ports)
+        except CrucibleError as error:
+            _log.warning("the way to plugin %s cannot be mended yet: %s", plugin_uid, error)
 
-    def _learn(self, entry: Mapping[str, Any]) -> None:
-        labels = entry["Labels"]
-        name = bodies.relay_name(self._control_plane, labels.get(marks.PLUGIN_UID, ""))
-        if f"/{name}" not in entry["Names"]:
-            return
-        plugin_uid = labels[marks.PLUGIN_UID]
-        found = bodies.endpoints_of(entry)
-        if entry["State"] == "running" and found:
-            words = labels.get(bodies.PORTS, "").split(",")
-            self._ports[plugin_uid] = tuple(int(word) for word in words if word.isdecimal())
+    def _learn(self, plugin_uid: str, ports: tuple[int, ...], relay: Mapping[str, Any]) -> None:
+        found = bodies.endpoints_of(relay)
+        self._ports[plugin_uid] = ports
+        if self.endpoints.get(plugin_uid) != found:
             self.endpoints[plugin_uid] = found
-        else:
-            self._ports[plugin_uid] = ()
+            self._changed(plugin_uid)
 
-    async def _make(self, plugin_uid: str, ports: tuple[int, ...], image: Image) -> None:
+    async def _make(self, plugin_uid: str, ports: tuple[int, ...]) -> None:
+        image = await self._image()
         try:
             entry = await self._engine.call(self._build, plugin_uid, ports, image)
         except errors.APIError as error:
             raise Unavailable(f"the Docker engine makes no network for it: {error.explanation}") from error
-        self._ports[plugin_uid] = ports
-        self.endpoints[plugin_uid] = bodies.endpoints_of(entry)
+        self._learn(plugin_uid, ports, entry)
+
+    def _lock(self, plugin_uid: str) -> asyncio.Lock:
+        return self._locks.setdefault(plugin_uid, asyncio.Lock())
 
     def _build(self, plugin_uid: str, ports: tuple[int, ...], image: Image) -> dict[str, Any]:
         """Make all of it anew but what is there; runs in a thread of the pool."""
@@ -106,7 +143,7 @@ class Relays:
         own = bodies.network_name(self._control_plane, plugin_uid)
         for network in (
             bodies.edge_arguments(self._control_plane),
-            bodies.network_arguments(self._control_plane, plugin_uid),
+            bodies.network_arguments(self._control_plane, plugin_uid, ports),
         ):
             _tolerate(_THERE_ALREADY, client.create_network, **network)
         name = bodies.relay_name(self._control_plane, plugin_uid)
@@ -115,28 +152,37 @@ class Relays:
         made = client.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
         client.connect_container_to_network(made["Id"], own)
         client.start(made["Id"])
-        (entry,) = client.containers(filters={"id": made["Id"]})
-        found: dict[str, Any] = entry
-        return found
+        for entry in client.containers(filters={"id": made["Id"]}):
+            found: dict[str, Any] = entry
+            return found
+        raise Unavailable(f"the relay {name} ended at once: see the engine's log")
 
-    def _remove(self, plugin_uid: str) -> None:
+    def _remove(self, plugin_uid: str, *, last: bool) -> None:
         client = self._engine.client
         name = bodies.relay_name(self._control_plane, plugin_uid)
         _tolerate(_GONE, client.remove_container, name, force=True)
         _tolerate(_GONE, client.remove_network, bodies.network_name(self._control_plane, plugin_uid))
-        if not self._ports:
-            _tolerate(_GONE, client.remove_network, bodies.edge_name(self._control_plane))
+        if last:
+            # Another plugin's relay may be on its way in; then it stays.
+            _tolerate(_GONE | _IN_USE, client.remove_network, bodies.edge_name(self._control_plane))
 
-    def _networks(self) -> list[str]:
-        found = self._engine.client.networks(
-            filters={"label": [f"{marks.CONTROL_PLANE}={self._control_plane}", f"{marks.ROLE}=network"]}
-        )
-        return [
-            uid
-            for entry in found
+    def _look(self) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[int, ...]]]:
+        """Return relays, as listed, and the ports of networks, by plugin; only what has the name we give."""
+        mark = f"{marks.CONTROL_PLANE}={self._control_plane}"
+        client, plane = self._engine.client, self._control_plane
+        relays = {
+            uid: entry
+            for entry in client.containers(all=True, filters={"label": [mark, f"{marks.ROLE}=relay"]})
             if (uid := (entry.get("Labels") or {}).get(marks.PLUGIN_UID, ""))
-            and entry["Name"] == bodies.network_name(self._control_plane, uid)
-        ]
+            and f"/{bodies.relay_name(plane, uid)}" in entry["Names"]
+        }
+        networks = {
+            uid: bodies.ports_of(entry["Labels"])
+            for entry in client.networks(filters={"label": [mark, f"{marks.ROLE}=network"]})
+            if (uid := (entry.get("Labels") or {}).get(marks.PLUGIN_UID, ""))
+            and entry["Name"] == bodies.network_name(plane, uid)
+        }
+        return relays, networks
 
 
 def _tolerate(codes: frozenset[int], function: Callable[..., object], *words: str, **options: Any) -> None:  # noqa: ANN401

@@ -8,15 +8,19 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
+from docker import errors
+
 from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable
 from crucible.model.instance import State
+from crucible.runtimes.docker.commands import Command, execute
 from crucible.runtimes.docker.connection import Connection
 from crucible.runtimes.docker.containers import Containers
 from crucible.runtimes.docker.enforcement import ASSUMED, capabilities
 from crucible.runtimes.docker.engine import Engine
 from crucible.runtimes.docker.images import Images
 from crucible.runtimes.docker.starting import Starter
-from crucible.runtimes.docker.streams import Command, LogStream, execute
+from crucible.runtimes.docker.streams import LogStream
+from crucible.runtimes.docker.usage import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -50,8 +54,9 @@ class DockerRuntime:
         self._changed: Callable[[str], None] = lambda _: None
         self._engine = Engine(settings)
         self.images = Images(self._engine, settings, self._tell)
-        self._containers = Containers(self._engine, settings, self._tell)
-        self._starter = Starter(self._engine, settings, self._containers, self.images, source_of)
+        self._containers = Containers(
+            self._engine, settings, lambda: self.images.image_of_type("python"), self._tell
+        )
         self._connection = Connection(
             self._engine,
             settings,
@@ -59,6 +64,7 @@ class DockerRuntime:
             happened=self._containers.hear,
             turned=self._tell_all,
         )
+        self._starter = Starter(self._engine, settings, self._containers, self.images, source_of)
         self._starting: dict[tuple[str, Slot], asyncio.Task[Instance]] = {}
         self._followers = 0
 
@@ -103,7 +109,7 @@ class DockerRuntime:
             self._answering()
             task = asyncio.get_running_loop().create_task(self._starter.start(workload, slot))
             self._starting[key] = task
-            task.add_done_callback(lambda _: self._starting.pop(key, None))
+            task.add_done_callback(lambda task: self._started(key, task))
         return await asyncio.shield(task)
 
     async def stop(self, plugin_uid: str, slot: Slot) -> None:
@@ -156,11 +162,17 @@ class DockerRuntime:
         return await execute(self._engine, held.container, wanted)
 
     async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
-        """Return what an instance uses: from the kernel where the engine is on this host, else by asking."""
+        """Return what the engine counts; None while it does not answer."""
         held = self._containers.get(plugin_uid, slot)
-        if held is None or held.ended.is_set() or not held.container:
+        if held is None or held.ended.is_set() or not held.container or self.outage:
             return None
-        return None
+        try:
+            found = await self._engine.call(
+                self._engine.client.stats, held.container, stream=False, one_shot=True
+            )
+        except (Unavailable, errors.APIError):
+            return None
+        return usage_of(found)
 
     async def _settled(self, plugin_uid: str, slot: Slot) -> Held | None:
         """Return an instance once its start, if that is going on, is over.
@@ -173,6 +185,11 @@ class DockerRuntime:
         if starting is not None:
             await asyncio.wait({starting})
         return self._containers.get(plugin_uid, slot)
+
+    def _started(self, key: tuple[str, Slot], task: asyncio.Task[Instance]) -> None:
+        del self._starting[key]
+        if task.cancelled() or task.exception() is not None:
+            self._connection.look_again()  # the engine may have started it all the same
 
     def _held(self, plugin_uid: str, slot: Slot) -> Held:
         held = self._containers.get(plugin_uid, slot)

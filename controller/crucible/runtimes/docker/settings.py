@@ -27,6 +27,8 @@ class DockerSettings:
         parallel: how many requests the engine gets at once.
         patience: seconds the engine has to answer a request.
         heartbeat: seconds between two looks whether it still does.
+        stale: seconds without a word of progress after which an image's registry counts as hanging.
+        retry: seconds until a pull that failed is tried again, twice as long each time, five minutes at most.
         log_files: how many files of output are kept for each instance.
         log_bytes: how large each of those may become.
     """
@@ -41,6 +43,8 @@ class DockerSettings:
     parallel: int = 8
     patience: int = 30
     heartbeat: float = 5.0
+    stale: float = 45.0
+    retry: float = 10.0
     log_files: int = 3
     log_bytes: int = 1 << 20
 

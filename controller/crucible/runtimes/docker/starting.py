@@ -63,7 +63,7 @@ class Starter:
                 held, Exit(at=time.time(), problem=f"it cannot be started: {text}"[:1024])
             )
         except BaseException:
-            # Nothing was confirmed. If it was made all the same, the next survey finds it under its name.
+            # Nothing was confirmed. If it was made all the same, a survey finds it under its name.
             self._containers.drop(held)
             raise
         else:
@@ -102,8 +102,7 @@ class Starter:
     async def _network(self, workload: Workload) -> str:
         if not workload.listen:
             return ""
-        relay = await self._images.image_of_type("python")
-        return await self._containers.relays.ensure(workload.plugin_uid, workload.listen, relay)
+        return await self._containers.relays.ensure(workload.plugin_uid, workload.listen)
 
     async def _create(self, held: Held, request: dict[str, Any]) -> None:
         """Create and start in one go; one of ours that has the name and is in the way is cleared away.
