@@ -1,0 +1,174 @@
+"""The chart on a real API server: a release's life, what stays after it, who may do what.
+
+Needs no node and no controller: nothing here waits for a pod.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from release import CHART, NAMESPACE, REPOSITORY, SECONDS, Object, Ran
+from test_rights import MADE, OPERATOR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TOOLS = REPOSITORY / ".tools/bin"
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:crucible"
+VERBS = MADE | {"update", "deletecollection"}
+PLUGIN: Object = {
+    "apiVersion": "crucible.dev/v1alpha1",
+    "kind": "Plugin",
+    "metadata": {"name": "a", "namespace": "one"},
+    "spec": {
+        "version": "1.0.0",
+        "type": "python",
+        "source": {"inline": {"main.py": "print(1)"}},
+        "entrypoint": ["main.py"],
+    },
+}
+POD: Object = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "p", "namespace": "one", "labels": {"crucible.dev/plugin": "a"}},
+    "spec": {"containers": [{"name": "a", "image": "a"}]},
+}
+
+
+def run(program: str, *argv: str, stdin: str = "") -> Ran:
+    done = subprocess.run(
+        [TOOLS / program, *argv],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+        env={**os.environ, "KUBECONFIG": os.environ["CRUCIBLE_TEST_KUBECONFIG"]},
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def ok(program: str, *argv: str, stdin: str = "") -> str:
+    ran = run(program, *argv, stdin=stdin)
+    assert ran.code == 0, f"{' '.join(argv)}: {ran.err}"
+    return ran.out
+
+
+def upgrade(*options: str, chart: Path = CHART) -> str:
+    return ok(
+        *("helm", "upgrade", "--install", "crucible", str(chart), "--namespace", NAMESPACE),
+        *("--create-namespace", "--wait=hookOnly", *options),
+    )
+
+
+def apply(manifest: Object, *options: str) -> Ran:
+    return run("kubectl", "apply", "--server-side", "-f", "-", *options, stdin=json.dumps(manifest))
+
+
+def may(verb: str, group: str, resource: str, *options: str) -> bool:
+    kind, _, part = resource.partition("/")
+    words = [f"{kind}.{group}" if group else kind, *([f"--subresource={part}"] if part else [])]
+    return run("kubectl", "auth", "can-i", verb, *words, "--as", ACCOUNT, *options).code == 0
+
+
+@pytest.fixture(autouse=True)
+def cluster() -> Iterator[None]:
+    for name in ("one", "two"):
+        run("kubectl", "create", "namespace", name)
+    yield
+    run("helm", "uninstall", "crucible", "--namespace", NAMESPACE)
+    run("kubectl", "delete", "plugins", "--all", "--all-namespaces", "--wait=false")
+    run("kubectl", "delete", "crd", "plugins.crucible.dev", "--wait=false")
+    run("kubectl", "delete", "pods", "--all", "-n", "one", "--force")
+
+
+def test_a_release_lives_its_whole_life_and_keeps_what_people_made(tmp_path: Path) -> None:
+    older = tmp_path / "crucible"
+    shutil.copytree(CHART, older)
+    definition = older / "files/crds/plugins.crucible.dev.yaml"
+    definition.write_text(definition.read_text().replace("A plugin: what it is", "Older: what it is"))
+    assert "STATUS: deployed" in upgrade(chart=older)
+    ok("kubectl", "wait", "--for=condition=Established", "crd/plugins.crucible.dev", "--timeout=30s")
+    assert apply(PLUGIN).code == 0
+    assert "Older: what it is" in ok("kubectl", "get", "crd", "plugins.crucible.dev", "-o", "json")
+    upgrade("--set", "replicas=2")
+    assert "Older: what it is" not in ok("kubectl", "get", "crd", "plugins.crucible.dev", "-o", "json")
+    ok("kubectl", "get", "pdb", "crucible", "-n", NAMESPACE)
+    ok("helm", "rollback", "crucible", "1", "--namespace", NAMESPACE)
+    deployment = json.loads(ok("kubectl", "get", "deploy", "crucible", "-n", NAMESPACE, "-o", "json"))
+    assert deployment["spec"]["replicas"] == 1
+    assert run("kubectl", "get", "pdb", "crucible", "-n", NAMESPACE).code != 0
+    assert "plugins.crucible.dev" in ok("helm", "uninstall", "crucible", "--namespace", NAMESPACE)
+    ok("kubectl", "get", "plugin", "a", "-n", "one")
+    for kind in ("clusterroles", "clusterrolebindings", "validatingadmissionpolicies"):
+        found = ok("kubectl", "get", kind, "-l", "app.kubernetes.io/part-of=crucible", "-o", "name")
+        assert found == ""
+    upgrade()
+    ok("kubectl", "get", "plugin", "a", "-n", "one")
+
+
+def test_the_server_agrees_about_every_right() -> None:
+    upgrade()
+    for (group, resource), verbs in OPERATOR.items():
+        granted = {verb for verb in VERBS if may(verb, group, resource, "-n", "one")}
+        assert granted == verbs, f"{resource}.{group}"
+    assert not may("get", "", "secrets", "-n", "one")
+    assert not may("create", "", "pods/exec", "-n", "one")
+    assert may("create", "coordination.k8s.io", "leases", "-n", NAMESPACE)
+    assert not may("create", "coordination.k8s.io", "leases", "-n", "one")
+
+
+def test_held_to_namespaces_the_server_refuses_it_elsewhere() -> None:
+    upgrade("--set", "watchNamespaces={one}")
+    assert may("create", "", "pods", "-n", "one")
+    assert may("list", "crucible.dev", "plugins", "-n", "one")
+    assert not may("create", "", "pods", "-n", "two")
+    assert not may("list", "crucible.dev", "plugins", "--all-namespaces")
+    poser = {**PLUGIN, "metadata": {"name": "a", "namespace": "two", "labels": {"crucible.dev/x": "y"}}}
+    assert apply(poser).code == 0, "policies hold where the release is at work"
+
+
+def test_the_server_runs_the_policies() -> None:
+    upgrade("--set", "admission.allowedNamespaces={one,kube-system}")
+    ok("kubectl", "create", "clusterrolebinding", "edit-all", "--clusterrole=cluster-admin", "--user=alice")
+    try:
+        for refused, words in (
+            (
+                {**PLUGIN, "metadata": {**PLUGIN["metadata"], "labels": {"crucible.dev/x": "y"}}},
+                "are the operator's",
+            ),
+            (
+                {**PLUGIN, "metadata": {**PLUGIN["metadata"], "namespace": "two"}},
+                "may only be in one, kube-system",
+            ),
+            (
+                {**PLUGIN, "metadata": {**PLUGIN["metadata"], "namespace": "kube-system"}},
+                "no Plugin may be in kube-",
+            ),
+            ({**PLUGIN, "spec": {**PLUGIN["spec"], "source": {"path": "./a"}}}, "use inline or image"),
+            (POD, "are the operator's, on pods too"),
+        ):
+            _eventually_refused(refused, words)
+        assert apply(PLUGIN, "--as", "alice").code == 0
+        made = apply(POD, "--as", ACCOUNT)
+        assert made.code == 0, made.err
+        ran = run("kubectl", "label", "pod", "p", "-n", "one", "crucible.dev/plugin-", "--as", "alice")
+        assert "are the operator's, on pods too" in ran.err
+        ok("kubectl", "label", "pod", "p", "-n", "one", "team=a", "--as", "alice")
+    finally:
+        ok("kubectl", "delete", "clusterrolebinding", "edit-all")
+
+
+def _eventually_refused(manifest: Object, words: str) -> None:
+    """A policy takes a moment to come into force."""
+    for _ in range(50):
+        ran = apply(manifest, "--as", "alice", "--dry-run=server")
+        if words in ran.err:
+            return
+    raise AssertionError(ran.err or "it was taken")
