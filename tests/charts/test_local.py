@@ -66,5 +66,6 @@ async def test_a_release_is_refused_before_anything_of_it_is_made(run: Any) -> N
     refused = await run("helm", "install", "crucible", str(CHART), "--set", "admission.policies=never")
     assert refused.code != 0
     assert "unable to build kubernetes objects" in refused.err
-    assert (await run("helm", "list", "--all", "-o", "json")).out.strip() == "[]"
+    listed = await run("helm", "list", "--output", "json")
+    assert json.loads(listed.out) == [], listed.err
     assert (await run("kubectl", "get", "crd", "plugins.crucible.dev")).code != 0
