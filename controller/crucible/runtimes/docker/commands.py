@@ -17,6 +17,7 @@ from docker import errors
 
 from crucible.errors import Conflict, CrucibleError, Unavailable
 from crucible.runtimes.base import NOT_EXECUTABLE, NOT_THERE, STDERR, STDOUT
+from crucible.runtimes.docker.engine import shut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HEADER: Final = struct.Struct(">BxxxL")
 _AT_ONCE: Final = 1 << 16
 _POLL: Final = 0.05
+_BORN_SECONDS: Final = 10.0
 _KILLED: Final = 128 + signal.SIGKILL
 _ENDED: Final = frozenset({404, 409})
 _NOT_RUN: Final = ("executable file", "permission denied", "no such file")
@@ -73,8 +75,9 @@ class Stream:
             self.socket.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             self.socket.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self.opened.close()
+        shut(self.opened)
         self.client.close()
 
 
@@ -115,7 +118,8 @@ class DockerExec:
                 text = buffer[_HEADER.size : _HEADER.size + length]
                 buffer = buffer[_HEADER.size + length :]
                 channel, text = self._judge(STDERR if stream == STDERR else STDOUT, text)
-                yield channel, text
+                if text:
+                    yield channel, text
 
     async def write(self, data: bytes) -> None:
         """Send input."""
@@ -150,15 +154,27 @@ class DockerExec:
         if self._stream.closed:
             return
         self._stream.close()
-        with contextlib.suppress(CrucibleError, errors.APIError):
+        with contextlib.suppress(CrucibleError, errors.APIError, TimeoutError):
+            async with asyncio.timeout(_BORN_SECONDS):
+                await self._end()
+
+    async def _end(self) -> None:
+        """Kill it; one that is only on its way into the container is waited for."""
+        while True:
             found = await self._engine.call(self._engine.client.exec_inspect, self._id)
-            if found["Running"] and found.get("Pid"):
+            if not found["Running"] and found["ExitCode"] is not None:
+                return
+            if found.get("Pid"):
                 await asyncio.to_thread(kill_inside, self._container, int(found["Pid"]))
+                return
+            await asyncio.sleep(_POLL)
 
     def _judge(self, channel: int, text: bytes) -> tuple[int, bytes]:
         """Put the engine's own word that the command cannot be executed where it belongs: on stderr."""
         if not text.startswith(b"OCI runtime exec failed"):
             return channel, text
+        if b"broken pipe" in text:
+            return STDERR, b""  # its container ended while it was on its way in
         self._absent = b"not found" in text or b"no such file" in text
         return STDERR, text
 
