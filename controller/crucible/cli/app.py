@@ -48,6 +48,8 @@ _COMMANDS: Final = {
     "events": _Entry("events", "List what happened."),
     "restart": _Entry("restart", "Replace every instance of plugins."),
     "delete": _Entry("delete", "Stop plugins and remove all that was made for them."),
+    "release": _Entry("release", "Let deleted plugins go whose operator is gone for good."),
+    "operator": _Entry("operator", "Run plugins as pods of a Kubernetes cluster."),
     "export": _Entry("export", "Print all that people asked for, to apply it again."),
     "backup": _Entry("backup", "Copy everything the local control plane keeps into one file."),
     "restore": _Entry("restore", "Put a backup in the place of what it kept."),
