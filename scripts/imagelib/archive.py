@@ -28,12 +28,16 @@ class Image:
         entrypoint: what it starts when nothing else is said.
         env: variables that are set.
         labels: what others read.
+        user: whom it runs as when nothing else is said.
+        folder: where it starts.
     """
 
     name: str
     entrypoint: tuple[str, ...]
     env: tuple[str, ...]
     labels: Mapping[str, str]
+    user: str = "1000:1000"
+    folder: str = "/plugin"
 
 
 def write(image: Image, root: Path, target: Path) -> str:
@@ -98,8 +102,8 @@ def _config(image: Image, layer: str) -> dict[str, Any]:
         "os": "linux",
         "created": _CREATED,
         "config": {
-            "User": "1000:1000",
-            "WorkingDir": "/plugin",
+            "User": image.user,
+            "WorkingDir": image.folder,
             "Env": list(image.env),
             "Entrypoint": list(image.entrypoint) or None,
             "Cmd": None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import crucible
 from crucible.runtimes.process import elf, roots
-from imagelib import archive, debian, recipes, rune, sbom
+from imagelib import archive, debian, operator, recipes, rune, sbom
 from imagelib.digest import of_file, of_lines
 from imagelib.tree import Tree
 
@@ -41,7 +41,7 @@ class Made:
 
 
 def images(types: tuple[str, ...], say: Callable[[str], None]) -> tuple[Made, ...]:
-    """Make images of these types.
+    """Make images of these types; ``operator`` is the operator's own.
 
     Raises:
         CannotBuild, Unavailable: something they are made of is not to be had.
@@ -57,15 +57,16 @@ def images(types: tuple[str, ...], say: Callable[[str], None]) -> tuple[Made, ..
 
 def _image(type_: str, say: Callable[[str], None]) -> Made:
     target, stamp = PLACE / f"{type_}.tar", PLACE / f"{type_}.json"
-    packages = recipes.packages(type_, say)
-    inputs = _inputs(type_, packages)
+    recipe = operator if type_ == operator.NAME else recipes
+    packages = recipe.packages(type_, say)
+    inputs = _inputs(type_, packages, recipe.local(type_))
     if target.is_file() and stamp.is_file() and (kept := json.loads(stamp.read_text()))["inputs"] == inputs:
         say(f"{kept['name']}: unchanged")
         return Made(type_, target, kept["name"], kept["identity"])
     say(f"{type_}: {len(packages)} packages to take from")
     tree = Tree(PLACE / type_, debian.fetch(packages, _PACKAGES))
-    filled = recipes.fill(type_, tree, tree.packages)
-    image = recipes.image(type_, filled)
+    filled = recipe.fill(type_, tree, tree.packages)
+    image = recipe.image(type_, filled)
     parts = (*map(sbom.of_package, tree.used), *filled.parts)
     tree.write(sbom.PLACE, sbom.document(image.name.partition(":")[0], crucible.__version__, parts))
     identity = archive.write(image, tree.root, target)
@@ -75,8 +76,8 @@ def _image(type_: str, say: Callable[[str], None]) -> Made:
     return Made(type_, target, image.name, identity)
 
 
-def _inputs(type_: str, packages: tuple[Package, ...]) -> str:
+def _inputs(type_: str, packages: tuple[Package, ...], local: tuple[Path, ...]) -> str:
     """Return a digest that changes when anything does that an image is made of, or how it is made."""
     own = [*sorted(Path(__file__).parent.glob("*.py")), Path(roots.__file__), Path(elf.__file__)]
-    lines = [f"{path.name} {of_file(path)}" for path in (*own, *recipes.local(type_))]
+    lines = [f"{path.name} {of_file(path)}" for path in (*own, *local)]
     return of_lines([type_, crucible.__version__, *lines, *(f"{one} {one.sha256}" for one in packages)])

@@ -81,7 +81,7 @@ def fill(type_: str, tree: Tree, found: Mapping[Package, Path]) -> Made:
     """Put a type's files into a tree."""
     match type_:
         case "python":
-            return _python(tree, found)
+            return python(tree, found)
         case "javascript":
             return _javascript(tree)
         case "wasm":
@@ -118,7 +118,8 @@ def image(type_: str, made: Made) -> Image:
     )
 
 
-def _python(tree: Tree, found: Mapping[Package, Path]) -> Made:
+def python(tree: Tree, found: Mapping[Package, Path]) -> Made:
+    """Put an interpreter and the standard library into a tree."""
     version = _version(found)
     place = f"usr/lib/{version}"
 
