@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.core.guest import host_flags
-from crucible.runtimes.docker.network import NOWHERE
+from crucible.runtimes.docker.network import NO_NAMES
 
 if TYPE_CHECKING:
     from crucible.model.workload import Limits, Workload
@@ -130,7 +130,7 @@ def _host_config(workload: Workload, image: Image, setting: Setting) -> dict[str
         "IpcMode": "private",
         "CgroupnsMode": "private",
         "NetworkMode": setting.network or "none",
-        "Dns": [NOWHERE],
+        **NO_NAMES,
         "Init": True,
         "Memory": limits.memory,
         "MemorySwap": limits.memory,

@@ -235,12 +235,13 @@ class Containers:
             if held is None:  # of a start that was cut off: it never ran
                 await self._quietly(self._engine.client.remove_container, entry["Id"], force=True, v=True)
             return key
+        taken_over = held is None
         if held is None:
             held = self._take_over(entry, slot)
-        if entry["State"] in {"exited", "dead"}:
+        if taken_over or entry["State"] in {"exited", "dead"}:
+            # A list can be older than an end that was told before anyone listened; this is not.
             await self._look_at_end(held)
-        else:
-            self.came_up(held)
+        self.came_up(held)
         return key
 
     def _take_over(self, entry: Mapping[str, Any], slot: Slot) -> Held:

@@ -22,6 +22,8 @@ PORTS: Final = marks.PREFIX + "ports"
 NOWHERE: Final = "192.0.2.1"
 """An address that is nobody's (RFC 5737). As name server it makes an engine ask from inside the container's
 network, where nothing answers; older engines would otherwise ask the host's, and names carry data."""
+NO_NAMES: Final = {"Dns": [NOWHERE], "DnsSearch": ["."], "DnsOptions": ["timeout:1", "attempts:1"]}
+"""Names outside are nobody's, which is found out soon; the search list of the host stays the host's."""
 _MEMORY: Final = 48 << 20
 
 # One thread each way; a plugin that is not up yet, or not any more, ends the connection.
@@ -123,10 +125,7 @@ def relay_body(control_plane: str, plugin_uid: str, ports: tuple[int, ...], imag
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges", f"seccomp={document(PROFILE)}"],
-            # It asks for the plugin's name only, and where there is none, nobody else is asked.
-            "Dns": [NOWHERE],
-            "DnsSearch": ["."],
-            "DnsOptions": ["timeout:1", "attempts:1"],
+            **NO_NAMES,
             "Sysctls": {"net.ipv4.ip_forward": "0"},
             "IpcMode": "private",
             "Init": True,
