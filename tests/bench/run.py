@@ -12,6 +12,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "sup
 
 import apiserver
 import controller
+import docker_runtime
 import process
 from rows import Row, save, table
 
@@ -24,6 +25,9 @@ MEASURES: dict[str, Measure] = {
     "process-cold-20": lambda: process.cold(20),
     "process-cold-100": lambda: process.cold(100),
     "process-recovery": process.recovery,
+    "docker-cold-100": docker_runtime.cold,
+    "docker-recovery": docker_runtime.recovery,
+    "docker-memory": docker_runtime.memory,
     "controller": controller.footprint,
     "cli": cli.start,
     "apiserver": apiserver.requests,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from crucible.model.decision import Event
     from crucible.model.plugin import Identity
     from crucible.model.status import PluginStatus
+    from crucible.runtimes.base import Runtime
 
 PROGRAM = "import os, time\nprint('ready', os.getpid(), flush=True)\nwhile True:\n    time.sleep(3600)\n"
 INTERPRETER = str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
@@ -55,14 +56,11 @@ class Silent:
 class Scene:
     """A controller without a control plane: objects come from here, statuses stay here."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: SnapshotStore, runtime: Runtime) -> None:
         self.folder = folder
         self.voice = Silent()
-        self.store = SnapshotStore(folder / "sources")
-        self.runtime = ProcessRuntime(
-            ProcessSettings(state_dir=folder / "process", control_plane=f"bench{os.getpid()}"),
-            self.store.path_of,
-        )
+        self.store = store
+        self.runtime = runtime
         self.bells: dict[str, asyncio.Event] = {}
         self.loops: dict[str, asyncio.Task[None]] = {}
 
@@ -93,10 +91,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene() -> AsyncIterator[Scene]:
-    """Open a scene in a temporary folder; leave nothing."""
+async def scene(make: Callable[[Path, SnapshotStore], Runtime] | None = None) -> AsyncIterator[Scene]:
+    """Open a scene in a temporary folder, by default over the process runtime; leave nothing."""
     folder = Path(tempfile.mkdtemp(prefix="crucible-bench-"))
-    made = Scene(folder)
+    store = SnapshotStore(folder / "sources")
+    made = Scene(folder, store, (make or _processes)(folder, store))
     await made.runtime.open(made.ring)
     try:
         yield made
@@ -104,6 +103,11 @@ async def scene() -> AsyncIterator[Scene]:
         await made.clear()
         await made.runtime.close()
         shutil.rmtree(folder)
+
+
+def _processes(folder: Path, store: SnapshotStore) -> Runtime:
+    settings = ProcessSettings(state_dir=folder / "process", control_plane=f"bench{os.getpid()}")
+    return ProcessRuntime(settings, store.path_of)
 
 
 def plugin(name: str, program: str = PROGRAM) -> dict[str, Any]:
@@ -132,7 +136,7 @@ def plugin(name: str, program: str = PROGRAM) -> dict[str, Any]:
     }
 
 
-async def until_ready(runtime: ProcessRuntime, uid: str, attempt: int) -> None:
+async def until_ready(runtime: Runtime, uid: str, attempt: int) -> None:
     """Wait until an instance has printed its first line."""
     while True:
         for found in runtime.instances(uid):

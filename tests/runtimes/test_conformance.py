@@ -37,7 +37,7 @@ async def test_a_started_instance_comes_to_run(harness: Harness) -> None:
     assert started.revision == workload.revision
     assert started.alive
     running = await harness.until(workload, lambda one: one.state is State.RUNNING)
-    assert running.pid is not None
+    assert running.created_at == started.created_at
     assert harness.runtime.instances() == (running,)
     assert harness.runtime.instances("uid-other") == ()
 
