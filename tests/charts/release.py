@@ -32,7 +32,7 @@ EVERYTHING: Object = {
         "images": {"pullSecret": "pull", "tag": "1"},
         "networkPolicies": "enforced",
         "seccompProfile": "crucible/plugin.json",
-        "userNamespaces": "off",
+        "userNamespaces": "never",
         "vmRuntimeClass": "kata",
         "priorityClassName": "plugins",
     },

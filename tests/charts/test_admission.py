@@ -20,9 +20,7 @@ def plugin(**meta: Any) -> Object:
 
 
 def pod(**labels: str) -> Object:
-    return {
-        "metadata": {"name": "a", "labels": {name.replace("__", "/"): text for name, text in labels.items()}}
-    }
+    return {"metadata": {"name": "a", "labels": labels}}
 
 
 def refusals(
@@ -82,7 +80,10 @@ def test_plugins(policies: dict[str, Object], new: Object, more: Object, words: 
     assert any(words in message for message in found) if words else found == []
 
 
-OURS = pod(crucible__x="y") | {"metadata": {"name": "a", "labels": {"crucible.dev/plugin": "a", "app": "b"}}}
+OURS: Object = {"metadata": {"name": "a", "labels": {"crucible.dev/plugin": "a", "app": "b"}}}
+OWNERS = [{"apiVersion": "crucible.dev/v1alpha1", "kind": "Plugin", "name": "a", "uid": "u"}]
+OWNED: Object = {"metadata": {"name": "a-0-1", "ownerReferences": OWNERS}}
+OTHERS = [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "a", "uid": "u"}]
 PODS: dict[str, tuple[Object, Object, bool]] = {
     "plain": (pod(app="a"), {}, True),
     "unlabelled": ({"metadata": {"name": "a"}}, {}, True),
@@ -93,6 +94,12 @@ PODS: dict[str, tuple[Object, Object, bool]] = {
     "joined": (OURS, {"old": pod(app="a")}, False),
     "changed": ({"metadata": {"labels": {"crucible.dev/plugin": "b"}}}, {"old": OURS}, False),
     "escaped": (pod(app="a"), {"old": OURS}, False),
+    "forged": (OWNED, {}, False),
+    "owned": (OWNED, {"user": OPERATOR}, True),
+    "still-owned": (OWNED, {"old": OWNED}, True),
+    "orphaned": ({"metadata": {"name": "a-0-1"}}, {"old": OWNED}, True),
+    "adopted": (OWNED, {"old": {"metadata": {"name": "a-0-1"}}}, False),
+    "of-others": ({"metadata": {"name": "a", "ownerReferences": OTHERS}}, {}, True),
     "stripped": ({"metadata": {"name": "a"}}, {"old": OURS}, False),
 }
 

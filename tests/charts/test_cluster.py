@@ -161,6 +161,9 @@ def test_the_server_runs_the_policies() -> None:
         ran = run("kubectl", "label", "pod", "p", "-n", "one", "crucible.dev/plugin-", "--as", "alice")
         assert "are the operator's, on pods too" in ran.err
         ok("kubectl", "label", "pod", "p", "-n", "one", "team=a", "--as", "alice")
+        owner = {"apiVersion": "crucible.dev/v1alpha1", "kind": "Plugin", "name": "a", "uid": "u"}
+        forged = {"name": "a-0-1", "namespace": "one", "ownerReferences": [owner]}
+        _eventually_refused({**POD, "metadata": forged}, "only the operator makes pods for a Plugin")
     finally:
         ok("kubectl", "delete", "clusterrolebinding", "edit-all")
 
