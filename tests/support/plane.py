@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from crucible.errors import CrucibleError, NotFound, Unavailable
 from crucible.settings import Places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 PLUGINS = "/apis/crucible.dev/v1alpha1/namespaces/default/plugins"
 DEADLINE = 60.0
@@ -30,8 +31,23 @@ class Plane:
         process: the controller; None while none runs.
     """
 
-    def __init__(self, root: Path, *arguments: str, become: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *arguments: str,
+        become: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare; start nothing.
+
+        Args:
+            root: the state folder.
+            arguments: more of ``crucible up``.
+            become: a command that runs another, put before it.
+            environment: variables for it besides those there are.
+        """
         self.places = Places(root)
+        self._environment = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self._argv = [
             *become,
@@ -42,7 +58,9 @@ class Plane:
     def start(self) -> None:
         """Start a controller; do not wait for it."""
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._argv, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                self._argv, stdout=log, stderr=log, start_new_session=True, env=self._environment
+            )
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send the controller a signal, wait for its end, return its exit status."""
