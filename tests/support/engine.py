@@ -33,9 +33,13 @@ PACKAGES = ("docker.io", "iptables", "iproute2", "tini")
 # file `start` appearing; reaps what is orphaned. All end when it does.
 _INIT = """
 import os, subprocess, sys, time
-place, *argv = sys.argv[1:]
+place, disk, *argv = sys.argv[1:]
 subprocess.run(["mount", "-t", "proc", "proc", "/proc"], check=True)
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+if disk:
+    data = os.path.join(place, "data")
+    os.makedirs(data)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=" + disk, "data", data], check=True)
 want, log = os.path.join(place, "start"), open(os.path.join(place, "dockerd.log"), "ab")
 while True:
     if os.path.exists(want):
@@ -43,7 +47,8 @@ while True:
         for name in ("docker.pid", "exec/containerd/containerd.pid"):
             try: os.unlink(os.path.join(place, name))
             except FileNotFoundError: pass
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        child = subprocess.Popen(argv, start_new_session=True, **streams)
     try:
         while os.waitpid(-1, os.WNOHANG)[0]: pass
     except ChildProcessError: pass
@@ -87,10 +92,11 @@ class Engine:
         url: what ``DOCKER_HOST`` would say.
     """
 
-    def __init__(self, place: Path, *options: str) -> None:
+    def __init__(self, place: Path, *options: str, disk: str = "") -> None:
         self.place = place
         self.url = f"unix://{place}/docker.sock"
         self._options = options
+        self._disk = disk
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -111,7 +117,7 @@ class Engine:
             [
                 *("setpriv", "--pdeathsig", "KILL"),  # gone with whoever started it, however that ends
                 *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child=KILL"),
-                *(sys.executable, "-c", _INIT, str(self.place), *argv),
+                *(sys.executable, "-c", _INIT, str(self.place), self._disk, *argv),
             ],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -180,11 +186,11 @@ class Engine:
 
 
 @contextlib.contextmanager
-def private_engine(*options: str) -> Iterator[Engine]:
-    """Run an engine of one's own."""
+def private_engine(*options: str, disk: str = "") -> Iterator[Engine]:
+    """Run an engine of one's own, with a disk of its own of some size (``24m``) where that is given."""
     install()
     place = Path(tempfile.mkdtemp(prefix="eng", dir="/var/tmp"))
-    engine = Engine(place, *options)
+    engine = Engine(place, *options, disk=disk)
     try:
         engine.start()
         yield engine
@@ -206,10 +212,10 @@ def engine_for_tests() -> Iterator[Engine]:
     engine.place.rmdir()
 
 
-def load_images(engine: Engine) -> None:
-    """Build the images of every type where they are not built yet, and load them."""
+def load_images(engine: Engine, *types: str) -> None:
+    """Build the images of these types, or all, where they are not built yet, and load them."""
     subprocess.run(
-        [sys.executable, os.environ.get("STANDIN") or str(REPOSITORY / "scripts/images"), "--load"],
+        [sys.executable, os.environ.get("STANDIN") or str(REPOSITORY / "scripts/images"), "--load", *types],
         check=True,
         env={**os.environ, "DOCKER_HOST": engine.url},
         stdout=subprocess.DEVNULL,

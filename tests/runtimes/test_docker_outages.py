@@ -1,0 +1,234 @@
+"""Engines that crash, hang, are absent, forbidden or foreign, under a real control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import TYPE_CHECKING, Any
+
+import engine as engines
+import pytest
+from harness import FIRST
+from plane import PLUGINS, Plane, insist, manifest, until
+
+from crucible.errors import Unavailable
+from crucible.runtimes.docker import DockerRuntime, DockerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MANY = 20
+WIDE = {"resources": {"memory": "32Mi", "cpu": "200m"}}
+
+
+@pytest.fixture(params=[(), ("--live-restore",)], ids=["plain", "live-restore"])
+def own(request: pytest.FixtureRequest) -> Iterator[engines.Engine]:
+    """An engine that may be broken, with the image of one type."""
+    why = engines.missing()
+    if why or os.environ.get("DOCKER_HOST"):
+        pytest.skip(why or "breaks engines: unset DOCKER_HOST for a private one")
+    with engines.private_engine(*request.param) as engine:
+        engines.load_images(engine, "python")
+        yield engine
+
+
+@contextlib.contextmanager
+def plane_of(place: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plane]:
+    monkeypatch.setenv("DOCKER_HOST", url)
+    plane = Plane(place / "state", "--runtime", "docker")
+    try:
+        yield plane
+    finally:
+        plane.end(signal.SIGKILL)
+
+
+async def ready(plane: Plane) -> dict[str, tuple[str, str, str]]:
+    """Return status, reason and message of each Plugin's Ready condition."""
+
+    async def look() -> dict[str, Any]:
+        async with plane.client() as client:
+            return dict(await client.get(PLUGINS))
+
+    found = {}
+    for item in (await insist(look))["items"]:
+        for condition in item.get("status", {}).get("conditions", ()):
+            if condition["type"] == "Ready":
+                found[item["metadata"]["name"]] = (
+                    condition["status"],
+                    condition["reason"],
+                    condition["message"],
+                )
+    return found
+
+
+async def all_say(plane: Plane, count: int, *words: str) -> None:
+    async def said() -> bool:
+        found = await ready(plane)
+        return len(found) == count and all(
+            all(word in " ".join(claim) for word in words) for claim in found.values()
+        )
+
+    await until(said, 90, plane.log)
+
+
+async def create(plane: Plane, count: int) -> None:
+    async with plane.client() as client:
+        for number in range(count):
+            await client.create(PLUGINS, manifest(f"p{number}", **WIDE))
+
+
+def running(engine: engines.Engine) -> Counter[str]:
+    """Return how many containers run for each Plugin, as the engine sees them."""
+    with contextlib.closing(engines.client(engine.url)) as client:
+        return Counter(
+            entry["Labels"]["dev.crucible.plugin"]
+            for entry in client.containers()
+            if entry["Labels"].get("dev.crucible.role") == "instance"
+        )
+
+
+async def once_each(engine: engines.Engine, plane: Plane, count: int) -> None:
+    wanted = {f"p{number}": 1 for number in range(count)}
+    await until(lambda: running(engine) == wanted, 90, lambda: (running(engine), plane.log()[-3000:]))
+    await all_say(plane, count, "True")
+    assert running(engine) == wanted
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["engine", "engine and controller"])
+async def test_nothing_runs_twice_after_an_engine_crashed(
+    own: engines.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, together: bool
+) -> None:
+    with plane_of(tmp_path, own.url, monkeypatch) as plane:
+        plane.start()
+        await plane.ready()
+        await create(plane, MANY)
+        await once_each(own, plane, MANY)
+        own.kill()
+        if together:
+            plane.end(signal.SIGKILL)
+            plane.start()
+            await plane.ready()
+        await all_say(plane, MANY, "RuntimeUnavailable", "systemctl start docker")
+        own.revive()
+        await once_each(own, plane, MANY)
+
+
+async def test_a_frozen_engine_is_said_and_forgiven(
+    own: engines.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with plane_of(tmp_path, own.url, monkeypatch) as plane:
+        plane.start()
+        await plane.ready()
+        await create(plane, 2)
+        await once_each(own, plane, 2)
+        own.freeze(held=True)
+        try:
+            await all_say(plane, 2, "RuntimeUnavailable", "does not answer in time")
+        finally:
+            own.freeze(held=False)
+        await once_each(own, plane, 2)
+
+
+async def test_plugins_wait_for_an_engine_that_comes_later(
+    own: engines.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.kill()
+    await until(lambda: not own.answers())
+    with plane_of(tmp_path, own.url, monkeypatch) as plane:
+        plane.start()
+        await plane.ready()
+        await create(plane, 2)
+        await all_say(plane, 2, "RuntimeUnavailable", "systemctl start docker")
+        own.revive()
+        await once_each(own, plane, 2)
+
+
+class Server(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+
+
+def impostor(path: Path, answer: dict[str, Any] | bytes) -> Server:
+    """Serve one answer to everything on a Unix socket."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def address_string(self) -> str:
+            return "unix"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = Server(str(path), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    return server
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"ApiVersion": "1.40", "MinAPIVersion": "1.12"}, "too old: it speaks Docker's API 1.40"),
+        ({"ApiVersion": "1.99", "MinAPIVersion": "1.90"}, "too new: it speaks Docker's API from 1.90"),
+        ({"ApiVersion": "next"}, "is no Docker engine"),
+        ([], "is no Docker engine"),
+        (b"<html>", "cannot be reached"),
+    ],
+)
+async def test_what_speaks_something_else_is_named(tmp_path: Path, answer: Any, words: str) -> None:
+    path = tmp_path / "s"
+    server = impostor(path, answer)
+    try:
+        assert words in await outage(tmp_path, f"unix://{path}")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+async def test_no_engine_and_no_permission_each_have_their_fix(tmp_path: Path) -> None:
+    assert "systemctl start docker" in await outage(tmp_path, f"unix://{tmp_path}/none")
+    if os.geteuid() != 0:
+        pytest.skip("becomes another user: run the tests as root for this one")
+    path = tmp_path / "s"
+    server = impostor(path, {})
+    path.chmod(0o600)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(0o755)
+    tmp_path.chmod(0o755)
+    try:
+        child = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c",
+             f"import socket; socket.socket(socket.AF_UNIX).connect({str(path)!r})"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "PermissionError" in child.stderr
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+async def outage(place: Path, url: str) -> str:
+    """Return what a runtime says of an engine; what is asked of it says the same."""
+    runtime = DockerRuntime(DockerSettings(place / "docker", "test", url), place.joinpath)
+    await runtime.open(lambda _: None)
+    try:
+        with pytest.raises(Unavailable) as raised:
+            await asyncio.wait_for(runtime.kill("uid", FIRST), 20)
+        assert str(raised.value) == runtime.outage
+        return runtime.outage
+    finally:
+        await runtime.close()
