@@ -31,4 +31,5 @@ def host_flags(workload: Workload) -> tuple[str, ...]:
 
 def _memory_of(workload: Workload) -> int:
     whole = workload.limits.memory
-    return max(whole - _HOST_NEEDS[workload.type], whole // 4)
+    left = min(whole - _HOST_NEEDS[workload.type], whole * 3 // 4)  # an allocator keeps some of what it gives
+    return max(left, whole // 4)

@@ -23,7 +23,7 @@ def test_a_type_that_runs_by_itself_needs_none() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "memory", "left"),
-    [("wasm", "64Mi", 32), ("rune", "64Mi", 56), ("wasm", "40Mi", 10), ("rune", "8Mi", 2)],
+    [("wasm", "64Mi", 32), ("rune", "64Mi", 48), ("wasm", "40Mi", 10), ("rune", "8Mi", 2)],
 )
 def test_the_program_gets_what_its_host_leaves_of_the_memory(kind: str, memory: str, left: int) -> None:
     assert flags(type=kind, resources={"memory": memory}) == ("--memory", str(left << 20), "--")
@@ -32,4 +32,4 @@ def test_the_program_gets_what_its_host_leaves_of_the_memory(kind: str, memory: 
 def test_budgets_of_the_manifest_are_told_and_end_before_the_program() -> None:
     resources = {"memory": "64Mi", "fuel": 5, "time": "1500ms"}
     told = flags(type="rune", resources=resources)
-    assert told == ("--fuel", "5", "--memory", str(56 << 20), "--time", "1.5", "--")
+    assert told == ("--fuel", "5", "--memory", str(48 << 20), "--time", "1.5", "--")
