@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -169,3 +170,18 @@ async def test_a_process_runs_no_image_and_says_so(process: Plane) -> None:
         return "the process runtime runs plugins from" in str(plugin(process, "listing").get("status"))
 
     await until(refused)
+
+
+def test_doctor_asks_the_engine(engine: Engine) -> None:
+    command = [sys.executable, "-m", "crucible", "doctor", "--runtime", "docker", "-o", "json"]
+    env = {**os.environ, "DOCKER_HOST": engine.url}
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False, env=env)
+    found = {finding["name"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == 0, done.stdout
+    assert found["python plugins"]["detail"].startswith("crucible/python:")
+    assert found["systemCalls"]["detail"].startswith("enforced: ")
+    absent = subprocess.run(
+        command, capture_output=True, timeout=60, check=False, env={**env, "DOCKER_HOST": "unix:///nowhere"}
+    )
+    assert absent.returncode == 1
+    assert b"set DOCKER_HOST to where one listens" in absent.stdout

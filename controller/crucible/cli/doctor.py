@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
@@ -16,28 +16,35 @@ from crucible.cli import exits
 from crucible.cli.options import Data, DataOutput
 from crucible.cli.table import table
 from crucible.cli.terminal import colourful, note, paint
+from crucible.cli.up import RuntimeName
 from crucible.errors import CrucibleError
-from crucible.model.enforcement import Control
-from crucible.runtimes.process import Finding, ProcessRuntime, ProcessSettings
+from crucible.model.enforcement import Control, Finding
+from crucible.runtimes.process import ProcessRuntime, ProcessSettings
 
 EXAMPLES: Final = """\b
 Examples:
   crucible doctor
+  crucible doctor --runtime docker
   crucible doctor -o json
 
-Runs a real sandbox and looks at it from inside; takes some seconds. Ends with 0 when everything a
-manifest can promise is enforced here, with 1 when something is missing.
+Runs a real sandbox and looks at it from inside; takes some seconds. For Docker it asks the engine. Ends
+with 0 when everything a manifest can promise is enforced here, with 1 when something is missing.
 """
 _PYTHON: Final = (3, 11)
 _KERNEL: Final = (5, 10)
 """Signals by pidfd, and cgroups as they are read here."""
 
 
-def command(output: DataOutput = Data.TEXT) -> None:
+def command(
+    output: DataOutput = Data.TEXT,
+    runtime: Annotated[
+        RuntimeName, typer.Option("--runtime", metavar="process|docker", help="Which runtime to look at.")
+    ] = RuntimeName.PROCESS,
+) -> None:
     """Say what this host can enforce, and how to mend what it cannot."""
-    if output is Data.TEXT:
+    if output is Data.TEXT and runtime is RuntimeName.PROCESS:
         note("trying out a sandbox; this takes some seconds ...")
-    findings = [*host(), *runtime()]
+    findings = [*host(), *(processes() if runtime is RuntimeName.PROCESS else containers())]
     if output is Data.TEXT:
         print("\n".join(report(findings, colour=colourful())))
     else:
@@ -75,7 +82,15 @@ def _user() -> str:
     return "an ordinary user: plugins share your user id, apart by user namespaces"
 
 
-def runtime() -> list[Finding]:
+def containers() -> list[Finding]:
+    """Ask the engine what it offers, and which of the types' images it has."""
+    from crucible.runtimes.docker import DockerSettings, diagnose  # noqa: PLC0415 - loads the SDK
+
+    with tempfile.TemporaryDirectory(prefix="crucible-doctor-") as folder:
+        return asyncio.run(diagnose(DockerSettings(Path(folder), "doctor")))
+
+
+def processes() -> list[Finding]:
     """Open the process runtime in a folder of its own, and return what it found."""
     with tempfile.TemporaryDirectory(prefix="crucible-doctor-") as folder:
         try:

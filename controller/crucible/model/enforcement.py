@@ -64,3 +64,13 @@ class Capabilities:
         missing = set(Control) - {entry.control for entry in self.controls}
         if missing:
             raise ValueError(f"capabilities of {self.runtime} say nothing about {sorted(missing)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of a diagnosis: what was looked at, whether it is well, what was seen, what would mend it."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""

@@ -19,7 +19,7 @@ from crucible.cli.rows import COLUMNS
 from crucible.cli.schema import editor_schema
 from crucible.errors import Unavailable
 from crucible.model.crd import plugin_crd
-from crucible.runtimes.process import Finding
+from crucible.model.enforcement import Finding
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from crucible.runtimes.process.enforcement import Finding
 from crucible.runtimes.process.runtime import ProcessRuntime
 from crucible.runtimes.process.settings import LogLimits, ProcessSettings
 
-__all__ = ["Finding", "LogLimits", "ProcessRuntime", "ProcessSettings"]
+__all__ = ["LogLimits", "ProcessRuntime", "ProcessSettings"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
+from crucible.model.enforcement import Capabilities, Control, Enforcement, Finding, Level
 
 if TYPE_CHECKING:
     from crucible.runtimes.process.cgroups import Cgroups
@@ -33,16 +33,6 @@ class Facts:
     about: str
     types: frozenset[str]
     passed_over: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of a diagnosis: what was looked at, whether it is well, what was seen, what would mend it."""
-
-    name: str
-    ok: bool
-    detail: str
-    fix: str = ""
 
 
 def capabilities(facts: Facts) -> Capabilities:

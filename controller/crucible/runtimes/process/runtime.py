@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from crucible.model.enforcement import Capabilities
+    from crucible.model.enforcement import Capabilities, Finding
     from crucible.model.instance import Instance
     from crucible.model.usage import Usage
     from crucible.model.workload import Slot, Workload
     from crucible.runtimes.base import ExecSession, LogLine
     from crucible.runtimes.process.launch import Host
-    from crucible.runtimes.process.sandbox import Finding, Prepared
+    from crucible.runtimes.process.sandbox import Prepared
     from crucible.runtimes.process.session import Session
     from crucible.runtimes.process.settings import ProcessSettings
 

@@ -18,7 +18,7 @@ from crucible.runtimes.process import host as hosts
 from crucible.runtimes.process import proc
 from crucible.runtimes.process.cgroups import base as groups
 from crucible.runtimes.process.cgroups import choose
-from crucible.runtimes.process.enforcement import Facts, Finding, capabilities, findings, userns_fix
+from crucible.runtimes.process.enforcement import Facts, capabilities, findings, userns_fix
 from crucible.runtimes.process.launch import CannotStart, Host, Prospect, group_name, launch
 from crucible.runtimes.process.live import Live
 from crucible.runtimes.process.output import PIPE, make_pipe
@@ -28,11 +28,10 @@ from crucible.runtimes.process.spawn import settle
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crucible.model.enforcement import Capabilities
+    from crucible.model.enforcement import Capabilities, Finding
     from crucible.runtimes.process.settings import ProcessSettings
     from crucible.runtimes.process.spawn import Spawner
 
-__all__ = ["Finding", "Prepared", "prepare"]
 
 _SECONDS: Final = 20.0
 _LIMITS: Final = Limits(cpu=1000, memory=64 << 20, pids=16, disk=1 << 20, open_files=64)
