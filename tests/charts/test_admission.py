@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import cel
 import pytest
-from release import NAMESPACE, Object, of_kind
+from release import CHART, NAMESPACE, Object, helm, of_kind
 
 if TYPE_CHECKING:
     from release import Release
@@ -126,5 +126,19 @@ def test_held_to_namespaces_it_judges_only_there(release: Release) -> None:
         assert expression["values"] == ["one"]
 
 
-def test_a_server_without_policies_gets_none(release: Release) -> None:
-    assert not of_kind(release.objects({"admission": {"policies": "never"}}), "ValidatingAdmissionPolicy")
+@pytest.mark.parametrize(
+    ("policies", "offered", "made"),
+    [
+        ("auto", (), True),
+        ("auto", ("v1/Pod",), False),
+        ("auto", ("v1/Pod", "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy"), True),
+        ("always", ("v1/Pod",), True),
+        ("never", (), False),
+    ],
+)
+def test_policies_are_made_where_the_server_has_them(
+    policies: str, offered: tuple[str, ...], made: bool
+) -> None:
+    asked = [word for name in offered for word in ("--api-versions", name)]
+    ran = helm("template", "crucible", str(CHART), *asked, values={"admission": {"policies": policies}})
+    assert ("kind: ValidatingAdmissionPolicy\n" in ran.out) is made

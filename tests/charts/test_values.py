@@ -41,6 +41,10 @@ BAD: dict[str, tuple[Object, str]] = {
         {"metrics": {"service": False, "serviceMonitor": {"enabled": True}}},
         "metrics.serviceMonitor.enabled needs metrics.service",
     ),
+    "nothing-to-alert": (
+        {"metrics": {"service": False, "rules": {"enabled": True}}},
+        "metrics.rules.enabled needs metrics.service",
+    ),
 }  # fmt: skip
 
 

@@ -57,10 +57,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* "true" where policies are to be made. */}}
+{{/*
+"true" where policies are to be made. Without a server Helm knows versions of groups and no kinds; then every version
+that the chart supports is taken to have them, as by default it has.
+*/}}
 {{- define "crucible.policies" -}}
-{{- $offered := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" -}}
-{{- if or (eq .Values.admission.policies "always") (and (eq .Values.admission.policies "auto") $offered) -}}
+{{- $versions := .Capabilities.APIVersions -}}
+{{- $offered := $versions.Has "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy" -}}
+{{- $unknown := not ($versions.Has "v1/Pod") -}}
+{{- if or (eq .Values.admission.policies "always") (and (eq .Values.admission.policies "auto") (or $offered $unknown)) -}}
 true
 {{- end -}}
 {{- end -}}
