@@ -15,7 +15,7 @@ from crucible.loop import supervise
 from crucible.model import names
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from crucible.control.kubeconfig import Endpoint
     from crucible.loop import Ports
@@ -29,15 +29,25 @@ class Loops:
 
     Attributes:
         gone: set whenever a loop ended, until whoever waits for it clears it.
+        turns: how often any loop looked at its Plugin.
     """
 
     def __init__(self, ports: Ports) -> None:
         self.gone = asyncio.Event()
+        self.turns = 0
         self._ports = ports
         self._stopping = False
         self._objects: dict[str, Mapping[str, Any]] = {}
         self._bells: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def objects(self) -> list[Mapping[str, Any]]:
+        """Return every Plugin that has a loop, as it was last seen."""
+        return list(self._objects.values())
+
+    def uids(self) -> list[str]:
+        """Return the uid of every Plugin that has a loop."""
+        return list(self._tasks)
 
     def see(self, plugin: Mapping[str, Any]) -> None:
         """Take in a Plugin as it is now; begin its loop, or wake it."""
@@ -77,11 +87,15 @@ class Loops:
 
     async def _run(self, uid: str) -> None:
         try:
-            await supervise(lambda: self._objects[uid], self._ports, self._bells[uid], lambda: self._stopping)
+            await supervise(lambda: self._observe(uid), self._ports, self._bells[uid], lambda: self._stopping)
         finally:
             for known in (self._objects, self._bells, self._tasks):
                 known.pop(uid, None)
             self.gone.set()
+
+    def _observe(self, uid: str) -> Mapping[str, Any]:
+        self.turns += 1
+        return self._objects[uid]
 
 
 def without_managed_fields(plugin: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -90,7 +104,15 @@ def without_managed_fields(plugin: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**plugin, "metadata": meta}
 
 
-async def operate(endpoint: Endpoint, loops: Loops, *, ready: asyncio.Event, stop: asyncio.Event) -> None:
+async def operate(  # noqa: PLR0913 - what kopf has to be told
+    endpoint: Endpoint,
+    loops: Loops,
+    *,
+    ready: asyncio.Event,
+    stop: asyncio.Event,
+    namespaces: Collection[str] = (),
+    renew: Callable[[], Endpoint] | None = None,
+) -> None:
     """Watch until told to stop.
 
     Args:
@@ -98,13 +120,16 @@ async def operate(endpoint: Endpoint, loops: Loops, *, ready: asyncio.Event, sto
         loops: told of every Plugin.
         ready: set when the operator watches.
         stop: set to end it; also set when it ends by itself.
+        namespaces: the only ones to watch; none: all.
+        renew: asked for the endpoint again whenever the server wants another token.
     """
     tasks = await kopf.spawn_tasks(
-        registry=_registry(endpoint, loops),
+        registry=_registry(renew or (lambda: endpoint), loops),
         settings=_settings(),
         standalone=True,
         identity="crucible",  # type: ignore[arg-type] # else kopf asks who the user is, and not all have names
-        clusterwide=True,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
         ready_flag=ready,
     )
     stopping = asyncio.create_task(stop.wait())
@@ -147,12 +172,12 @@ def _settings() -> kopf.OperatorSettings:
     return settings
 
 
-def _registry(endpoint: Endpoint, loops: Loops) -> kopf.OperatorRegistry:
+def _registry(find: Callable[[], Endpoint], loops: Loops) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf hands over whatever it has
-        return connection_of(endpoint)
+        return connection_of(find())
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
     async def notice(event: kopf.RawEvent, **_: Any) -> None:  # noqa: ANN401

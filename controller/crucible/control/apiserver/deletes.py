@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from . import status
@@ -28,6 +29,7 @@ class DeleteOptions:
     uid: str | None = None
     revision: str | None = None
     dry_run: bool = False
+    grace: int | None = None
 
 
 def read_options(body: Json, query_propagation: str | None, dry_run: str | None) -> DeleteOptions:
@@ -53,8 +55,13 @@ def read_options(body: Json, query_propagation: str | None, dry_run: str | None)
     if asked not in (None, [], "", "All", ["All"]):
         cause = status.unsupported("dryRun", asked, ("All",))
         raise status.invalid_object("DeleteOptions", "meta.k8s.io", "", [cause])
+    grace = body.get("gracePeriodSeconds")
     return DeleteOptions(
-        propagation, preconditions.get("uid"), preconditions.get("resourceVersion"), bool(asked)
+        propagation,
+        preconditions.get("uid"),
+        preconditions.get("resourceVersion"),
+        bool(asked),
+        grace if isinstance(grace, int) else None,
     )
 
 
@@ -67,6 +74,9 @@ async def delete(store: Store, resource: Resource, live: Record, options: Delete
     _check(resource, live, options)
     meta = live.body["metadata"]
     held = _finalizers(resource, meta, options)
+    grace = _grace(live.body, options) if resource.graceful else 0
+    if grace > 0:
+        return await _mark(store, live, grace, now)
     marked = meta.get("deletionTimestamp")
     if not held and resource.collection != NAMESPACES:
         if options.dry_run:
@@ -86,6 +96,26 @@ async def delete(store: Store, resource: Resource, live: Record, options: Delete
     if options.dry_run:
         return Outcome(body)
     record = await store.put(live.key, body)
+    return Outcome(record.body, raw=record.raw)
+
+
+def _grace(body: Object, options: DeleteOptions) -> int:
+    """Seconds that something of a graceful kind has to come to an end; none where nothing of it runs."""
+    asked = options.grace
+    if asked is None:
+        asked = int(body["spec"].get("terminationGracePeriodSeconds") or 0)
+    ended = (body.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+    return 0 if ended or not body["spec"].get("nodeName") else asked
+
+
+async def _mark(store: Store, live: Record, grace: int, now: str) -> Outcome:
+    """Note by when something has to have come to an end; the first who asks decides."""
+    if live.body["metadata"].get("deletionTimestamp"):
+        return Outcome(live.body, raw=live.raw)
+    by = (datetime.fromisoformat(now) + timedelta(seconds=grace)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    held = list(live.body["metadata"].get("finalizers") or ())
+    marks: Object = {"deletionTimestamp": by, "deletionGracePeriodSeconds": grace}
+    record = await store.put(live.key, with_finalizers(live.body, held, **marks))
     return Outcome(record.body, raw=record.raw)
 
 

@@ -62,6 +62,8 @@ class Resource:
         counts_generation: True if ``metadata.generation`` is kept.
         field_labels: Paths that field selectors may name beside metadata.name and metadata.namespace.
         create_only: True for reviews, which are answered and never stored.
+        graceful: True for kinds that somebody has to bring to an end before they go: deleting one marks it,
+            and deleting it with a grace period of 0 removes it.
     """
 
     group: str
@@ -84,6 +86,7 @@ class Resource:
     counts_generation: bool = False
     label_name: bool = False
     create_only: bool = False
+    graceful: bool = False
     subresources: tuple[str, ...] = ()
     storage_version: str = ""
 
@@ -133,6 +136,11 @@ class Catalog:
     def of(self, group: str, version: str) -> list[Resource]:
         """The resources of one group and version."""
         return [r for r in self.resources if (r.group, r.version) == (group, version)]
+
+    def replaced(self, more: Iterable[Resource]) -> Catalog:
+        """This catalog with ``more``, which take the place of what is served at the same address."""
+        found = {(r.group, r.version, r.plural): r for r in (*self.resources, *more)}
+        return Catalog(tuple(found.values()))
 
     def extended(self, more: Iterable[Resource]) -> Catalog:
         """This catalog and ``more``."""

@@ -29,7 +29,7 @@ from .jsontypes import clone
 from .keys import Key
 from .kubeconfig import certificate_of, context_name, kubeconfig_for
 from .ownership import StateLock, remembered_port, remembered_token
-from .pods import PodMirror, clear_pods
+from .pods import PODS, PodMirror, clear_pods
 from .resources import Catalog
 from .sealing import FileSeal
 from .store import Store
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .jsontypes import Object
     from .keys import Record
     from .pods import PodProvider
+    from .resources import Resource
     from .settings import ServerSettings
     from .store import Commit
 
@@ -84,14 +85,18 @@ class ApiServer:
         crds: Sequence[Object] = (),
         admit: Callable[[Object], tuple[Violation, ...]] | None = None,
         pods: PodProvider | None = None,
+        extra: Sequence[Resource] = (),
     ) -> None:
+        """Serve the core kinds and ``crds``; ``extra`` kinds too, in the place of core ones of that name."""
         if not is_loopback(settings.host):
             raise InvalidInput(f"host {settings.host}: the local control plane listens on loopback only")
         self._settings = settings
         self._crds = tuple(crds)
         self._admit = admit
         self._pods = pods
-        self._catalog = Catalog(core_resources())
+        self._core = Catalog(core_resources()).replaced(extra)
+        self._stores_pods = any(resource.plural == PODS for resource in extra)
+        self._catalog = self._core
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
         self._listener: socket.socket | None = None
@@ -129,9 +134,9 @@ class ApiServer:
         self._collector.start(self.records())
         self._start(self._collector.run())
         self._start(expire_events(self._store, settings.event_ttl))
-        if self._pods is None:
+        if self._pods is None and not self._stores_pods:
             await clear_pods(self._store)
-        else:
+        elif self._pods is not None and not self._stores_pods:
             self._start(PodMirror(self._store, self._pods, _now).run())
         site = Site(self._store, writes, lambda: self._catalog, _now, settings.max_depth)
         await self._listen(folder, Frontend(site, self._hub, settings, self._pods))
@@ -198,7 +203,7 @@ class ApiServer:
     def _rebuild_catalog(self) -> None:
         crds = self._store.list(CRD_COLLECTION)
         custom = [resource for crd in crds if crd.body.get("status") for resource in resources_of(crd.body)]
-        self._catalog = Catalog((*core_resources(), *custom))
+        self._catalog = self._core.extended(custom)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,0 +1,309 @@
+"""Puts together the operator of a cluster, as ``bootstrap`` does for the control plane of one machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections import Counter
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from crucible.control.cluster import ClusterClient, find_endpoint
+from crucible.control.lease import Lease
+from crucible.control.operator import Loops, operate
+from crucible.control.voice import ApiVoice
+from crucible.errors import CrucibleError
+from crucible.loop import Ports
+from crucible.model import names
+from crucible.model.status import Phase
+from crucible.packages.inline import InlineSources
+from crucible.probes.endpoints import HttpEndpoints
+from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
+from crucible.runtimes.kubernetes.enforcement import offers_user_namespaces
+from crucible.sweep import orphans, wanted_sources
+from crucible.telemetry import logs
+from crucible.telemetry.http import Desk, answering
+from crucible.telemetry.metrics import Family, exposition, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from pathlib import Path
+
+    from crucible.control.kubeconfig import Endpoint
+    from crucible.telemetry.logs import Format
+
+log = logging.getLogger(__name__)
+
+LEASE: Final = "crucible-operator"
+SWEEP_INTERVAL: Final = 60.0
+"""Seconds between two searches for what nobody wants any more."""
+_BEAT: Final = 1.0
+_STUCK: Final = 30.0
+"""Seconds after which an event loop that did not turn is not expected to."""
+_RETRY: Final = 2.0
+_PAGE: Final = "500"
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Where nodes get the types' images from.
+
+    Attributes:
+        prefix: before ``/TYPE:TAG``.
+        tag: of each.
+        pull_policy: when nodes ask the registry.
+        pull_secret: name of a Secret in each namespace of plugins; empty: none.
+    """
+
+    prefix: str
+    tag: str
+    pull_policy: str = "IfNotPresent"
+    pull_secret: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorOptions:
+    """How to run the operator of a cluster; the words are those of ``crucible operator --help``."""
+
+    images: Images
+    identity: str
+    namespaces: tuple[str, ...] = ()
+    lease_namespace: str = ""
+    seccomp: str = ""
+    user_namespaces: str = "auto"
+    network_policies: bool = False
+    vm_runtime_class: str = ""
+    priority_class: str = ""
+    health_port: int = 8080
+    metrics_port: int = 9090
+    kubeconfig: Path | None = None
+    log_format: Format = "text"
+    verbose: bool = False
+
+
+@dataclass(slots=True)
+class Life:
+    """What the operator's desk tells of.
+
+    Attributes:
+        beat: when the event loop last turned, monotonic seconds.
+        lease: our part in the leadership.
+        loops: of the term in office; None while we stand by.
+        runtime: of the term in office.
+        turns: of terms that are over.
+    """
+
+    lease: Lease
+    beat: float = field(default_factory=time.monotonic)
+    loops: Loops | None = None
+    runtime: KubernetesRuntime | None = None
+    turns: int = 0
+
+    @property
+    def age(self) -> float:
+        """Seconds since the event loop last turned."""
+        return time.monotonic() - self.beat
+
+    def enter(self, loops: Loops, runtime: KubernetesRuntime) -> None:
+        """A term begins."""
+        self.loops, self.runtime = loops, runtime
+
+    def leave(self) -> None:
+        """A term is over."""
+        self.turns += self.loops.turns if self.loops is not None else 0
+        self.loops = self.runtime = None
+
+    async def go_on(self) -> None:
+        """Beat, until cancelled."""
+        while True:
+            self.beat = time.monotonic()
+            await asyncio.sleep(_BEAT)
+
+    def ill(self) -> str:
+        """Return why this process should be restarted."""
+        return f"the loop has not turned for {self.age:.0f} s" if self.age > _STUCK else ""
+
+    def unready(self) -> str:
+        """Return why it should not be counted on: a standby that sees the Lease is as ready as a leader."""
+        if not self.lease.seen:
+            return "the lease cannot be read or renewed"
+        return self.runtime.outage if self.runtime is not None else ""
+
+
+def run(options: OperatorOptions) -> None:
+    """Run the operator until SIGINT or SIGTERM. Plugins go on running afterwards.
+
+    Raises:
+        NotFound: there is no cluster to talk to.
+    """
+    logs.configure(options.log_format, verbose=options.verbose)
+    asyncio.run(_run(options))
+
+
+async def _run(options: OperatorOptions) -> None:
+    stop = asyncio.Event()
+    _stop_on_signals(stop)
+    find = partial(find_endpoint, options.kubeconfig)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(ClusterClient(find))
+        place = (options.lease_namespace or find().namespace, LEASE)
+        life = Life(Lease(client, place, options.identity, time.monotonic))
+        desk = Desk(life.ill, life.unready, lambda: figures(life))
+        ports = await stack.enter_async_context(answering(desk, options.health_port, options.metrics_port))
+        log.info("%s answers on %s", options.identity, ports)
+        heart = asyncio.create_task(life.go_on())
+        stack.callback(heart.cancel)
+        while not stop.is_set() and await life.lease.acquire(stop):
+            await _lead(options, find, life, stop)
+
+
+async def _lead(
+    options: OperatorOptions, find: Callable[[], Endpoint], life: Life, stop: asyncio.Event
+) -> None:
+    """Serve one term: until told to stop, or until the Lease is lost, which ends all writing by itself."""
+    over, resigned = asyncio.Event(), asyncio.Event()
+    keeper = asyncio.create_task(life.lease.keep(resigned))
+    term = asyncio.create_task(_serve(options, find, life, over, stop))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({keeper, term, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    over.set()
+    stopping.cancel()
+    await asyncio.wait({term})
+    resigned.set()
+    await keeper
+    await life.lease.release()
+    try:
+        term.result()
+    except CrucibleError as error:
+        log.warning("the term is over: %s", error)
+        await _first(stop, _RETRY)
+
+
+async def _serve(
+    options: OperatorOptions,
+    find: Callable[[], Endpoint],
+    life: Life,
+    over: asyncio.Event,
+    stop: asyncio.Event,
+) -> None:
+    """Supervise every Plugin until the term is over."""
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(ClusterClient(find, life.lease.held))
+        settings = settings_of(options, await client.get("/version"))
+        endpoints = await stack.enter_async_context(HttpEndpoints())
+        sources = InlineSources(options.images.pull_policy)
+        runtime = KubernetesRuntime(client, settings, sources.files_of, time.time)
+        ports = Ports(runtime, sources, ApiVoice(client, "crucible", time.time), endpoints, time.time)
+        loops = Loops(ports)
+        await runtime.open(loops.ring)
+        stack.push_async_callback(runtime.close)
+        life.enter(loops, runtime)
+        stack.callback(life.leave)
+        ready = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            watching = operate(
+                find(), loops, ready=ready, stop=over, namespaces=settings.namespaces, renew=find
+            )
+            operator = group.create_task(watching)
+            sweeper = group.create_task(_sweep_for_ever(client, ports, loops, settings.namespaces))
+            await _either(ready, operator)
+            _stop_on_signals(stop)  # kopf put its own handlers in place
+            await asyncio.wait({operator})
+            sweeper.cancel()
+
+
+def settings_of(options: OperatorOptions, version: Mapping[str, Any]) -> KubernetesSettings:
+    """Return what is known of a cluster: what its administrator says, and ``GET /version``."""
+    user_namespaces = options.user_namespaces == "on" or (
+        options.user_namespaces == "auto" and offers_user_namespaces(version)
+    )
+    return KubernetesSettings(
+        images=options.images.prefix,
+        tag=options.images.tag,
+        pull_policy=options.images.pull_policy,
+        pull_secret=options.images.pull_secret,
+        seccomp=options.seccomp,
+        user_namespaces=user_namespaces,
+        network_policies=options.network_policies,
+        vm_runtime_class=options.vm_runtime_class,
+        priority_class=options.priority_class,
+        namespaces=options.namespaces,
+    )
+
+
+async def _sweep_for_ever(
+    client: ClusterClient, ports: Ports, loops: Loops, namespaces: Collection[str]
+) -> None:
+    """Clear away what no Plugin owns: at the start, and now and then."""
+    while True:
+        # Whoever came up while the list was on its way is not in it, and is no orphan for that.
+        instances, known = ports.runtime.instances(), loops.uids()
+        try:
+            plugins = [plugin for each in namespaces or ("",) for plugin in await _list(client, each)]
+            listed = {plugin["metadata"]["uid"] for plugin in plugins}
+            loops.compare({*listed, *(set(loops.uids()) - set(known))})
+            for instance in () if ports.runtime.outage else orphans(plugins, instances):
+                log.warning("%s belongs to no plugin any more: removed", instance.name)
+                await ports.runtime.remove(instance.plugin_uid, instance.slot)
+            ports.sources.sweep(wanted_sources(plugins, ports.runtime.instances()))
+        except CrucibleError as error:
+            log.warning("no sweep this time: %s", error)
+        await asyncio.sleep(SWEEP_INTERVAL)
+
+
+async def _list(client: ClusterClient, namespace: str) -> list[dict[str, Any]]:
+    where = f"namespaces/{namespace}/" if namespace else ""
+    found: list[dict[str, Any]] = []
+    params = {"limit": _PAGE, "continue": ""}
+    while True:
+        page = await client.get(f"/apis/{names.API_VERSION}/{where}{names.PLURAL}", params)
+        found += page["items"]
+        params["continue"] = str(page["metadata"].get("continue") or "")
+        if not params["continue"]:
+            return found
+
+
+def figures(life: Life) -> str:
+    """Return the operator's metrics."""
+    plugins = life.loops.objects() if life.loops is not None else []
+    status = [plugin.get("status") or {} for plugin in plugins]
+    phases = Counter(str(each.get("phase") or "Pending") for each in status)
+    turns = life.turns + (life.loops.turns if life.loops is not None else 0)
+    restarts = sum(int(each.get("restarts") or 0) for each in status)
+    outage = life.runtime is not None and bool(life.runtime.outage)
+    by_phase: dict[tuple[tuple[str, str], ...], float] = {
+        (("phase", phase.value),): phases[phase.value] for phase in Phase
+    }
+    return exposition(
+        [
+            plain("crucible_leader", "gauge", "1 while this replica leads.", life.lease.held()),
+            plain("crucible_loop_age_seconds", "gauge", "Time since the event loop last turned.", life.age),
+            Family("crucible_plugins", "gauge", "Plugins by phase, as the leader sees them.", by_phase),
+            plain("crucible_reconciles_total", "counter", "How often a Plugin was looked at.", turns),
+            plain("crucible_restarts", "gauge", "Restarts of the plugins there are, summed up.", restarts),
+            plain("crucible_outage", "gauge", "1 while the cluster's pods cannot be followed.", outage),
+        ]
+    )
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def _first(event: asyncio.Event, seconds: float) -> None:
+    """Wait until an event is set, or for some seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+async def _either(event: asyncio.Event, task: asyncio.Task[None]) -> None:
+    """Wait until an event is set or a task has ended."""
+    waiter = asyncio.create_task(event.wait())
+    await asyncio.wait({waiter, task}, return_when=asyncio.FIRST_COMPLETED)
+    waiter.cancel()

@@ -1,0 +1,166 @@
+"""Compiles a workload into a pod that satisfies Pod Security ``restricted``. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from crucible.core.guest import host_flags
+from crucible.runtimes.kubernetes import marks
+from crucible.runtimes.kubernetes.volumes import CONFIG, LOG_ROOM, SOURCE, TMP, mounts, scratch_sizes, volumes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crucible.model.workload import Limits, Slot, Workload
+    from crucible.runtimes.kubernetes.settings import KubernetesSettings
+
+CONTAINER = "plugin"
+
+
+def pod(
+    workload: Workload, slot: Slot, settings: KubernetesSettings, config: str, paths: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the pod of one instance.
+
+    Args:
+        workload: what it runs.
+        slot: which instance it is.
+        settings: of the cluster.
+        config: name of the ConfigMap with its configuration and files.
+        paths: the plugin's files; empty for a whole image.
+    """
+    owner = marks.owner_of_workload(workload)
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": marks.pod_name(owner, slot),
+            "namespace": owner.namespace,
+            "labels": marks.pod_labels(owner, slot.ordinal, workload.revision),
+            "annotations": {marks.SOURCE: workload.source, marks.FILES: config},
+            "ownerReferences": [owner.reference],
+        },
+        "spec": {
+            "containers": [_container(workload, slot, settings, source=bool(paths))],
+            "volumes": volumes(workload, config, paths),
+            "restartPolicy": "Never",  # restarts are the controller's
+            "terminationGracePeriodSeconds": max(round(workload.grace), 1),
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "hostNetwork": False,
+            "hostPID": False,
+            "hostIPC": False,
+            "shareProcessNamespace": False,
+            "securityContext": _pod_security(workload, settings),
+            "topologySpreadConstraints": _spread(owner),
+            **_offered(workload, settings),
+        },
+    }
+
+
+def _container(
+    workload: Workload, slot: Slot, settings: KubernetesSettings, *, source: bool
+) -> dict[str, Any]:
+    return {
+        "name": CONTAINER,
+        "image": workload.image or f"{settings.images}/{workload.type}:{settings.tag}",
+        "imagePullPolicy": settings.pull_policy,
+        **_command(workload, source=source),
+        "env": [{"name": name, "value": _plain(value)} for name, value in _environment(workload, slot)],
+        "ports": [{"containerPort": port, "protocol": "TCP"} for port in workload.listen],
+        "resources": _resources(workload.limits),
+        "volumeMounts": mounts(source=source),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "privileged": False,
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "File",
+        "stdin": False,
+        "tty": False,
+    }
+
+
+def _command(workload: Workload, *, source: bool) -> dict[str, Any]:
+    """Name program and arguments.
+
+    A type's image starts its interpreter itself: its entrypoint is the words before the program, which only
+    the image knows. A whole image keeps its own entrypoint unless the manifest names another.
+    """
+    if source:
+        program = f"{SOURCE}/{workload.entrypoint[0]}"
+        words = [*host_flags(workload), program, *workload.entrypoint[1:]]
+        return {"args": [_plain(word) for word in words], "workingDir": SOURCE}
+    return {"command": [_plain(word) for word in workload.entrypoint]} if workload.entrypoint else {}
+
+
+def _plain(text: str) -> str:
+    """Return a text that the kubelet hands over as it is: it would expand ``$(NAME)``."""
+    return text.replace("$(", "$$(")
+
+
+def _environment(workload: Workload, slot: Slot) -> tuple[tuple[str, str], ...]:
+    """Return every variable that is set; the manifest's own come last and so prevail."""
+    owner = marks.owner_of_workload(workload)
+    files = () if workload.image else (("CRUCIBLE_SOURCE", SOURCE),)
+    usual = () if workload.image else (("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"))
+    given = (
+        *usual,
+        ("HOME", TMP),
+        ("CRUCIBLE_PLUGIN", workload.plugin),
+        ("CRUCIBLE_NAMESPACE", workload.namespace),
+        ("CRUCIBLE_INSTANCE", marks.pod_name(owner, slot)),
+        ("CRUCIBLE_CONFIG", CONFIG),
+        *files,
+        *workload.env,
+    )
+    return tuple(dict(given).items())
+
+
+def _resources(limits: Limits) -> dict[str, Any]:
+    """Return limits, and requests that are the same: what is promised is there, and not more."""
+    scratch, _ = scratch_sizes(limits)
+    amounts = {
+        "cpu": f"{limits.cpu}m",
+        "memory": str(limits.memory),
+        "ephemeral-storage": str(scratch + LOG_ROOM),
+    }
+    return {"limits": amounts, "requests": dict(amounts)}
+
+
+def _pod_security(workload: Workload, settings: KubernetesSettings) -> dict[str, Any]:
+    user = marks.user_of(workload.plugin_uid, user_namespaces=settings.user_namespaces)
+    profile = (
+        {"type": "Localhost", "localhostProfile": settings.seccomp}
+        if settings.seccomp
+        else {"type": "RuntimeDefault"}
+    )
+    return {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user, "seccompProfile": profile}
+
+
+def _spread(owner: marks.Owner) -> list[dict[str, Any]]:
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": place,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": marks.select(owner)},
+        }
+        for place in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    ]
+
+
+def _offered(workload: Workload, settings: KubernetesSettings) -> dict[str, Any]:
+    """Return what only some clusters have."""
+    found: dict[str, Any] = {}
+    if settings.user_namespaces:
+        found["hostUsers"] = False
+    if workload.isolation == "vm":
+        found["runtimeClassName"] = settings.vm_runtime_class
+    if settings.priority_class:
+        found["priorityClassName"] = settings.priority_class
+    if settings.pull_secret:
+        found["imagePullSecrets"] = [{"name": settings.pull_secret}]
+    return found

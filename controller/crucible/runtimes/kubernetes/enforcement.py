@@ -1,0 +1,75 @@
+"""Says in words how well each control holds on a cluster. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
+from crucible.model.manifest import PluginType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crucible.runtimes.kubernetes.settings import KubernetesSettings
+
+_USER_NAMESPACES_SINCE: Final = 33
+"""Minor version of Kubernetes 1 from which user namespaces are on by default."""
+_HELD_BY: Final = {
+    Control.NAMESPACES: "pid, network, mount, ipc, uts and cgroup namespaces of its pod",
+    Control.ROOT_FS: "a read-only root file system",
+    Control.PRIVILEGES: "no capabilities, no privilege escalation, no service account token",
+    Control.CPU: "the pod's cpu limit",
+    Control.MEMORY: "the pod's memory limit",
+    Control.DISK: "sized volumes and the pod's ephemeral-storage limit: the kubelet evicts who goes over",
+}
+_NOT_HELD: Final = {
+    Control.PIDS: "a pod cannot say how many processes it may have; what holds is podPidsLimit of the "
+    "kubelet's configuration, the same for every pod of a node",
+    Control.OPEN_FILES: "a pod cannot say how many files it may open; what holds is the container runtime's "
+    "own RLIMIT_NOFILE",
+}
+
+
+def capabilities(settings: KubernetesSettings) -> Capabilities:
+    """Return what the core may count on."""
+    vm = {"vm"} if settings.vm_runtime_class else set()
+    return Capabilities(
+        runtime="kubernetes",
+        types=frozenset(kind.value for kind in PluginType),
+        isolation=frozenset({"process", "container", "language"} | vm),
+        controls=tuple(_enforcement(control, settings) for control in Control),
+        sources=frozenset({"inline", "image"}),
+        listens=True,
+    )
+
+
+def offers_user_namespaces(version: Mapping[str, Any]) -> bool:
+    """Whether pods of a cluster may have a user namespace, from the answer to ``GET /version``."""
+    minor = "".join(digit for digit in str(version.get("minor", "")) if digit.isdigit())
+    return version.get("major") == "1" and bool(minor) and int(minor) >= _USER_NAMESPACES_SINCE
+
+
+def _enforcement(control: Control, settings: KubernetesSettings) -> Enforcement:
+    if control in _NOT_HELD:
+        return Enforcement(control, Level.DEGRADED, _NOT_HELD[control])
+    if control is Control.NETWORK:
+        return _network(settings)
+    if control is Control.SYSCALLS:
+        profile = f"the profile {settings.seccomp} of each node" if settings.seccomp else "RuntimeDefault"
+        return Enforcement(control, Level.ENFORCED, f"seccomp: {profile}")
+    if control is Control.IDENTITY:
+        where = ", in a user namespace of its pod" if settings.user_namespaces else ""
+        return Enforcement(control, Level.ENFORCED, f"a user and group id of its own, not root{where}")
+    return Enforcement(control, Level.ENFORCED, _HELD_BY[control])
+
+
+def _network(settings: KubernetesSettings) -> Enforcement:
+    if settings.network_policies:
+        by = "a NetworkPolicy: nothing out, and in only to the declared ports"
+        return Enforcement(Control.NETWORK, Level.ENFORCED, by)
+    return Enforcement(
+        Control.NETWORK,
+        Level.DEGRADED,
+        "a NetworkPolicy denies everything but the declared ports, and nobody vouched that this cluster's "
+        "network enforces such policies: start the operator with --network-policies=enforced where it does",
+    )

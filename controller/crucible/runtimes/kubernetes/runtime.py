@@ -1,0 +1,307 @@
+"""The Kubernetes runtime: instances are pods."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from crucible.errors import Conflict, CrucibleError, InvalidInput, NotFound, Unavailable, Unsupported
+from crucible.model.instance import Exit, Instance, State
+from crucible.runtimes.kubernetes import marks
+from crucible.runtimes.kubernetes.compile import CONTAINER, pod
+from crucible.runtimes.kubernetes.enforcement import capabilities
+from crucible.runtimes.kubernetes.output import log_line
+from crucible.runtimes.kubernetes.pods import Held, Pod, Pods
+from crucible.runtimes.kubernetes.reflector import Reflector
+from crucible.runtimes.kubernetes.refusals import problem_of, waits_for
+from crucible.runtimes.kubernetes.upkeep import Upkeep, collection, pod_path
+from crucible.runtimes.kubernetes.volumes import config_map
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+
+    from crucible.model.enforcement import Capabilities
+    from crucible.model.usage import Usage
+    from crucible.model.workload import Slot, Workload
+    from crucible.runtimes.base import ExecSession, LogLine
+    from crucible.runtimes.kubernetes.cluster import Cluster
+    from crucible.runtimes.kubernetes.settings import KubernetesSettings
+
+log = logging.getLogger(__name__)
+
+
+class KubernetesRuntime:
+    """Keeps the contract of :class:`crucible.runtimes.base.Runtime` on a cluster, as far as one can.
+
+    The cluster is the record: pods bear whose they are and what they run, and their names are the slots, so
+    that no two starts can both win. What cannot be read back is how a pod ended that was deleted and vanished
+    while no controller looked.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: KubernetesSettings,
+        files_of: Callable[[str], Mapping[str, str]],
+        now: Callable[[], float],
+    ) -> None:
+        """Run on a cluster.
+
+        Args:
+            cluster: its API server.
+            settings: what is known of it.
+            files_of: returns the inline files of a source by its digest; raises ``NotFound``.
+            now: unix seconds.
+        """
+        self._cluster = cluster
+        self._settings = settings
+        self._files_of = files_of
+        self._now = now
+        self._capabilities = capabilities(settings)
+        self._changed: Callable[[str], None] = lambda _: None
+        self._pods = Pods(now, self._tell)
+        self._upkeep = Upkeep(cluster, self._pods, settings.namespaces)
+        self._followed = {
+            namespace: Reflector(
+                cluster, collection("/api/v1", "pods", namespace), marks.SELECTOR, self._pods.told
+            )
+            for namespace in settings.namespaces or ("",)
+        }
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What pods of this cluster are held to."""
+        return self._capabilities
+
+    @property
+    def outage(self) -> str:
+        """Why the cluster's pods are not known now; empty while they are."""
+        return next((each.problem for each in self._followed.values() if each.problem), "")
+
+    async def open(self, changed: Callable[[str], None]) -> None:
+        """Begin to follow pods; returns once those there are are known, or cannot be."""
+        self._changed = changed
+        self._tasks = [
+            *(asyncio.create_task(each.run(self._tell_all)) for each in self._followed.values()),
+            *(asyncio.create_task(each.run(lambda: None)) for each in self._upkeep.reflectors()),
+            asyncio.create_task(self._upkeep.run()),
+            asyncio.create_task(self._upkeep.mend()),
+            asyncio.create_task(self._upkeep.doubt()),
+        ]
+        for each in (*self._followed.values(), *self._upkeep.reflectors()):
+            await each.listed.wait()
+
+    async def close(self) -> None:
+        """Stop following."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def _tell(self, plugin_uid: str) -> None:
+        self._upkeep.look(plugin_uid)
+        self._changed(plugin_uid)
+
+    def _tell_all(self) -> None:
+        for plugin_uid in self._pods.plugins():
+            self._changed(plugin_uid)
+
+    def instances(self, plugin_uid: str | None = None) -> tuple[Instance, ...]:
+        """Return what is known of a plugin's pods, or of all, oldest first."""
+        return tuple(held.instance for held in self._pods.all(plugin_uid))
+
+    async def start(self, workload: Workload, slot: Slot) -> Instance:
+        """Make a pod with all that it needs around it, or return the one that has this slot."""
+        known = self._pods.find(workload.plugin_uid, slot)
+        if known is not None:
+            return known.instance
+        try:
+            await self._make(workload, slot)
+        except CrucibleError as error:
+            waiting = waits_for(error)
+            if waiting is not None:
+                raise waiting from error
+            self._pods.refuse(_refused(workload, slot, problem_of(error), self._now()))
+        found = self._pods.find(workload.plugin_uid, slot)
+        if found is None:
+            raise Unavailable(f"{workload.plugin}-{slot} was made and is gone again")
+        return found.instance
+
+    async def _make(self, workload: Workload, slot: Slot) -> None:
+        owner = marks.owner_of_workload(workload)
+        files = {} if workload.image else self._files(workload)
+        config = config_map(workload, files)
+        await self._put_files(config, owner)
+        await self._upkeep.surround(owner, workload.listen, {slot.ordinal})
+        body = pod(workload, slot, self._settings, config["metadata"]["name"], files)
+        try:
+            made = await self._cluster.create(collection("/api/v1", "pods", owner.namespace), body)
+        except Conflict:
+            made = await self._adopt(owner, slot)
+        self._follower(owner.namespace).take(made)
+
+    def _files(self, workload: Workload) -> Mapping[str, str]:
+        try:
+            return self._files_of(workload.source)
+        except NotFound as error:
+            raise Unavailable(f"{workload.plugin}: its files are not at hand: {error}") from error
+
+    async def _put_files(self, wanted: Pod, owner: marks.Owner) -> None:
+        """Make a ConfigMap; one of that name has to be the same, for what it is called says what is in it."""
+        path = collection("/api/v1", "configmaps", owner.namespace)
+        try:
+            await self._cluster.create(path, wanted)
+        except Conflict:
+            name = wanted["metadata"]["name"]
+            live = await self._cluster.get(f"{path}/{name}")
+            same = live.get("data") == wanted["data"] and live.get("immutable") is True
+            if same and marks.owner_of(live) == owner:
+                return
+            if marks.owner_of(live) != owner:
+                raise Conflict(f"ConfigMap {name} is there and belongs to someone else: delete it") from None
+            await self._upkeep.delete(live, f"{path}/{name}")
+            await self._cluster.create(path, wanted)
+
+    async def _adopt(self, owner: marks.Owner, slot: Slot) -> Pod:
+        """Return the pod that has the name of a slot, if it is that slot's."""
+        name = marks.pod_name(owner, slot)
+        found = await self._cluster.get(pod_path(owner.namespace, name))
+        labels = found["metadata"].get("labels") or {}
+        if marks.owner_of(found) == owner and labels.get(marks.MANAGED_BY) == marks.MANAGER:
+            return found
+        raise Conflict(f"Pod {name} is there and belongs to someone else: delete or rename it")
+
+    def _follower(self, namespace: str) -> Reflector:
+        return self._followed.get(namespace) or self._followed[""]
+
+    async def stop(self, plugin_uid: str, slot: Slot) -> None:
+        """Delete a pod with its grace period."""
+        held = self._pods.find(plugin_uid, slot)
+        if held is not None and held.instance.state in _RUNS:
+            await self._end(held, None)
+
+    async def kill(self, plugin_uid: str, slot: Slot) -> None:
+        """Delete a pod at once: the kubelet kills what runs, and a node that is lost is not waited for."""
+        held = self._pods.find(plugin_uid, slot)
+        if held is not None and held.instance.alive:
+            await self._end(held, 0)
+
+    async def remove(self, plugin_uid: str, slot: Slot) -> None:
+        """Delete a pod and, with the last that needs them, its files and what stands around it."""
+        held = self._pods.find(plugin_uid, slot)
+        if held is None:
+            return
+        if held.pod is not None:
+            with suppress(NotFound, Conflict):
+                await self._cluster.end(_path(held.pod), held.pod["metadata"]["uid"], 0)
+            self._pods.forget(held)
+            self._follower(held.instance.namespace).drop(held.pod)
+        else:
+            self._pods.forget(held)
+        await self._tidy(held)
+
+    async def _end(self, held: Held, grace: int | None) -> None:
+        """Delete a pod; one that is gone is no error."""
+        if held.pod is None:
+            return
+        self._pods.ask(held)  # before: its end may be heard of sooner than the answer
+        follower = self._follower(held.instance.namespace)
+        try:
+            answer = await self._cluster.end(_path(held.pod), held.pod["metadata"]["uid"], grace)
+        except (NotFound, Conflict):
+            follower.drop(held.pod)
+        except CrucibleError:
+            self._pods.unask(held)
+            raise
+        else:
+            if answer.get("kind") == "Pod" and "deletionTimestamp" in answer["metadata"]:
+                follower.take(answer)
+
+    async def _tidy(self, held: Held) -> None:
+        """Delete what only this instance needed; what cannot be deleted now goes with the Plugin."""
+        instance = held.instance
+        owner = marks.Owner(instance.namespace, instance.plugin, instance.plugin_uid)
+        left = [other.pod for other in self._pods.all(owner.uid) if other.pod is not None]
+        try:
+            name = _files_of(held.pod) if held.pod is not None else ""
+            if name and name not in {_files_of(other) for other in left}:
+                path = f"{collection('/api/v1', 'configmaps', owner.namespace)}/{name}"
+                live = await self._cluster.get(path)
+                if marks.owner_of(live) == owner:
+                    await self._upkeep.delete(live, path)
+            if not left:
+                await self._upkeep.clear(owner)
+        except NotFound:
+            return
+        except CrucibleError as error:
+            log.info("%s/%s: left for later: %s", owner.namespace, owner.plugin, error)
+
+    def logs(self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
+        """Yield a pod's output; of one that is gone, nothing.
+
+        Raises:
+            NotFound: no such instance.
+        """
+        held = self._pods.find(plugin_uid, slot)
+        if held is None:
+            raise NotFound(f"no instance {slot} of {plugin_uid}")
+        return self._lines(held, tail, follow=follow)
+
+    async def _lines(self, held: Held, tail: int | None, *, follow: bool) -> AsyncIterator[LogLine]:
+        if held.pod is None:
+            return
+        params = {"container": CONTAINER, "timestamps": "true", "follow": "true" if follow else "false"}
+        if tail is not None:
+            params["tailLines"] = str(tail)
+        with suppress(InvalidInput, NotFound):  # it has not begun yet, or is gone
+            async with self._cluster.lines(f"{_path(held.pod)}/log", params) as lines:
+                async for line in lines:
+                    yield log_line(line)
+
+    async def exec(
+        self, plugin_uid: str, slot: Slot, command: Sequence[str], *, stdin: bool, tty: bool
+    ) -> ExecSession:
+        """Refuse: whoever may do so runs commands in pods through the cluster itself."""
+        del command, stdin, tty
+        if self._pods.find(plugin_uid, slot) is None:
+            raise NotFound(f"no instance {slot} of {plugin_uid}")
+        _refuse_exec()
+
+    async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
+        """Return None: a cluster's metrics are rates, and none of the figures that are asked for."""
+        del plugin_uid, slot
+        return None
+
+
+_RUNS = frozenset({State.STARTING, State.RUNNING})
+
+
+def _refuse_exec() -> NoReturn:
+    raise Unsupported("the operator has no right to run commands in pods: use kubectl exec, with your own")
+
+
+def _path(found: Pod) -> str:
+    return pod_path(found["metadata"]["namespace"], found["metadata"]["name"])
+
+
+def _files_of(found: Pod) -> str:
+    return str((found["metadata"].get("annotations") or {}).get(marks.FILES, ""))
+
+
+def _refused(workload: Workload, slot: Slot, problem: str, now: float) -> Instance:
+    owner = marks.owner_of_workload(workload)
+    return Instance(
+        plugin_uid=owner.uid,
+        name=marks.pod_name(owner, slot),
+        slot=slot,
+        revision=workload.revision,
+        state=State.EXITED,
+        created_at=now,
+        exit=Exit(at=now, problem=problem),
+        namespace=owner.namespace,
+        plugin=owner.plugin,
+        source=workload.source,
+    )

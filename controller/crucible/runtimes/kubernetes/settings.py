@@ -1,0 +1,35 @@
+"""What an administrator says of a cluster, and what the cluster says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesSettings:
+    """How plugins become pods on one cluster.
+
+    Attributes:
+        images: prefix of the types' images: ``PREFIX/python:TAG``.
+        tag: their tag.
+        pull_policy: when nodes ask a registry, in Kubernetes' own words.
+        pull_secret: name of a Secret in each namespace of plugins; empty: none.
+        seccomp: a profile that every node has, relative to the kubelet's folder; empty: the container
+            runtime's default.
+        user_namespaces: pods get a user namespace of their own.
+        network_policies: somebody vouched that the cluster's network enforces NetworkPolicies.
+        vm_runtime_class: the RuntimeClass for isolation ``vm``; empty: that isolation is not offered.
+        priority_class: of every pod; empty: the cluster's default.
+        namespaces: the only ones looked at; empty: all.
+    """
+
+    images: str = "crucible"
+    tag: str = "latest"
+    pull_policy: str = "IfNotPresent"
+    pull_secret: str = ""
+    seccomp: str = ""
+    user_namespaces: bool = False
+    network_policies: bool = False
+    vm_runtime_class: str = ""
+    priority_class: str = ""
+    namespaces: tuple[str, ...] = ()

@@ -1,0 +1,90 @@
+"""The files that a pod sees: its configuration and its program in a ConfigMap, and scratch space. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from crucible.runtimes.kubernetes import marks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crucible.model.workload import Limits, Workload
+
+SOURCE: Final = "/plugin"
+CONFIG: Final = "/config/config.json"
+TMP: Final = "/tmp"  # noqa: S108 - inside the container
+SHM: Final = "/dev/shm"  # noqa: S108 - inside the container
+LOG_ROOM: Final = 64 * 1024 * 1024
+"""Bytes of output that the kubelet keeps and counts as the pod's: its log files, rotated."""
+_SHARED_MEMORY_MAX: Final = 16 * 1024 * 1024
+_CONFIG_KEY: Final = "config.json"
+_EXECUTABLE: Final = 0o555
+_READABLE: Final = 0o444
+
+
+def config_map(workload: Workload, files: Mapping[str, str]) -> dict[str, Any]:
+    """Return the ConfigMap with a plugin's configuration and its inline files.
+
+    It never changes once made: its name says what is in it. Paths are no names that a ConfigMap can have, so
+    its keys are numbers, in the order of the paths.
+    """
+    owner = marks.owner_of_workload(workload)
+    data = {_CONFIG_KEY: workload.config}
+    data |= {key: files[path] for key, path in _keys(files).items()}
+    name = marks.files_name(owner, json.dumps([sorted(files), data], sort_keys=True))
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name,
+            "namespace": owner.namespace,
+            "labels": marks.common_labels(owner),
+            "ownerReferences": [owner.reference],
+        },
+        "data": data,
+        "immutable": True,
+    }
+
+
+def volumes(workload: Workload, config: str, paths: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a pod's volumes.
+
+    Args:
+        workload: what it runs.
+        config: name of its ConfigMap.
+        paths: the plugin's files; empty for a whole image.
+    """
+    scratch, shared = scratch_sizes(workload.limits)
+    items = [{"key": _CONFIG_KEY, "path": "config.json", "mode": _READABLE}]
+    found = [
+        {"name": "config", "configMap": {"name": config, "items": items, "defaultMode": _READABLE}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": str(scratch)}},
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(shared)}},
+    ]
+    if paths:
+        items = [{"key": key, "path": path, "mode": _EXECUTABLE} for key, path in _keys(paths).items()]
+        source = {"name": config, "items": items, "defaultMode": _EXECUTABLE}
+        found.insert(0, {"name": "source", "configMap": source})
+    return found
+
+
+def mounts(*, source: bool) -> list[dict[str, Any]]:
+    """Return where a container sees its volumes."""
+    found: list[dict[str, Any]] = [
+        {"name": "config", "mountPath": CONFIG.rpartition("/")[0], "readOnly": True},
+        {"name": "tmp", "mountPath": TMP},
+        {"name": "shm", "mountPath": SHM},
+    ]
+    return [{"name": "source", "mountPath": SOURCE, "readOnly": True}, *found] if source else found
+
+
+def scratch_sizes(limits: Limits) -> tuple[int, int]:
+    """Split the disk limit, in bytes: some for shared memory, the rest for scratch files."""
+    shared = min(limits.disk // 4, _SHARED_MEMORY_MAX)
+    return max(limits.disk - shared, 1), max(shared, 1)
+
+
+def _keys(paths: Mapping[str, Any]) -> dict[str, str]:
+    return {f"f{number}": path for number, path in enumerate(sorted(paths))}
