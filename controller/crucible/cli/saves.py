@@ -81,13 +81,12 @@ class Saves:
             )
             begun = False
             for batch in batches:
+                if not self._root.is_dir():
+                    yield (self._root.name,)
+                    return
                 if batch or not begun:
                     yield self._names(batch)
                 begun = True
-                if not self._root.is_dir():
-                    if not batch:
-                        yield (self._root.name,)
-                    return
         except FileNotFoundError:
             return
 
