@@ -36,6 +36,7 @@ class Held:
         container: the engine's id of it; empty until it is created.
         oom: the kernel said that it went over its memory limit.
         killed: we killed it.
+        type_image: it runs in its type's own image.
         ended: set once it has ended.
     """
 
@@ -45,6 +46,7 @@ class Held:
     container: str = ""
     oom: bool = False
     killed: bool = False
+    type_image: bool = True
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def become(self, state: State, **changes: float | Exit) -> None:

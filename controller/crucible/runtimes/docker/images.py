@@ -111,14 +111,14 @@ def pinned(reference: str, found: Mapping[str, Any]) -> tuple[str, str]:
     """
     name, _, wanted = reference.partition("@")
     repository = name if ":" not in name.rpartition("/")[2] else name.rpartition(":")[0]
-    known = {entry.partition("@")[2]: entry for entry in found.get("RepoDigests") or ()}
+    known = [tuple(entry.split("@", 1)) for entry in found.get("RepoDigests") or () if "@" in entry]
     if wanted:
-        if wanted not in known and wanted != found["Id"]:
+        if wanted not in {digest for _, digest in known} and wanted != found["Id"]:
             raise InvalidSource(f"the image the engine has for {reference} is another: {found['Id']}")
         return wanted, reference
-    ours = [entry for entry in known.values() if _same(entry.partition("@")[0], repository)]
-    if ours:
-        return ours[0].partition("@")[2], ours[0]
+    for full, digest in known:
+        if _same(full, repository):
+            return digest, f"{full}@{digest}"
     return found["Id"], found["Id"]
 
 

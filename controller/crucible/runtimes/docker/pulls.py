@@ -43,16 +43,19 @@ class Pull:
         layers: bytes had and bytes in all, by layer.
         heard: when the registry was last heard of, on the monotonic clock.
         said: when the plugins were last rung, the same.
+        broke: the registry broke off, and the engine waits before it tries again.
     """
 
     heard: float
     said: float
     waiting: set[str] = field(default_factory=set)
     layers: dict[str, tuple[int, int]] = field(default_factory=dict)
+    broke: bool = False
 
     def hear(self, message: Mapping[str, Any], now: float) -> None:
         """Take one message of the engine."""
         self.heard = now
+        self.broke = str(message.get("status", "")).startswith("Retrying")
         layer, detail = message.get("id"), message.get("progressDetail") or {}
         if layer and message.get("status") == "Downloading" and detail.get("total"):
             self.layers[layer] = (int(detail.get("current", 0)), int(detail["total"]))
@@ -64,7 +67,8 @@ class Pull:
         """How far it is, in words; empty while nobody knows."""
         total = sum(whole for _, whole in self.layers.values())
         done = sum(had for had, _ in self.layers.values())
-        return f": {100 * done // total} % of {total / 2**20:.1f} MiB" if total else ""
+        known = f": {100 * done // total} % of {total / 2**20:.1f} MiB" if total else ""
+        return f"{known}; the registry broke off, it is tried again" if self.broke else known
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import docker
+
     from crucible.model.instance import Instance
     from crucible.model.workload import Slot, Workload
     from crucible.runtimes.docker.containers import Containers
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
+_GROUPS: Final = "/etc/group"
+_GROUPS_MOST: Final = 1 << 20
 
 
 class Starter:
@@ -78,7 +84,8 @@ class Starter:
         config = directory / "config.json"
         config.write_text(workload.config)
         config.chmod(0o444)
-        return Held(new_instance(workload, slot, time.time()), self._containers.free_uid(), directory)
+        instance = new_instance(workload, slot, time.time())
+        return Held(instance, self._containers.free_uid(), directory, type_image=not workload.image)
 
     async def _request(self, held: Held, workload: Workload) -> dict[str, Any]:
         image = await self._images.image_for(workload)
@@ -129,4 +136,25 @@ class Starter:
         client = self._engine.client
         made = client.create_container_from_config(request, name)  # type: ignore[no-untyped-call]
         self._containers.know(held, made["Id"])  # before it starts, so that its events find it
+        if not held.type_image:
+            groups_allow(client, made["Id"])
         client.start(made["Id"])
+
+
+def groups_allow(client: docker.APIClient, container: str) -> None:
+    """Look into a whole image's list of groups, which engines read to find out who a number is.
+
+    Raises:
+        InvalidSource: a group's name is a number: engines would make a plugin of that number its member.
+    """
+    try:
+        chunks, stat = client.get_archive(container, _GROUPS)
+    except errors.NotFound:
+        return
+    if stat["linkTarget"] or stat["size"] > _GROUPS_MOST:
+        raise InvalidSource(f"the image's {_GROUPS} is a link, or too large to be looked at: make it a file")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
+        file = archive.extractfile(archive.next() or "")
+        names = [line.partition(b":")[0].strip() for line in file or ()]
+    if any(name.lstrip(b"+-").isdigit() for name in names):
+        raise InvalidSource(f"the image's {_GROUPS} names a group by a number: rename that group")
