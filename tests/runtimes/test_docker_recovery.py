@@ -1,0 +1,114 @@
+"""Answers that are lost, late or stale: what is known comes to what is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+from docker import APIClient
+from harness import FIRST, wait_for
+
+from crucible.errors import Unavailable
+from crucible.model.instance import State
+from crucible.runtimes.docker import containers
+
+if TYPE_CHECKING:
+    from harness_docker import DockerHarness
+
+
+async def test_a_start_whose_answer_was_lost_is_found_and_not_repeated(
+    docker: DockerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = docker.workload("stay")
+    really = APIClient.start
+
+    def lose(client: APIClient, name: str) -> None:
+        really(client, name)
+        raise requests.ReadTimeout("timed out")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(APIClient, "start", lose)
+        with pytest.raises(Unavailable, match="does not answer in time"):
+            await docker.runtime.start(workload, FIRST)
+    await wait_for(lambda: bool(docker.runtime.instances(workload.plugin_uid)))
+    found = await docker.until(workload, lambda one: one.state is State.RUNNING)
+    assert await docker.runtime.start(workload, FIRST) == found
+    assert len(docker._containers()) == 1
+
+
+async def test_a_create_whose_answer_was_lost_is_cleared_and_made_anew(
+    docker: DockerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = docker.workload("stay")
+    really = APIClient.create_container_from_config
+
+    def lose(client: APIClient, *words: Any) -> None:
+        really(client, *words)
+        raise requests.ReadTimeout("timed out")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(APIClient, "create_container_from_config", lose)
+        with pytest.raises(Unavailable):
+            await docker.runtime.start(workload, FIRST)
+    await docker.runtime.start(workload, FIRST)
+    await docker.says(workload, b"staying")
+    assert len(docker._containers()) == 1
+
+
+async def test_a_container_that_does_not_end_is_said(
+    docker: DockerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = docker.workload("stay")
+    await docker.runtime.start(workload, FIRST)
+    with monkeypatch.context() as patched:
+        patched.setattr(APIClient, "kill", lambda *_: None)
+        patched.setattr(containers, "_END_SECONDS", 0.2)
+        with pytest.raises(Unavailable, match="does not end p-0-1: look at its log"):
+            await docker.runtime.kill(workload.plugin_uid, FIRST)
+    assert docker.instance(workload).alive
+    await docker.runtime.kill(workload.plugin_uid, FIRST)
+    assert not docker.instance(workload).alive
+
+
+async def test_an_end_that_the_engines_list_does_not_know_yet_is_adopted_as_one(
+    docker: DockerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = docker.workload("exit:3")
+    await docker.run(workload)
+    really = APIClient.containers
+
+    def stale(client: APIClient, **options: Any) -> Any:
+        return [entry | {"State": "running"} for entry in really(client, **options)]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(APIClient, "containers", stale)
+        await docker.reopen()
+        found = docker.instance(workload)
+    assert found.exit is not None
+    assert found.exit.code == 3
+
+
+async def test_a_container_that_someone_removes_is_an_end_with_a_reason(docker: DockerHarness) -> None:
+    workload = docker.workload("stay")
+    await docker.runtime.start(workload, FIRST)
+    docker.client.remove_container(docker.container(workload), force=True)
+    ended = await docker.until(workload, lambda one: not one.alive)
+    assert ended.exit is not None
+    await docker.runtime.remove(workload.plugin_uid, FIRST)
+    assert docker.leftovers() == []
+
+
+async def test_an_engine_that_refuses_a_survey_is_an_outage_and_not_the_end(
+    docker: DockerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await docker.runtime.close()
+
+    def refuse(client: APIClient, **_: Any) -> None:
+        client._raise_for_status(client._get(client._url("/containers/%20/json")))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(APIClient, "containers", refuse)
+        await docker.open()
+        assert "look at its log" in docker.runtime.outage
+    await wait_for(lambda: not docker.runtime.outage)
