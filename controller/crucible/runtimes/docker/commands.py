@@ -30,6 +30,7 @@ _HEADER: Final = struct.Struct(">BxxxL")
 _AT_ONCE: Final = 1 << 16
 _POLL: Final = 0.05
 _BORN_SECONDS: Final = 10.0
+_LOOK: Final = 0.01
 _KILLED: Final = 128 + signal.SIGKILL
 _ENDED: Final = frozenset({404, 409})
 _NOT_RUN: Final = ("executable file", "permission denied", "no such file")
@@ -117,7 +118,7 @@ class DockerExec:
                     break
                 text = buffer[_HEADER.size : _HEADER.size + length]
                 buffer = buffer[_HEADER.size + length :]
-                channel, text = self._judge(STDERR if stream == STDERR else STDOUT, text)
+                channel, text = await self._judge(STDERR if stream == STDERR else STDOUT, text)
                 if text:
                     yield channel, text
 
@@ -169,14 +170,22 @@ class DockerExec:
                 return
             await asyncio.sleep(_POLL)
 
-    def _judge(self, channel: int, text: bytes) -> tuple[int, bytes]:
+    async def _judge(self, channel: int, text: bytes) -> tuple[int, bytes]:
         """Put the engine's own word that the command cannot be executed where it belongs: on stderr."""
         if not text.startswith(b"OCI runtime exec failed"):
             return channel, text
-        if b"broken pipe" in text:
-            return STDERR, b""  # its container ended while it was on its way in
         self._absent = b"not found" in text or b"no such file" in text
-        return STDERR, text
+        if any(word.encode() in text for word in _NOT_RUN) or await self._runs():
+            return STDERR, text
+        return STDERR, b""  # its container ended while it was on its way in
+
+    async def _runs(self) -> bool:
+        """Whether its container does."""
+        try:
+            found = await self._engine.call(self._engine.client.inspect_container, self._container)
+        except (CrucibleError, errors.APIError):
+            return False
+        return bool(found["State"]["Running"])
 
     async def _receive(self, loop: asyncio.AbstractEventLoop) -> bytes:
         try:
@@ -247,7 +256,23 @@ async def execute(engine: Engine, container: str, command: Command) -> DockerExe
         stream = await engine.call(begin)
     except errors.APIError as error:
         return _refused(error)
+    try:
+        await _born(engine, stream)
+    except BaseException:
+        stream.close()
+        raise
     return DockerExec(engine, container, stream, tty=command.tty)
+
+
+async def _born(engine: Engine, stream: Stream) -> None:
+    """Wait until a command is inside or has ended; before, its words are the engine's, and it has no pid."""
+    with contextlib.suppress(TimeoutError, errors.NotFound):
+        async with asyncio.timeout(_BORN_SECONDS):
+            while True:
+                found = await engine.call(engine.client.exec_inspect, stream.id)
+                if found.get("Pid") or found["ExitCode"] is not None:
+                    return
+                await asyncio.sleep(_LOOK)
 
 
 def _refused(error: errors.APIError) -> Refused:
