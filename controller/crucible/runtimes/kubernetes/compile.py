@@ -97,8 +97,8 @@ def _command(workload: Workload, *, source: bool) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    """Return a text that the kubelet hands over as it is: it would expand ``$(NAME)``."""
-    return text.replace("$(", "$$(")
+    """Return a text that the kubelet turns into this one: it expands ``$(NAME)``, and ``$$`` to ``$``."""
+    return text.replace("$", "$$")
 
 
 def _environment(workload: Workload, slot: Slot) -> tuple[tuple[str, str], ...]:
