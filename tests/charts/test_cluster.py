@@ -120,6 +120,7 @@ def test_the_server_agrees_about_every_right() -> None:
         assert granted == verbs, f"{resource}.{group}"
     assert not may("get", "", "secrets", "-n", "one")
     assert not may("create", "", "pods/exec", "-n", "one")
+    assert not may("get", "", "pods/log", "-n", "one")
     assert may("create", "coordination.k8s.io", "leases", "-n", NAMESPACE)
     assert not may("create", "coordination.k8s.io", "leases", "-n", "one")
 
