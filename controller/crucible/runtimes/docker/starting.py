@@ -63,11 +63,11 @@ class Starter:
             request = await self._request(held, workload)
             await self._create(held, request)
         except (errors.APIError, InvalidSource) as error:
-            await self._containers.discard(held)
             text = str(getattr(error, "explanation", None) or error)
-            self._containers.conclude(
-                held, Exit(at=time.time(), problem=f"it cannot be started: {text}"[:1024])
-            )
+            # First why, then away with it: the engine tells of a container that goes, not of the reason.
+            how = Exit(at=time.time(), problem=f"it cannot be started: {text}"[:1024])
+            self._containers.conclude(held, how)
+            await self._containers.discard(held)
         except BaseException:
             # Nothing was confirmed. If it was made all the same, a survey finds it under its name.
             self._containers.drop(held)
