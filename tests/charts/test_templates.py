@@ -6,6 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import kubernetes.client
+import kubernetes_validate
 import pytest
 import yaml
 from release import CHART, EVERYTHING, NAMESPACE, NOTHING, REPOSITORY, Object, helm, of_kind, pods
@@ -65,6 +66,14 @@ def test_names_are_given_once_and_labels_tell_whose_it_is(release: Release, valu
 def test_it_renders_the_same_for_every_version_it_supports(release: Release, kube: str) -> None:
     values = {**EVERYTHING, "replicas": 2}
     assert release.objects(values, kube) == release.objects(values)
+
+
+@pytest.mark.parametrize("kube", VERSIONS)
+def test_every_object_satisfies_the_schemas_of_that_version(release: Release, kube: str) -> None:
+    for values in ({}, {**EVERYTHING, "replicas": 2, "watchNamespaces": ["one"]}):
+        for one in release.objects(values, kube):
+            if one["kind"] not in FOREIGN:
+                kubernetes_validate.validate(one, kube.removesuffix(".0"), strict=True)
 
 
 def test_older_servers_are_refused() -> None:
