@@ -9,14 +9,17 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 from release import CHART, NAMESPACE, REPOSITORY, SECONDS, Object, Ran
 from test_rights import MADE, OPERATOR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 TOOLS = REPOSITORY / ".tools/bin"
@@ -85,7 +88,7 @@ def cluster() -> Iterator[None]:
     run("helm", "uninstall", "crucible", "--namespace", NAMESPACE)
     run("kubectl", "delete", "plugins", "--all", "--all-namespaces", "--wait=false")
     run("kubectl", "delete", "crd", "plugins.crucible.dev", "--wait=false")
-    run("kubectl", "delete", "pods", "--all", "-n", "one", "--force")
+    run("kubectl", "delete", "pods,configmaps", "-l", "crucible.dev/plugin", "-n", "one", "--force")
 
 
 def test_a_release_lives_its_whole_life_and_keeps_what_people_made(tmp_path: Path) -> None:
@@ -167,6 +170,39 @@ def test_the_server_runs_the_policies() -> None:
         _eventually_refused({**POD, "metadata": forged}, "only the operator makes pods for a Plugin")
     finally:
         ok("kubectl", "delete", "clusterrolebinding", "edit-all")
+
+
+def test_the_operator_needs_no_right_that_it_does_not_have(tmp_path: Path) -> None:
+    upgrade()
+    config = yaml.safe_load(ok("kubectl", "config", "view", "--raw", "--minify", "--flatten"))
+    token = ok("kubectl", "create", "token", "crucible", "-n", NAMESPACE).strip()
+    config["users"][0]["user"] = {"token": token}
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    command = [
+        *(sys.executable, "-m", "crucible", "operator", "--kubeconfig", str(tmp_path / "config")),
+        *("--lease-namespace", NAMESPACE, "--health-port", "0", "--metrics-port", "0"),
+        *("--network-policies", "enforced"),
+    ]
+    spec = {**PLUGIN["spec"], "sandbox": {"allowDegraded": ["pids", "openFiles"]}, "replicas": 2}
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stderr=log, stdout=log) as operator:
+        try:
+            assert apply({**PLUGIN, "spec": spec}).code == 0
+            _until(lambda: ok("kubectl", "get", "pods,pdb,netpol", "-n", "one", "-o", "name").count("/") == 4)
+            ok("kubectl", "delete", "plugin", "a", "-n", "one", "--wait=false")
+            ok("kubectl", "delete", "pods", "--all", "-n", "one", "--force")  # no node would let them go
+            _until(lambda: run("kubectl", "get", "plugin", "a", "-n", "one").code != 0)
+            # Files go with their owner, by the cluster's own collector; an API server alone has none.
+            assert ok("kubectl", "get", "pods,pdb,netpol", "-n", "one", "-o", "name") == ""
+        finally:
+            operator.terminate()
+    assert "forbidden" not in (tmp_path / "log").read_text().lower()
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def _eventually_refused(manifest: Object, words: str) -> None:
