@@ -139,6 +139,6 @@ def test_a_shell_completes_commands_and_plugins(
         )
         return done.stdout.split()
 
-    assert complete("crucible de") == ["describe", "delete"]
+    assert complete("crucible de") == ["dev", "describe", "delete"]
     assert complete("crucible logs de") == ["demo"]
     assert complete("crucible get x") == []

@@ -35,10 +35,11 @@ def url(images: Mapping[str, Made]) -> Iterator[str]:
     """An engine that has every image."""
     if reason := engines.missing():
         pytest.skip(reason)
-    with pytest.MonkeyPatch.context() as patch, engines.private_engine() as private:
-        patch.setenv("DOCKER_HOST", private.url)
-        assert all(engine.load(one.path, one.name, one.identity) for one in images.values())
-        assert not any(engine.load(one.path, one.name, one.identity) for one in images.values())
+    with engines.private_engine() as private:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DOCKER_HOST", private.url)
+            assert all(engine.load(one.path, one.name, one.identity) for one in images.values())
+            assert not any(engine.load(one.path, one.name, one.identity) for one in images.values())
         yield private.url
 
 

@@ -214,9 +214,9 @@ def test_a_refused_successor_does_not_cost_its_predecessor(folder: Path) -> None
 def test_an_object_in_two_files_is_the_first_ones(folder: Path) -> None:
     plane = Plane()
     write(folder / "a.yaml", config("x", k="1"))
-    write(folder / "b.yaml", config("x", k="2"), config("y"))
+    write(folder / "b.yaml", config("x", k="2"), config("z"))
     applied, _, refused = plane.turn(folder)
-    assert applied == ["x", "y"]
+    assert applied == ["x", "z"]
     assert plane.objects[CONFIG.path("default", "x")]["data"] == {"k": "1"}
     assert "configmap/x is also in" in refused[0]
     assert plane.turn(folder)[:2] == ([], [])

@@ -80,10 +80,10 @@ async def eventually(so: Callable[[], bool]) -> None:
 
 async def test_a_folder_stays_applied_through_changes_drift_and_hiccups(tmp_path: Path) -> None:
     client: Any = FakeClient()
-    write(tmp_path / "a.yaml", x={"k": "1"}, y={})
+    write(tmp_path / "a.yaml", x={"k": "1"}, z={})
     task = asyncio.create_task(keep_applied(tmp_path, client, QUICK))
     try:
-        await eventually(lambda: client.data == {"x": {"k": "1"}, "y": {}})
+        await eventually(lambda: client.data == {"x": {"k": "1"}, "z": {}})
         client.down = True
         write(tmp_path / "a.yaml", x={"k": "2"})
         await asyncio.sleep(0.05)
@@ -138,13 +138,13 @@ async def test_an_emptied_folder_removes_nothing_until_that_is_said_to_be_meant(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     client: Any = FakeClient()
-    write(tmp_path / "a.yaml", x={}, y={})
+    write(tmp_path / "a.yaml", x={}, z={})
     upkeep = Upkeep(tmp_path, client)
     await upkeep.turn()
     (tmp_path / "a.yaml").unlink()
     for each in (upkeep, Upkeep(tmp_path, client)):
         assert not await each.turn()
-        assert client.data == {"x": {}, "y": {}}
+        assert client.data == {"x": {}, "z": {}}
     assert f"its 2 objects stay. If they shall go, say so: touch {tmp_path}/.empty-on-purpose" in caplog.text
     (tmp_path / ".empty-on-purpose").touch()
     assert await upkeep.turn()
@@ -154,12 +154,12 @@ async def test_an_emptied_folder_removes_nothing_until_that_is_said_to_be_meant(
 async def test_the_last_manifest_but_one_may_go_without_a_word(tmp_path: Path) -> None:
     client: Any = FakeClient()
     write(tmp_path / "a.yaml", x={})
-    write(tmp_path / "b.yaml", y={})
+    write(tmp_path / "b.yaml", z={})
     upkeep = Upkeep(tmp_path, client)
     await upkeep.turn()
     (tmp_path / "a.yaml").unlink()
     assert await upkeep.turn()
-    assert client.data == {"y": {}}
+    assert client.data == {"z": {}}
 
 
 async def test_the_sets_parent_names_every_namespace_before_anything_is_in_it(tmp_path: Path) -> None:
