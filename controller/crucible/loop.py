@@ -13,6 +13,7 @@ from crucible.core.admission import admit
 from crucible.core.decide import decide
 from crucible.core.report import without_runtime
 from crucible.errors import (
+    Conflict,
     CrucibleError,
     InvalidManifest,
     InvalidSource,
@@ -191,10 +192,13 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports) -> Step:
     fault: CrucibleError | None = None
     world = await gather(read, said, ports)
     decision = decide(world)
+    held = [action for action in decision.actions if isinstance(action, Hold)]
+    for action in held:
+        await perform(action, world.identity, ports)
     try:
-        for action in decision.actions:
+        for action in decision.actions[len(held) :]:
             await perform(action, world.identity, ports)
-    except (Unavailable, Underway) as error:
+    except (Conflict, Unavailable, Underway) as error:
         decision = without_runtime(replace(world, outage=str(error)))
         fault = error
     if decision.released:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 USER = 54_321
 SECONDS = 160
+OTHERS = "not fake and not docker"
 AGAIN = (
     *("test_conformance.py", "test_conformance_commands.py"),
     *("test_process_breakout.py", "test_process_contained.py", "test_process_commands.py"),
@@ -67,7 +68,7 @@ def run_as_user(place: Path, cgroup_parent: str | None) -> str:
         env["CRUCIBLE_TEST_CGROUP_PARENT"] = cgroup_parent
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", "not fake and not docker"),
+            *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", OTHERS),
             *(f"--basetemp={place}/tmp", *(str(here / name) for name in AGAIN)),
         ],
         cwd=here.parents[1],

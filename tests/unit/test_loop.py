@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from build import UID, plugin
 
-from crucible.errors import CrucibleError, InvalidSource, Unavailable, Underway
+from crucible.errors import Conflict, CrucibleError, InvalidSource, Unavailable, Underway
 from crucible.loop import Ports, read_status, supervise
 from crucible.model.instance import Exit, Instance, State
 from crucible.model.status import Phase, PluginStatus, SourceReport
@@ -305,6 +305,17 @@ async def test_a_runtime_that_fails_a_verb_is_said_at_once_and_tried_again(host:
 
 async def never(*_: object) -> Instance:
     raise Unavailable("no space left: free some")
+
+
+async def test_a_name_that_someone_else_has_is_said(host: FakeHost) -> None:
+    async def taken(*_: object) -> Instance:
+        raise Conflict("a container that is not ours is named x: rename or remove it")
+
+    async with living(host, suspend=True) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.SUSPENDED)
+        life.runtime.start = taken  # type: ignore[method-assign]
+        life.change(suspend=False)
+        await life.until(lambda: "is not ours" in life.voice.status.conditions[0].message)
 
 
 async def test_an_endpoint_of_someone_else_is_looked_at_and_nothing_is_started(host: FakeHost) -> None:
