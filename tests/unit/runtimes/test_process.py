@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from crucible.core.scratch import scratch_sizes
 from crucible.model.enforcement import Control, Level
 from crucible.model.instance import Exit
 from crucible.model.workload import Limits, Slot, Workload
@@ -84,7 +85,7 @@ def test_what_comes_through_the_pipe() -> None:
 
 def test_a_scratch_space_is_never_without_limit() -> None:
     for disk in (0, 1, 3, 4096, 64 * MIB):
-        scratch, shared = argv.scratch_sizes(replace(WORKLOAD.limits, disk=disk))
+        scratch, shared = scratch_sizes(replace(WORKLOAD.limits, disk=disk))
         assert scratch > 0
         assert shared > 0
 

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.core.guest import host_flags
+from crucible.core.scratch import scratch_sizes
 from crucible.runtimes.docker.network import NO_NAMES
 
 if TYPE_CHECKING:
-    from crucible.model.workload import Limits, Workload
+    from crucible.model.workload import Workload
 
 SOURCE: Final = "/plugin"
 CONFIG: Final = "/config/config.json"
 TMP: Final = "/tmp"  # noqa: S108 - inside the container
-
-_SHARED_MEMORY_MAX: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +98,6 @@ def environment(workload: Workload, image: Image, instance: str) -> tuple[tuple[
     )
 
 
-def scratch_sizes(limits: Limits, volumes: int) -> tuple[int, int]:
-    """Split the disk limit, in bytes: some for shared memory, the rest alike for each scratch place."""
-    shared = min(limits.disk // 4, _SHARED_MEMORY_MAX)
-    # A tmpfs of size 0 has no limit at all.
-    return max((limits.disk - shared) // (1 + volumes), 1), max(shared, 1)
-
-
 def _command(workload: Workload, image: Image) -> dict[str, Any]:
     """Name program and arguments; for an image without an entrypoint of the manifest's, leave it its own."""
     if not workload.image:
@@ -117,7 +109,7 @@ def _command(workload: Workload, image: Image) -> dict[str, Any]:
 
 def _host_config(workload: Workload, image: Image, setting: Setting) -> dict[str, Any]:
     limits = workload.limits
-    scratch, shared = scratch_sizes(limits, len(image.volumes))
+    scratch, shared = scratch_sizes(limits, 1 + len(image.volumes))
     # The plugin owns them: older engines put the mode of the image's own folder in place of this one.
     owner = f"uid={setting.uid},gid={setting.uid}"
     options = f"rw,exec,nosuid,nodev,mode=1777,size={scratch},{owner}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crucible.core.guest import host_flags
+from crucible.core.scratch import scratch_sizes
 from crucible.runtimes.kubernetes import marks
-from crucible.runtimes.kubernetes.volumes import CONFIG, LOG_ROOM, SOURCE, TMP, mounts, scratch_sizes, volumes
+from crucible.runtimes.kubernetes.volumes import CONFIG, LOG_ROOM, SOURCE, TMP, mounts, volumes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

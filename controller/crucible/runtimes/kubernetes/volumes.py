@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.core.scratch import scratch_sizes
 from crucible.runtimes.kubernetes import marks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crucible.model.workload import Limits, Workload
+    from crucible.model.workload import Workload
 
 SOURCE: Final = "/plugin"
 CONFIG: Final = "/config/config.json"
@@ -18,7 +19,6 @@ TMP: Final = "/tmp"  # noqa: S108 - inside the container
 SHM: Final = "/dev/shm"  # noqa: S108 - inside the container
 LOG_ROOM: Final = 64 * 1024 * 1024
 """Bytes of output that the kubelet keeps and counts as the pod's: its log files, rotated."""
-_SHARED_MEMORY_MAX: Final = 16 * 1024 * 1024
 _CONFIG_KEY: Final = "config.json"
 _EXECUTABLE: Final = 0o555
 _READABLE: Final = 0o444
@@ -78,12 +78,6 @@ def mounts(*, source: bool) -> list[dict[str, Any]]:
         {"name": "shm", "mountPath": SHM},
     ]
     return [{"name": "source", "mountPath": SOURCE, "readOnly": True}, *found] if source else found
-
-
-def scratch_sizes(limits: Limits) -> tuple[int, int]:
-    """Split the disk limit, in bytes: some for shared memory, the rest for scratch files."""
-    shared = min(limits.disk // 4, _SHARED_MEMORY_MAX)
-    return max(limits.disk - shared, 1), max(shared, 1)
 
 
 def _keys(paths: Mapping[str, Any]) -> dict[str, str]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from crucible.core.guest import host_flags
+from crucible.core.scratch import scratch_sizes
 
 if TYPE_CHECKING:
-    from crucible.model.workload import Limits, Workload
+    from crucible.model.workload import Workload
 
 # Numbers of the descriptors that bubblewrap is given. 0 to 2 are the plugin's own.
 ARGS_FD: Final = 3
@@ -28,8 +29,6 @@ GID: Final = 1000
 SOURCE: Final = "/plugin"
 CONFIG: Final = "/config/config.json"
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
-
-_SHARED_MEMORY_MAX: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +115,6 @@ def environment(workload: Workload, program: Program, instance: str) -> tuple[tu
         ("CRUCIBLE_SOURCE", SOURCE),
         *workload.env,
     )
-
-
-def scratch_sizes(limits: Limits) -> tuple[int, int]:
-    """Split the disk limit: a quarter, at most 16 MiB, for shared memory, the rest for ``/tmp``, in bytes."""
-    shared = min(limits.disk // 4, _SHARED_MEMORY_MAX)
-    # A tmpfs of size 0 has no limit at all.
-    return max(limits.disk - shared, 1), max(shared, 1)
 
 
 def encode(arguments: tuple[str, ...]) -> bytes:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crucible.core.scratch import scratch_sizes
 from crucible.model.workload import Limits, Slot, Workload
-from crucible.runtimes.docker.body import Image, Setting, body, scratch_sizes
+from crucible.runtimes.docker.body import Image, Setting, body
 from crucible.runtimes.docker.labels import labels_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -124,7 +125,7 @@ def test_a_host_name_is_one(plugin: str) -> None:
 
 @given(disk=st.integers(1, 1 << 40), volumes=st.integers(0, 16))
 def test_all_scratch_space_together_is_the_limit(disk: int, volumes: int) -> None:
-    each, shared = scratch_sizes(replace(LIMITS, disk=disk), volumes)
+    each, shared = scratch_sizes(replace(LIMITS, disk=disk), 1 + volumes)
     assert min(each, shared) >= 1
     assert each * (1 + volumes) + shared <= disk + 2 + volumes
 
