@@ -192,12 +192,12 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports) -> Step:
     fault: CrucibleError | None = None
     world = await gather(read, said, ports)
     decision = decide(world)
-    held = [action for action in decision.actions if isinstance(action, Hold)]
-    for action in held:
-        await perform(action, world.identity, ports)
+    if Hold() in decision.actions:  # first, and its conflict is with a newer Plugin: nothing to report
+        await perform(Hold(), world.identity, ports)
     try:
-        for action in decision.actions[len(held) :]:
-            await perform(action, world.identity, ports)
+        for action in decision.actions:
+            if not isinstance(action, Hold):
+                await perform(action, world.identity, ports)
     except (Conflict, Unavailable, Underway) as error:
         decision = without_runtime(replace(world, outage=str(error)))
         fault = error

@@ -91,27 +91,37 @@ async def cold() -> list[Row]:
     ours: list[float] = []
     raw: list[float] = []
     compose: list[float] = []
-    cpu: list[float] = []
     with bench() as made:
         async with scene(_runtime(made.engine)) as stage:
             request = await _request_of_ours(made, stage)
             for _ in range(ROUNDS):
-                before = time.process_time()
                 ours.append(await _ours(made, stage))
-                cpu.append((time.process_time() - before) / COUNT)
                 await stage.clear()
                 raw.append(await _raw(made, request))
                 made.clear()
                 if COMPOSE:
                     compose.append(await _compose(made, request))
                     made.clear()
+            cpu = await _processor(stage)
     rows = [
         Row("docker-cold-100", "s", median(ours), median(raw), 1.1),
-        Row("docker-cpu-per-start", "ms", 1000 * median(cpu), target=4),
+        Row("docker-cpu-per-start", "ms", 1000 * cpu, target=4),
     ]
     if compose:
         rows.append(Row("docker-cold-100-compose", "s", median(ours), median(compose), 0.75))
     return rows
+
+
+async def _processor(stage: Scene) -> float:
+    """Return the processor seconds that the controller takes for one start, from object to Running."""
+    before = time.process_time()
+    for number in range(COUNT):
+        stage.apply(plugin(f"p{number}"))
+    while sum(status.ready_replicas for status in stage.voice.said.values()) < COUNT:
+        await asyncio.sleep(0.2)
+    used = time.process_time() - before
+    await stage.clear()
+    return used / COUNT
 
 
 async def _ours(made: Bench, stage: Scene) -> float:
