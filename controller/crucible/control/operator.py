@@ -9,8 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
+import aiohttp
 import kopf
+from kopf._cogs.clients.errors import APIError
+from kopf._cogs.clients.watching import WatchingError
 
+from crucible.errors import Unavailable
 from crucible.loop import supervise
 from crucible.model import names
 
@@ -122,10 +126,13 @@ async def operate(  # noqa: PLR0913 - what kopf has to be told
         stop: set to end it; also set when it ends by itself.
         namespaces: the only ones to watch; none: all.
         renew: asked for the endpoint again whenever the server wants another token.
+
+    Raises:
+        Unavailable: the API server made kopf give up; watching anew may do.
     """
     tasks = await kopf.spawn_tasks(
         registry=_registry(renew or (lambda: endpoint), loops),
-        settings=_settings(),
+        settings=_settings(scan=not namespaces),
         standalone=True,
         identity="crucible",  # type: ignore[arg-type] # else kopf asks who the user is, and not all have names
         clusterwide=not namespaces,
@@ -144,7 +151,19 @@ async def operate(  # noqa: PLR0913 - what kopf has to be told
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
     for task in ended - {stopping}:
+        _surface(task)
+
+
+def _surface(task: asyncio.Task[None]) -> None:
+    """Raise what ended one of kopf's tasks; what the API server said or failed to say is no defect of ours.
+
+    Raises:
+        Unavailable: kopf gave up on an answer. It does so where watching anew would do.
+    """
+    try:
         task.result()
+    except (APIError, WatchingError, aiohttp.ClientError, TimeoutError) as error:
+        raise Unavailable(f"watching Plugins ended: {error}") from error
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
@@ -162,8 +181,9 @@ class _NoDiffs(kopf.DiffBaseStorage):
         """Store nothing."""
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(*, scan: bool) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
+    settings.scanning.disabled = not scan  # who may see one namespace only may not list namespaces
     settings.posting.enabled = False  # events are ours, each with the reason that was decided
     settings.queueing.exit_timeout = 0.1  # by then every loop has ended
     settings.persistence.diffbase_storage = _NoDiffs()

@@ -19,7 +19,7 @@ from crucible.errors import Unavailable
 from crucible.runtimes.docker.enforcement import vm_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from crucible.runtimes.docker.settings import DockerSettings
 
@@ -122,6 +122,7 @@ class Engine:
             found = first.version(api_version=False)
         if not isinstance(found, dict):
             raise Unavailable(f"what answers at {self.url} is no Docker engine")
+        refuse_imitation(found)
         api = agreed(str(found.get("MinAPIVersion", "1.24")), str(found.get("ApiVersion", "1.0")))
         client = docker.APIClient(
             self.url,
@@ -129,6 +130,9 @@ class Engine:
             timeout=self._settings.patience,
             num_pools=2,
             max_pool_size=self._settings.parallel,
+        )
+        client.trust_env = (
+            False  # no proxy stands before an engine; looking for one costs a third of a request
         )
         facts = Facts(found.get("Version", "?"), api, client.info())
         self.vm_runtime = vm_runtime(facts.info)
@@ -145,6 +149,23 @@ def shut(stream: object) -> None:
     if response is not None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             response.close()
+
+
+def refuse_imitation(found: Mapping[str, Any]) -> None:
+    """Refuse an engine that speaks the API and means other things by it.
+
+    Podman takes a system call profile only as a file of its own host, knows no owner of a tmpfs, tells no exit by
+    the event that Docker has for it and keeps output's times to the second.
+
+    Raises:
+        Unavailable: it is one of those.
+    """
+    names = [str(part.get("Name", "")) for part in found.get("Components") or ()]
+    if any("podman" in name.lower() for name in names):
+        raise Unavailable(
+            "this is Podman, whose Docker API differs where plugins are held and watched: "
+            "set DOCKER_HOST to a Docker engine, or use --runtime process"
+        )
 
 
 def agreed(oldest: str, newest: str) -> str:

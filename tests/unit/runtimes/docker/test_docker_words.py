@@ -16,7 +16,7 @@ from crucible.errors import InvalidSource, Unavailable
 from crucible.model.workload import Slot
 from crucible.runtimes.docker import network
 from crucible.runtimes.docker.body import Image
-from crucible.runtimes.docker.engine import agreed, trouble_of, unreachable
+from crucible.runtimes.docker.engine import agreed, refuse_imitation, trouble_of, unreachable
 from crucible.runtimes.docker.held import exit_of_code, exit_of_inspection, init_problem, unix_time
 from crucible.runtimes.docker.images import image_of_inspection, pinned
 from crucible.runtimes.docker.labels import CONTROL_PLANE, PLUGIN_UID, SLOT, name_of, slot_of
@@ -195,3 +195,10 @@ def test_usage_is_read_of_both_versions_of_cgroups() -> None:
     assert second is not None
     assert (second.memory, second.memory_peak) == (900, None)
     assert usage_of({"read": "0001-01-01T00:00:00Z"}) is None
+
+
+def test_podman_is_refused_with_what_to_do_instead() -> None:
+    refuse_imitation({"Components": [{"Name": "Engine"}, {"Name": "containerd"}]})
+    refuse_imitation({})
+    with pytest.raises(Unavailable, match="use --runtime process"):
+        refuse_imitation({"Components": [{"Name": "Podman Engine"}, {"Name": "Conmon"}]})
