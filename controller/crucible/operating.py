@@ -125,7 +125,9 @@ class Life:
 
     def ill(self) -> str:
         """Return why this process should be restarted."""
-        return f"the loop has not turned for {self.age:.0f} s" if self.age > _STUCK else ""
+        if self.age > _STUCK:
+            return f"the loop has not turned for {self.age:.0f} s"
+        return self.runtime.broken if self.runtime is not None else ""
 
     def unready(self) -> str:
         """Return why it should not be counted on: a standby that sees the Lease is as ready as a leader."""
@@ -178,8 +180,8 @@ async def _lead(
     await life.lease.release()
     try:
         term.result()
-    except CrucibleError as error:
-        log.warning("the term is over: %s", error)
+    except* CrucibleError as group:
+        log.warning("the term is over: %s", "; ".join(map(str, group.exceptions)))
         await _first(stop, _RETRY)
 
 

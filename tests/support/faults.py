@@ -29,13 +29,16 @@ class Faults:
 
     Attributes:
         away: every connection is closed without an answer.
-        answer: asked before each request is handed on; what it returns is sent instead.
+        answer: asked before each request is handed on; what it returns is sent instead. Given verb and path,
+            the path of a watch with ``?watch`` at its end.
+        answer_after: as ``answer``, once the server has done what was asked.
         asked: every request that came, as ``VERB path``.
     """
 
     def __init__(self, upstream: Endpoint) -> None:
         self.away = False
         self.answer: Callable[[str, str], Answer | None] = lambda _verb, _path: None
+        self.answer_after: Callable[[str, str], Answer | None] = lambda _verb, _path: None
         self.asked: list[str] = []
         self._upstream = upstream
         self._watches: set[asyncio.Task[Any]] = set()
@@ -82,17 +85,10 @@ class Faults:
         self.asked.append(f"{request.method} {request.path}")
         if self.away:
             self._hang_up(request)
-        planned = self.answer(request.method, request.path)
+        watch = "?watch" if "watch" in request.query else ""
+        planned = self.answer(request.method, request.path + watch)
         if planned is not None:
-            code, message = planned
-            body = {
-                "kind": "Status",
-                "apiVersion": "v1",
-                "status": "Failure",
-                "message": message,
-                "code": code,
-            }
-            return web.Response(status=code, text=json.dumps(body), content_type="application/json")
+            return _status(*planned)
         headers = {key: value for key, value in request.headers.items() if key.lower() not in HOP}
         headers["authorization"] = f"Bearer {self._upstream.token}"
         async with self._session.request(
@@ -104,7 +100,9 @@ class Faults:
             if "watch" in request.query:
                 return await self._stream(request, answer)
             kept = {key: value for key, value in answer.headers.items() if key.lower() not in HOP}
-            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+            body = await answer.read()
+            late = self.answer_after(request.method, request.path)
+            return _status(*late) if late else web.Response(status=answer.status, body=body, headers=kept)
 
     async def _stream(self, request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         response = web.StreamResponse(status=answer.status, headers={"content-type": "application/json"})
@@ -133,3 +131,8 @@ class Faults:
         if request.transport is not None:
             request.transport.abort()
         raise web.HTTPServiceUnavailable
+
+
+def _status(code: int, message: str) -> web.Response:
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code}
+    return web.Response(status=code, text=json.dumps(body), content_type="application/json")

@@ -138,9 +138,10 @@ class Lease:
         if not self.held() or not self._live:
             return
         self._until = 0.0
-        spec = {**self._live["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
+        live, self._live = self._live, {}
+        spec = {**live["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
-            await self._client.replace(self._path, {**self._live, "spec": spec})
+            await self._client.replace(self._path, {**live, "spec": spec})
         except CrucibleError as error:
             log.info("the lease was not given up: %s", error)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.errors import CrucibleError, Unavailable
@@ -30,7 +29,6 @@ _PAUSE: Final = 0.05
 _GONE: Final = 410
 
 
-@dataclass(frozen=True, slots=True)
 class _Forgotten(Exception):
     """The server does not know any more what came after the version we have."""
 

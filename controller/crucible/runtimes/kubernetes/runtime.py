@@ -72,6 +72,12 @@ class KubernetesRuntime:
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
+    def broken(self) -> str:
+        """Which defect of ours ended something that has to go on; empty, as it should be."""
+        ended = [task for task in self._tasks if task.done() and not task.cancelled()]
+        return "; ".join(f"{task.get_name()} ended: {task.exception()!r}" for task in ended)
+
+    @property
     def capabilities(self) -> Capabilities:
         """What pods of this cluster are held to."""
         return self._capabilities
@@ -79,7 +85,7 @@ class KubernetesRuntime:
     @property
     def outage(self) -> str:
         """Why the cluster's pods are not known now; empty while they are."""
-        return next((each.problem for each in self._followed.values() if each.problem), "")
+        return next((each.problem for each in self._followed.values() if each.problem), self.broken)
 
     async def open(self, changed: Callable[[str], None]) -> None:
         """Begin to follow pods; returns once those there are are known, or cannot be."""
