@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crucible.model.usage import Usage
-from crucible.runtimes.process.gauge import Gauge
+from crucible.runtimes.gauge import Gauge
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ def made(place: Path, files: dict[str, str]) -> Gauge:
     for name, text in files.items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).write_text(text)
-    return Gauge(tuple(dict.fromkeys((place / name).parent for name in files)))
+    return Gauge(tuple(dict.fromkeys((place / name).parent for name in files)), 2)
 
 
 def without(files: dict[str, str], *names: str) -> dict[str, str]:

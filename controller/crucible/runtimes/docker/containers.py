@@ -16,6 +16,7 @@ from crucible.errors import Conflict, CrucibleError, Unavailable
 from crucible.model.instance import Exit, State
 from crucible.runtimes.docker import held as translate
 from crucible.runtimes.docker import labels as marks
+from crucible.runtimes.docker.groups import Groups
 from crucible.runtimes.docker.held import Held
 from crucible.runtimes.docker.relays import Relays
 from crucible.runtimes.docker.streams import lines_of
@@ -54,6 +55,7 @@ class Containers:
         self._held: dict[tuple[str, Slot], Held] = {}
         self._by_container: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.groups = Groups(engine.url)
         self.relays = Relays(
             engine,
             settings.control_plane,
@@ -91,6 +93,7 @@ class Containers:
         """Forget an instance, and what is kept for it on this host."""
         self._held.pop((held.instance.plugin_uid, held.instance.slot), None)
         self._by_container.pop(held.container, None)
+        self.groups.drop(held.container)
         shutil.rmtree(held.directory, ignore_errors=True)
         with contextlib.suppress(OSError):
             held.directory.parent.rmdir()
@@ -143,6 +146,7 @@ class Containers:
     async def close(self) -> None:
         """Wait for what is being looked at."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.groups.close()
 
     async def survey(self) -> None:
         """Find out what there is: adopt, bury, clear away. Told from what is being started right now."""

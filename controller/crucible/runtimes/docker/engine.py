@@ -154,7 +154,7 @@ def shut(stream: object) -> None:
 def refuse_imitation(found: Mapping[str, Any]) -> None:
     """Refuse an engine that speaks the API and means other things by it.
 
-    Podman takes a system call profile only as a file of its own host, knows no owner of a tmpfs, tells ends by
+    Podman takes a system call profile only as a file, knows no owner of a tmpfs, tells ends by
     other events and keeps output's times to the second.
 
     Raises:

@@ -162,9 +162,14 @@ class DockerRuntime:
         return await execute(self._engine, held.container, wanted)
 
     async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
-        """Return what the engine counts; None while it does not answer."""
+        """Return what the kernel counts where the engine is on this host, else what the engine does."""
         held = self._containers.get(plugin_uid, slot)
-        if held is None or held.ended.is_set() or not held.container or self.outage:
+        if held is None or held.ended.is_set() or not held.container:
+            return None
+        gauge = self._containers.groups.gauge(held.container)
+        if gauge is not None:
+            return gauge.read(time.time())
+        if self.outage:
             return None
         try:
             found = await self._engine.call(

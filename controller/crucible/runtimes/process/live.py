@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from crucible.model.workload import Slot
-    from crucible.runtimes.process.gauge import Gauge
+    from crucible.runtimes.gauge import Gauge
     from crucible.runtimes.process.output import Output
     from crucible.runtimes.process.record import Record
 

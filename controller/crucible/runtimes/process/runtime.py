@@ -12,11 +12,11 @@ from weakref import WeakSet
 
 from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable
 from crucible.model.instance import Exit
+from crucible.runtimes.gauge import Gauge
 from crucible.runtimes.process import adopt, lock
 from crucible.runtimes.process import command as commands
 from crucible.runtimes.process import record as records
 from crucible.runtimes.process.cgroups import base as groups
-from crucible.runtimes.process.gauge import Gauge
 from crucible.runtimes.process.launch import CannotStart, Prospect, group_name, launch
 from crucible.runtimes.process.live import Live, Lives
 from crucible.runtimes.process.logs import Reader
@@ -189,7 +189,7 @@ class ProcessRuntime:
         if live is None or live.ended.is_set():
             return None
         if live.gauge is None:
-            live.gauge = Gauge(live.cgroups)
+            live.gauge = Gauge(live.cgroups, groups.SANDBOX_PIDS)
         return live.gauge.read(time.time())
 
     async def _open(self) -> None:

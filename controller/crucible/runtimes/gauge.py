@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from crucible.model.usage import Usage
-from crucible.runtimes.process.cgroups.base import SANDBOX_PIDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +22,14 @@ _AT_ONCE: Final = 1 << 16
 class Gauge:
     """The open files of one group: read again and again, they answer for this group and never another."""
 
-    def __init__(self, directories: tuple[Path, ...]) -> None:
+    def __init__(self, directories: tuple[Path, ...], overhead: int = 0) -> None:
+        """Open the files of a group.
+
+        Args:
+            directories: of the group, one for each hierarchy it is in.
+            overhead: processes in it that are not the plugin's.
+        """
+        self._overhead = overhead
         self._files: dict[str, int] = {}
         for directory in directories:
             for name in _FILES:
@@ -65,11 +71,11 @@ class Gauge:
         return max(held - stat.get("total_inactive_file", stat.get("inactive_file", 0)), 0)
 
     def _pids(self) -> int:
-        """Return the processes and threads, the sandbox's own left out."""
+        """Return the processes and threads, those that are not the plugin's left out."""
         count = self._number("pids.current")
         if count is None:
             count = len(self._text("cgroup.procs").split())
-        return max(count - SANDBOX_PIDS, 0)
+        return max(count - self._overhead, 0)
 
     def _number(self, *names: str) -> int | None:
         """Return what the first of these files that there is holds."""
