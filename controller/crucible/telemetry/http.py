@@ -61,7 +61,8 @@ async def answering(desk: Desk, health_port: int, metrics_port: int) -> AsyncIte
             runners.append(runner)
             await runner.setup()
             await web.TCPSite(runner, _ANYWHERE, port).start()
-            ports[name] = int(runner.addresses[0][1])
+            # A free port is another one for each family; addresses of IPv4 are the shorter ones.
+            ports[name] = int(sorted(runner.addresses, key=len)[0][1])
         yield ports
     finally:
         for runner in runners:
