@@ -47,7 +47,7 @@ class InlineSources:
         """Return what the source is.
 
         Raises:
-            InvalidSource: it lacks the entrypoint, or cannot be had on a cluster.
+            InvalidSource: it cannot be had on a cluster.
         """
         source = spec.source
         if source.url is not None:
@@ -59,10 +59,6 @@ class InlineSources:
         wanted = occasion(identity, spec)
         if known is not None and known.resolved_for == wanted and known.digest in self._files:
             return known
-        if spec.entrypoint[0] not in source.inline:
-            raise InvalidSource(
-                f"the entrypoint {spec.entrypoint[0]} is not among its {len(source.inline)} files"
-            )
         digest = digest_of(inline_tree(source.inline))
         self._files[digest] = source.inline
         self._fresh.add(digest)
