@@ -5,7 +5,7 @@ BIN    := .venv/bin
 STAMP  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit check generate lock bench fuzz mutants images clean
+.PHONY: help setup demo test unit check generate lock bench fuzz mutants cluster images clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ mutants: $(STAMP)  ## Change the core in every way mutmut knows; print how many 
 
 .tools/bin/helm: $(STAMP) scripts/tools
 	@$(BIN)/python scripts/tools
+
+cluster: $(STAMP)  ## Run the tests of the operator on the cluster that KUBECONFIG names too (docs/kubernetes.md)
+	@CRUCIBLE_CLUSTER=1 $(BIN)/pytest tests/cluster $(ARGS)
 
 images: $(STAMP)  ## Make the plugins' images without a registry, into build/images (ARGS="--load python" for some)
 	@$(BIN)/python scripts/images $(ARGS)

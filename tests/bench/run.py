@@ -13,6 +13,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "sup
 import apiserver
 import controller
 import docker_runtime
+import operator_cluster
 import process
 from rows import Row, save, table
 
@@ -32,6 +33,7 @@ MEASURES: dict[str, Measure] = {
     "cli": cli.start,
     "apiserver": apiserver.requests,
     "operator-1000": apiserver.operator,
+    "cluster-operator-1000": operator_cluster.footprint,
 }
 
 
