@@ -31,6 +31,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left]
 
 
+def pytest_report_collectionfinish() -> str:
+    """Say what was left out, and how to have it."""
+    if ENABLED:
+        return "cluster: on the one that KUBECONFIG names, too"
+    return "cluster: without nodes; for a real one set KUBECONFIG and run `make cluster`"
+
+
 @pytest.fixture
 async def local(tmp_path: Path) -> AsyncIterator[LocalGround]:
     """A cluster without nodes, and no operator yet."""

@@ -262,10 +262,15 @@ class KubernetesRuntime:
         params = {"container": CONTAINER, "timestamps": "true", "follow": "true" if follow else "false"}
         if tail is not None:
             params["tailLines"] = str(tail)
-        with suppress(InvalidInput, NotFound):  # it has not begun yet, or is gone
+        try:
             async with self._cluster.lines(f"{_path(held.pod)}/log", params) as lines:
                 async for line in lines:
                     yield log_line(line)
+        except NotFound:
+            return
+        except InvalidInput as error:
+            if "waiting to start" not in str(error):
+                raise
 
     async def exec(
         self, plugin_uid: str, slot: Slot, command: Sequence[str], *, stdin: bool, tty: bool

@@ -1,0 +1,155 @@
+"""What the Kubernetes runtime promises to whoever stands above it, beyond what a plugin's life shows."""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from kubelet import Fate
+
+from crucible.control.cluster import ClusterClient
+from crucible.control.kubeconfig import load_endpoint
+from crucible.errors import NotFound, Unsupported
+from crucible.model.instance import State
+from crucible.model.workload import Limits, Slot, Workload
+from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ground import LocalGround
+
+FIRST = Slot(0, 1)
+UID = "u-1"
+
+
+def workload(**changes: Any) -> Workload:
+    return Workload(
+        **{
+            "namespace": "default",
+            "plugin": "p",
+            "plugin_uid": UID,
+            "type": "python",
+            "entrypoint": ("main.py",),
+            "env": (),
+            "config": "{}",
+            "source": "sha256:0",
+            "limits": Limits(cpu=100, memory=1 << 24, pids=8, disk=1 << 20, open_files=64),
+            "isolation": "container",
+            "grace": 5.0,
+            "restart": "",
+            **changes,
+        }
+    )
+
+
+@pytest.fixture
+async def owned(local: LocalGround) -> Workload:
+    """A workload whose Plugin is there: what belongs to nobody is collected."""
+    plugin = await local.apply("p", suspend=True)
+    return workload(plugin_uid=plugin["metadata"]["uid"])
+
+
+@asynccontextmanager
+async def opened(local: LocalGround, heard: list[str]) -> AsyncIterator[KubernetesRuntime]:
+    find = partial(load_endpoint, local.kubeconfig())
+    async with ClusterClient(find) as client:
+        runtime = KubernetesRuntime(client, KubernetesSettings(), lambda _: {"main.py": ""}, time.time)
+        await runtime.open(heard.append)
+        yield runtime
+        await runtime.close()
+
+
+async def test_every_verb_is_idempotent_and_the_next_controller_finds_what_runs(
+    local: LocalGround, owned: Workload
+) -> None:
+    heard: list[str] = []
+    uid = owned.plugin_uid
+    async with opened(local, heard) as runtime:
+        first = await runtime.start(owned, FIRST)
+        assert (await runtime.start(owned, FIRST)).name == first.name
+        await local.until(lambda: runtime.instances(uid)[0].state is State.RUNNING)
+        assert uid in heard
+    async with opened(local, heard) as runtime:
+        (found,) = runtime.instances(uid)
+        assert (found.name, found.revision, found.source) == (first.name, owned.revision, owned.source)
+        assert (await runtime.start(owned, FIRST)).state is State.RUNNING
+        for _ in range(2):
+            await runtime.stop(uid, FIRST)
+        await local.until(lambda: not runtime.instances(uid)[0].alive)
+        assert runtime.instances(uid)[0].stopping_at is not None
+        await runtime.kill(uid, FIRST)
+        for _ in range(2):
+            await runtime.remove(uid, FIRST)
+        assert runtime.instances(uid) == ()
+        assert not runtime.broken
+    assert not (await local.client.get(local.path("pods")))["items"]
+
+
+async def test_what_ended_stays_until_it_is_removed(local: LocalGround, owned: Workload) -> None:
+    local.kubelet.fates["p"] = Fate(code=3)
+    async with opened(local, []) as runtime:
+        await runtime.start(owned, FIRST)
+        await local.until(lambda: not runtime.instances()[0].alive)
+        (ended,) = runtime.instances()
+        assert ended.exit is not None
+        assert ended.exit.code == 3
+        assert ended.stopping_at is None
+
+
+async def test_output_comes_with_its_times_and_a_tail_is_the_end_of_it(
+    local: LocalGround, owned: Workload
+) -> None:
+    local.output.lines["p-0-1"] = [b"one", b"two  words", b""]
+    uid = owned.plugin_uid
+    async with opened(local, []) as runtime:
+        await runtime.start(owned, FIRST)
+        lines = [line async for line in runtime.logs(uid, FIRST, tail=None, follow=False)]
+        assert [line.text for line in lines] == [b"one", b"two  words", b""]
+        assert lines[0].at > 1_700_000_000
+        assert [line.text async for line in runtime.logs(uid, FIRST, tail=1, follow=False)] == [b""]
+        with pytest.raises(NotFound):
+            runtime.logs(uid, Slot(0, 9), tail=None, follow=False)
+
+
+async def test_what_it_cannot_do_it_says(local: LocalGround, owned: Workload) -> None:
+    async with opened(local, []) as runtime:
+        await runtime.start(owned, FIRST)
+        with pytest.raises(Unsupported, match="kubectl exec"):
+            await runtime.exec(owned.plugin_uid, FIRST, ["sh"], stdin=False, tty=False)
+        with pytest.raises(NotFound):
+            await runtime.exec(owned.plugin_uid, Slot(0, 9), ["sh"], stdin=False, tty=False)
+        assert await runtime.usage(owned.plugin_uid, FIRST) is None
+
+
+async def test_a_cluster_that_does_not_answer_is_an_outage_until_it_does(
+    local: LocalGround, owned: Workload
+) -> None:
+    local.faults.away = True
+    heard: list[str] = []
+    async with opened(local, heard) as runtime:
+        assert "cannot be followed" in runtime.outage
+        local.faults.away = False
+        await local.until(lambda: not runtime.outage)
+        await runtime.start(owned, FIRST)
+        local.faults.away = True
+        local.faults.cut()
+        await local.until(lambda: runtime.outage)
+        assert owned.plugin_uid in heard
+        assert [found.name for found in runtime.instances()] == ["p-0-1"]
+
+
+async def test_files_that_somebody_put_in_the_way_are_not_run(local: LocalGround, owned: Workload) -> None:
+    async with opened(local, []) as runtime:
+        await runtime.start(owned, FIRST)
+        (mine,) = (await local.client.get(local.path("configmaps")))["items"]
+        await local.client.delete(local.path("configmaps", mine["metadata"]["name"]))
+        forged = {"name": mine["metadata"]["name"]}
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": forged, "data": {"f0": "evil"}}
+        await local.client.create(local.path("configmaps"), body)
+        second = await runtime.start(owned, Slot(0, 2))
+        assert second.exit is not None
+        assert "belongs to someone else" in second.exit.problem
