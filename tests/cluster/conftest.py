@@ -15,12 +15,6 @@ if TYPE_CHECKING:
 ENABLED = os.environ.get("CRUCIBLE_CLUSTER") == "1"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "cluster: needs a Kubernetes cluster in KUBECONFIG; run by `make cluster`"
-    )
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs a cluster unless one was promised: that is no skip, nothing is missing here."""
     if ENABLED:
