@@ -62,7 +62,7 @@ async def answering(desk: Desk, health_port: int, metrics_port: int) -> AsyncIte
             await runner.setup()
             await web.TCPSite(runner, _ANYWHERE, port).start()
             # A free port is another one for each family; addresses of IPv4 are the shorter ones.
-            ports[name] = int(sorted(runner.addresses, key=len)[0][1])
+            ports[name] = int(min(runner.addresses, key=len)[1])
         yield ports
     finally:
         for runner in runners:
