@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _COMES_UP: Final = 60.0
 _GOES_DOWN: Final = 30.0
+_LAST_BREATH: Final = 2.0
 _PAUSE: Final = 0.1
 
 
@@ -72,7 +74,12 @@ class PrivatePlane:
         Raises:
             Failed: it ended instead, or does not answer in time.
         """
-        if not self.own or (self._process is not None and self._process.poll() is None):
+        if not self.own:
+            return
+        if self._process is not None and not self.answers():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LAST_BREATH)  # a listener goes before its process has ended
+        if self._process is not None and self._process.poll() is None:
             return
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         words = ["up", "--state", str(self._root), "--runtime", self._runtime]
