@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crucible.core import report
+from crucible.core.enforce import Refusal, refusal_of
 from crucible.core.render import render
 from crucible.core.replica import Policy, supervise_replica, wind_down
 from crucible.core.takeover import turn_of
 from crucible.model.decision import Decision, Hold, Start
-from crucible.model.enforcement import Level
 from crucible.model.manifest import PluginSpec
 from crucible.model.status import Replica, SourceReport
 from crucible.model.world import Waiting
 
 if TYPE_CHECKING:
     from crucible.errors import Violation
-    from crucible.model.enforcement import Capabilities
     from crucible.model.instance import Instance
     from crucible.model.world import Reach, World
 
@@ -54,54 +53,6 @@ def decide(world: World) -> Decision:
     if world.reach is not None:
         return _attend(world, world.reach)
     return _run(world, world.spec, world.source)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a Plugin may not run: one CamelCase word, and what to change."""
-
-    reason: str
-    message: str
-
-
-def refusal_of(spec: PluginSpec, here: Capabilities) -> Refusal | None:
-    """Return why a valid manifest may not run on this runtime, or None when it may."""
-    if spec.source.url is not None:
-        return None  # it runs nowhere here
-    if spec.source.kind not in here.sources:
-        return Refusal(
-            "SourceUnsupported",
-            f"spec.source.{spec.source.kind}: the {here.runtime} runtime runs plugins from "
-            f"{', '.join(sorted(here.sources))}; start the controller with a runtime that takes images",
-        )
-    if spec.capabilities.network.listen and not here.listens:
-        return Refusal(
-            "ListenUnavailable",
-            f"spec.capabilities.network.listen: nobody could reach a port on the {here.runtime} runtime: "
-            "remove it, or start the controller with another runtime",
-        )
-    if spec.type.value not in here.types:
-        return Refusal(
-            "TypeUnavailable",
-            f"spec.type: the {here.runtime} runtime of this host cannot run {spec.type.value}; "
-            f"it runs {', '.join(sorted(here.types)) or 'nothing'} (see 'crucible doctor')",
-        )
-    if spec.sandbox.isolation.value not in here.isolation:
-        return Refusal(
-            "IsolationUnavailable",
-            f"spec.sandbox.isolation: the {here.runtime} runtime does not offer "
-            f"{spec.sandbox.isolation.value}; it offers {', '.join(sorted(here.isolation))}",
-        )
-    gaps = [
-        entry
-        for entry in here.controls
-        if entry.level is not Level.ENFORCED and entry.control not in spec.sandbox.allow_degraded
-    ]
-    if gaps:
-        names = ", ".join(gap.control.value for gap in gaps)
-        fix = f"Mend the host, or accept it with spec.sandbox.allowDegraded: [{names}]"
-        return Refusal("NotEnforceable", f"{report.weaknesses(gaps)}. {fix}")
-    return None
 
 
 def _await_runtime(world: World) -> Decision:

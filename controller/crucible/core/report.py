@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from crucible.core.enforce import accepted_gaps, enforcement_of, weaknesses
 from crucible.model.decision import Decision, Event, Remove, Start
-from crucible.model.enforcement import Level
 from crucible.model.instance import State
+from crucible.model.manifest import PluginSpec
 from crucible.model.status import (
     Condition,
     ControlReport,
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from crucible.core.replica import Verdict
     from crucible.errors import Violation
     from crucible.model.decision import Action
-    from crucible.model.enforcement import Enforcement
-    from crucible.model.manifest import PluginSpec
     from crucible.model.world import Reach, World
 
 Truth = Literal["True", "False", "Unknown"]
@@ -146,7 +145,7 @@ def attended(world: World, reach: Reach, down: Verdict) -> Decision:
         ("Progressing", any(instance.alive for instance in world.instances), reason, reach.message),
         ("Degraded", not reach.ok, reason, reach.message),
         ("Stalled", False, reason, reach.message),
-    ).model_copy(update={"ready_replicas": int(reach.ok), "enforcement": ()})
+    ).model_copy(update={"ready_replicas": int(reach.ok)})
     said = any(condition.reason == reason for condition in world.status.conditions)
     events = () if said else (Event("Normal" if reach.ok else "Warning", reason, reach.message),)
     return Decision(down.actions, status, events)
@@ -255,23 +254,8 @@ def _degradation(world: World, spec: PluginSpec, verdicts: Sequence[Verdict]) ->
     for verdict in verdicts:
         if verdict.serving is not None and verdict.serving.notices:
             return True, "Limited", f"{verdict.serving.name}: {'; '.join(verdict.serving.notices)}"
-    weak = [
-        entry
-        for entry in world.capabilities.controls
-        if entry.level is not Level.ENFORCED and entry.control in spec.sandbox.allow_degraded
-    ]
+    weak = accepted_gaps(spec, world.capabilities)
     return (True, "WeakerThanPromised", weaknesses(weak)) if weak else None
-
-
-def weaknesses(gaps: Sequence[Enforcement]) -> str:
-    """Say which controls do not hold and why; those that share a reason together."""
-    reasons: dict[str, list[str]] = {}
-    for gap in gaps:
-        reasons.setdefault(f"{gap.level.value}: {gap.by}", []).append(gap.control.value)
-    return "; ".join(
-        f"{', '.join(controls)} {'is' if len(controls) == 1 else 'are'} {reason}"
-        for reason, controls in reasons.items()
-    )
 
 
 def attempts_of(world: World) -> int:
@@ -304,9 +288,13 @@ def _status(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
         source=world.source if isinstance(world.source, SourceReport) else world.status.source,
         enforcement=tuple(
             ControlReport(control=entry.control.value, level=entry.level.value, by=entry.by)
-            for entry in world.capabilities.controls
+            for entry in enforcement_of(_spec_of(world), world.capabilities)
         ),
     )
+
+
+def _spec_of(world: World) -> PluginSpec | None:
+    return world.spec if isinstance(world.spec, PluginSpec) else None
 
 
 def _condition(world: World, claim: Claim, before: Condition | None) -> Condition:

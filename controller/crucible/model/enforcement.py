@@ -7,7 +7,11 @@ from enum import StrEnum
 
 
 class Control(StrEnum):
-    """One thing the manifest or the product promises to keep a plugin from doing."""
+    """One thing the manifest or the product promises to hold a plugin to.
+
+    Those up to ``OPEN_FILES`` hold every plugin. The others each hold a plugin to what it was granted of one
+    capability, and matter to those that ask for it.
+    """
 
     IDENTITY = "identity"
     NAMESPACES = "namespaces"
@@ -20,6 +24,7 @@ class Control(StrEnum):
     PIDS = "pids"
     DISK = "disk"
     OPEN_FILES = "openFiles"
+    LISTEN = "listen"
 
 
 class Level(StrEnum):
@@ -49,7 +54,6 @@ class Capabilities:
         isolation: values of ``sandbox.isolation`` it can give.
         controls: one entry for every :class:`Control`.
         sources: kinds of ``spec.source`` it can run from.
-        listens: others can reach the ports a plugin may listen on.
     """
 
     runtime: str
@@ -57,7 +61,6 @@ class Capabilities:
     isolation: frozenset[str]
     controls: tuple[Enforcement, ...]
     sources: frozenset[str] = frozenset({"inline", "path"})
-    listens: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a report with a hole: a control nobody spoke of would look like one that holds."""

@@ -9,6 +9,7 @@ import pytest
 from build import DIGEST, capabilities, ended, identity, instance, world
 
 from crucible.core.decide import decide
+from crucible.core.enforce import enforcement_of
 from crucible.core.render import render
 from crucible.errors import Violation
 from crucible.model.enforcement import Level
@@ -212,12 +213,12 @@ CASES: dict[str, tuple[World, dict[str, Any]]] = {
                 "Stalled=True TypeUnavailable",
             ],
             "messages": [
-                "spec.type: the process runtime of this host cannot run python; it runs binary, javascript "
-                "(see 'crucible doctor')"
+                "spec.type: the process runtime of this host does not offer python; it offers "
+                "binary, javascript (see 'crucible doctor')"
             ],
             "events": [
-                "Warning TypeUnavailable: spec.type: the process runtime of this host cannot run python; it "
-                "runs binary, javascript (see 'crucible doctor')"
+                "Warning TypeUnavailable: spec.type: the process runtime of this host does not offer python; "
+                "it offers binary, javascript (see 'crucible doctor')"
             ],
             "counts": (0, 0, 0, 0),
         },
@@ -233,12 +234,12 @@ CASES: dict[str, tuple[World, dict[str, Any]]] = {
                 "Stalled=True TypeUnavailable",
             ],
             "messages": [
-                "spec.type: the process runtime of this host cannot run python; it runs nothing "
+                "spec.type: the process runtime of this host does not offer python; it offers nothing "
                 "(see 'crucible doctor')"
             ],
             "events": [
-                "Warning TypeUnavailable: spec.type: the process runtime of this host cannot run python; it "
-                "runs nothing (see 'crucible doctor')"
+                "Warning TypeUnavailable: spec.type: the process runtime of this host does not offer python; "
+                "it offers nothing (see 'crucible doctor')"
             ],
             "counts": (0, 0, 0, 0),
         },
@@ -257,11 +258,12 @@ CASES: dict[str, tuple[World, dict[str, Any]]] = {
                 "Stalled=True IsolationUnavailable",
             ],
             "messages": [
-                "spec.sandbox.isolation: the process runtime does not offer vm; it offers container, process"
+                "spec.sandbox.isolation: the process runtime of this host does not offer vm; it offers "
+                "container, process (see 'crucible doctor')"
             ],
             "events": [
-                "Warning IsolationUnavailable: spec.sandbox.isolation: the process runtime does not offer "
-                "vm; it offers container, process"
+                "Warning IsolationUnavailable: spec.sandbox.isolation: the process runtime of this host does "
+                "not offer vm; it offers container, process (see 'crucible doctor')"
             ],
             "counts": (0, 0, 0, 0),
         },
@@ -371,8 +373,9 @@ def test_every_status_says_which_runtime_which_generation_and_how_controls_hold(
     status = decide(scene).status
     assert status.runtime == "process"
     assert status.observed_generation == 1
+    spec = scene.spec if isinstance(scene.spec, PluginSpec) else None
     assert [entry.control for entry in status.enforcement] == [
-        entry.control.value for entry in scene.capabilities.controls
+        entry.control.value for entry in enforcement_of(spec, scene.capabilities)
     ]
     assert {entry.last_transition_time for entry in status.conditions} == {scene.now}
 

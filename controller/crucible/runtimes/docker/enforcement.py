@@ -26,6 +26,7 @@ _HELD_BY: Final = {
     Control.NETWORK: "no network, or an internal one of its own without a gateway",
     Control.DISK: "tmpfs of limited size, and nothing else to write to",
     Control.OPEN_FILES: "RLIMIT_NOFILE",
+    Control.LISTEN: "a network of its own, whose one way in is a relay on the loopback of the engine's host",
 }
 _LIMITS: Final = {
     Control.CPU: "CpuCfsQuota",
@@ -43,7 +44,6 @@ def capabilities(info: Mapping[str, Any]) -> Capabilities:
         isolation=frozenset({"process", "container", "language"} | vm),
         controls=tuple(_enforcement(control, info) for control in Control),
         sources=frozenset({"inline", "path", "image"}),
-        listens=True,
     )
 
 

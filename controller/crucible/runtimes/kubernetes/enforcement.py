@@ -20,6 +20,7 @@ _HELD_BY: Final = {
     Control.PRIVILEGES: "no capabilities, no privilege escalation, no service account token",
     Control.CPU: "the pod's cpu limit",
     Control.MEMORY: "the pod's memory limit",
+    Control.LISTEN: "a Service for the declared ports",
     Control.DISK: "sized volumes and the pod's ephemeral-storage limit: the kubelet evicts who goes over",
 }
 _NOT_HELD: Final = {
@@ -39,7 +40,6 @@ def capabilities(settings: KubernetesSettings) -> Capabilities:
         isolation=frozenset({"process", "container", "language"} | vm),
         controls=tuple(_enforcement(control, settings) for control in Control),
         sources=frozenset({"inline", "image"}),
-        listens=True,
     )
 
 

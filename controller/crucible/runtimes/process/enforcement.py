@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from crucible.runtimes.process.cgroups import Cgroups
 
 _NEED_CGROUPS: Final = frozenset({Control.CPU, Control.MEMORY, Control.PIDS})
+_NOT_OFFERED: Final = {
+    Control.LISTEN: "nobody could reach its ports; start the controller with --runtime docker, or remove it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ def findings(facts: Facts) -> tuple[Finding, ...]:
         *(
             Finding(entry.control.value, entry.level is Level.ENFORCED, f"{entry.level.value}: {entry.by}")
             for entry in capabilities(facts).controls
+            if entry.control not in _NOT_OFFERED
         ),
     )
 
@@ -96,6 +100,8 @@ def _cgroup_detail(facts: Facts) -> tuple[str, str]:
 def _enforcement(control: Control, facts: Facts) -> Enforcement:
     if control in _NEED_CGROUPS:
         return _limit(control, facts)
+    if control in _NOT_OFFERED:
+        return Enforcement(control, Level.UNAVAILABLE, _NOT_OFFERED[control])
     by = {
         Control.IDENTITY: "a user and group id of its own for each instance, in a user namespace",
         Control.NAMESPACES: "pid, network, mount, ipc, uts, user and cgroup namespaces by bubblewrap",
