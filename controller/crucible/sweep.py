@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 async def sweep(plugins: Sequence[dict[str, Any]], ports: Ports) -> None:
-    """Remove every instance and snapshot that belongs to none of these Plugins.
+    """Remove instances and snapshots that belong to none of these Plugins, and what is on no record at all.
 
     Args:
         plugins: every Plugin of the control plane, as it holds them now.
@@ -27,6 +27,8 @@ async def sweep(plugins: Sequence[dict[str, Any]], ports: Ports) -> None:
     for instance in orphans(plugins, ports.runtime.instances()):
         log.warning("%s belongs to no plugin any more: removed", instance.name)
         await ports.runtime.remove(instance.plugin_uid, instance.slot)
+    for stray in await ports.runtime.sweep():
+        log.warning("%s is on no record: removed", stray)
     ports.sources.sweep(wanted_sources(plugins, ports.runtime.instances()))
 
 

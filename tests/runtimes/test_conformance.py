@@ -53,6 +53,17 @@ async def test_starting_twice_is_starting_once(harness: Harness) -> None:
     assert len(harness.runtime.instances()) == 1
 
 
+async def test_a_sweep_leaves_what_is_on_record(harness: Harness) -> None:
+    workload, ended = harness.workload("stay"), harness.workload("exit:3", name="ended")
+    await harness.runtime.start(workload, FIRST)
+    await harness.until(workload, lambda one: one.state is State.RUNNING)
+    await harness.runtime.start(ended, FIRST)
+    await harness.until(ended, lambda one: not one.alive)
+    assert await harness.runtime.sweep() == ()
+    assert harness.instance(workload).alive
+    assert not harness.instance(ended).alive
+
+
 async def test_slots_are_apart(harness: Harness) -> None:
     workload = harness.workload("stay")
     await asyncio.gather(*(harness.runtime.start(workload, Slot(ordinal, 1)) for ordinal in range(3)))

@@ -12,6 +12,9 @@ from harness import FIRST, wait_for
 from crucible.errors import Unavailable
 from crucible.model.instance import State
 from crucible.runtimes.docker import containers
+from crucible.runtimes.docker import labels as marks
+from crucible.runtimes.docker import network as bodies
+from crucible.runtimes.docker.body import Image
 
 if TYPE_CHECKING:
     from harness_docker import DockerHarness
@@ -97,6 +100,38 @@ async def test_a_container_that_someone_removes_is_an_end_with_a_reason(docker: 
     assert ended.exit is not None
     await docker.runtime.remove(workload.plugin_uid, FIRST)
     assert docker.leftovers() == []
+
+
+async def test_what_dying_controllers_left_is_cleared_away(docker: DockerHarness) -> None:
+    """Each of a start or an end that was cut off."""
+    plane, client = docker.control_plane, docker.client
+    image = docker.settings().image_of("python")
+    labels = marks.labels_of(plane, docker.workload("stay"), FIRST, 1, 1.0)
+    never = client.create_container(image, ["true"], name=marks.name_of(plane, "uid-p", FIRST), labels=labels)
+    await docker.runtime.close()
+    for arguments in (
+        bodies.network_arguments(plane, "uid-old", (8080,)),
+        bodies.edge_arguments(plane),
+    ):
+        client.create_network(**arguments)
+    relay = bodies.relay_body(plane, "uid-old", (8080,), Image(id=image, before=("python3",), env=()))
+    client.create_container_from_config(relay, bodies.relay_name(plane, "uid-old"))
+    (docker.place / "docker/instances/uid-old/0-1").mkdir(parents=True)
+    foreign = client.create_container(image, ["true"], labels=labels)
+    try:
+        await docker.open()
+        await docker.runtime.sweep()
+        await wait_for(lambda: docker.leftovers() == [], lambda: str(docker.leftovers()))
+        assert client.inspect_container(foreign["Id"])  # our labels, and not our name: anyone can write them
+    finally:
+        client.remove_container(foreign["Id"])
+    assert never
+
+
+async def test_the_network_of_relays_alone_is_cleared_away(docker: DockerHarness) -> None:
+    docker.client.create_network(**bodies.edge_arguments(docker.control_plane))
+    await docker.runtime.sweep()
+    await wait_for(lambda: docker.leftovers() == [], lambda: str(docker.leftovers()))
 
 
 async def test_an_engine_that_refuses_a_survey_is_an_outage_and_not_the_end(

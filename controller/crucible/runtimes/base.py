@@ -129,6 +129,16 @@ class Runtime(Protocol):
         """Forget an ended instance and delete all that was made for it; kill it first if it is alive."""
         ...
 
+    async def sweep(self) -> tuple[str, ...]:
+        """Adopt what is on record and was missed; end and delete what bears our mark and is on no record.
+
+        Returns what was ended or deleted, in words. What runs and is known is not touched.
+
+        Raises:
+            Unavailable: the runtime does not answer.
+        """
+        ...
+
     def logs(self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool) -> AsyncIterator[LogLine]:
         """Yield an instance's output, oldest first.
 

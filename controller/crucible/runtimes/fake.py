@@ -259,6 +259,11 @@ class FakeRuntime:
             del self.host.cells[self._owner, plugin_uid, slot]
             cell.wake()
 
+    async def sweep(self) -> tuple[str, ...]:
+        """Find nothing: whatever is in memory is on record."""
+        self._answering()
+        return ()
+
     async def logs(
         self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool
     ) -> AsyncIterator[LogLine]:

@@ -94,7 +94,7 @@ class Relays:
     async def survey(self) -> None:
         """Learn which relays there are; mend those that are needed, remove those that are not."""
         before = dict(self._ports)
-        relays, networks = await self._engine.call(self._look)
+        relays, networks, edge = await self._engine.call(self._look)
         for plugin_uid in sorted(before.keys() | relays.keys() | networks.keys()):
             if self._lock(plugin_uid).locked() or self._ports.get(plugin_uid) != before.get(plugin_uid):
                 continue  # it was made or removed while the engine was asked
@@ -108,6 +108,9 @@ class Relays:
                 self.endpoints.pop(plugin_uid, None)
                 ports = before.get(plugin_uid) or ports
             await self._settle(plugin_uid, ports)
+        if edge and not self._ports and not self.busy:
+            # Of a controller that died between the last relay and this.
+            await self._engine.call(self._drop_edge)
 
     async def _settle(self, plugin_uid: str, ports: tuple[int, ...]) -> None:
         """Bring one to what it should be; one that cannot be is tried again at the next survey."""
@@ -163,11 +166,18 @@ class Relays:
         _tolerate(_GONE, client.remove_container, name, force=True)
         _tolerate(_GONE, client.remove_network, bodies.network_name(self._control_plane, plugin_uid))
         if last:
-            # Another plugin's relay may be on its way in; then it stays.
-            _tolerate(_GONE | _IN_USE, client.remove_network, bodies.edge_name(self._control_plane))
+            self._drop_edge()
 
-    def _look(self) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[int, ...]]]:
-        """Return relays, as listed, and the ports of networks, by plugin; only what has the name we give."""
+    def _drop_edge(self) -> None:
+        """Remove the network of all relays. Another plugin's relay may be on its way in; then it stays."""
+        edge = bodies.edge_name(self._control_plane)
+        _tolerate(_GONE | _IN_USE, self._engine.client.remove_network, edge)
+
+    def _look(self) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[int, ...]], bool]:
+        """Return relays, as listed, and the ports of networks, by plugin; only what has the name we give.
+
+        And whether the network of all relays is there.
+        """
         mark = f"{marks.CONTROL_PLANE}={self._control_plane}"
         client, plane = self._engine.client, self._control_plane
         relays = {
@@ -182,7 +192,8 @@ class Relays:
             if (uid := (entry.get("Labels") or {}).get(marks.PLUGIN_UID, ""))
             and entry["Name"] == bodies.network_name(plane, uid)
         }
-        return relays, networks
+        edges = client.networks(filters={"label": [mark, f"{marks.ROLE}=edge"]})
+        return relays, networks, any(entry["Name"] == bodies.edge_name(plane) for entry in edges)
 
 
 def _tolerate(codes: frozenset[int], function: Callable[..., object], *words: str, **options: Any) -> None:  # noqa: ANN401

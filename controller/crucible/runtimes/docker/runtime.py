@@ -133,6 +133,15 @@ class DockerRuntime:
         if held is not None:
             await self._containers.remove(held)
 
+    async def sweep(self) -> tuple[str, ...]:
+        """Have the engine surveyed: that adopts, and clears away what belongs to no instance.
+
+        It goes on beside: containers that never ran, relays, networks, folders.
+        """
+        self._answering()
+        self._connection.look_again()
+        return ()
+
     async def logs(
         self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool
     ) -> AsyncIterator[LogLine]:

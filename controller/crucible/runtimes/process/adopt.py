@@ -12,7 +12,7 @@ from crucible.runtimes.process import proc
 from crucible.runtimes.process.record import Record, load, slot_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from crucible.model.workload import Slot
@@ -40,12 +40,20 @@ class Found:
     problem: str = ""
 
 
-def survey(instances: Path, control_plane: str) -> Iterator[Found]:
-    """Yield every instance of this control plane; others' ones, and what is no instance, are passed over."""
+def survey(
+    instances: Path, control_plane: str, known: Callable[[str, Slot], bool] = lambda *_: False
+) -> Iterator[Found]:
+    """Yield every instance of this control plane; others' ones, and what is no instance, are passed over.
+
+    Args:
+        instances: where their directories are.
+        control_plane: whose they have to be.
+        known: told a plugin's uid and a slot; those it knows are passed over too.
+    """
     for plugin in sorted(instances.iterdir()) if instances.is_dir() else ():
         for directory in sorted(plugin.iterdir()) if plugin.is_dir() else ():
             slot = slot_of(directory.name)
-            if slot is None or not directory.is_dir():
+            if slot is None or known(plugin.name, slot) or not directory.is_dir():
                 continue
             try:
                 record = load(directory)

@@ -70,6 +70,15 @@ def pids_by_namespace(pid: int) -> tuple[int, ...]:
     return (pid,)
 
 
+def owner(pid: int) -> int | None:
+    """Return the real user id a process runs as; None when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("Uid:")), None)
+
+
 def children(pid: int) -> tuple[int, ...]:
     """Return the pids of a process's children; none when it is gone."""
     try:

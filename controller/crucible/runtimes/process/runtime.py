@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import re
@@ -13,7 +14,7 @@ from weakref import WeakSet
 from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable
 from crucible.model.instance import Exit
 from crucible.runtimes.gauge import Gauge
-from crucible.runtimes.process import adopt, lock
+from crucible.runtimes.process import adopt, lock, strays
 from crucible.runtimes.process import command as commands
 from crucible.runtimes.process import record as records
 from crucible.runtimes.process.cgroups import base as groups
@@ -45,6 +46,8 @@ _log = logging.getLogger(__name__)
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _REMOVE_SECONDS: Final = 10.0
 _BUSY_SECONDS: Final = 0.002
+_SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What the whole process lacks, and no one instance is to blame for."""
 
 
 class ProcessRuntime:
@@ -88,6 +91,7 @@ class ProcessRuntime:
         self._instances.mkdir(mode=0o700, exist_ok=True)
         self._lock = lock.take(self._settings.state_dir)
         try:
+            strays.remove_probes(self._settings.state_dir)
             await self._open()
         except BaseException:
             await self.close()
@@ -109,6 +113,21 @@ class ProcessRuntime:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    async def sweep(self) -> tuple[str, ...]:
+        """Adopt what could not be adopted before, and end what bears our mark without being on record."""
+        cgroups = self._open_state().host.cgroups
+        for found in adopt.survey(self._instances, self._settings.control_plane, self._knows):
+            await self._try_to_adopt(found)
+            self._watch.changed(found.plugin_uid)
+        strays.remove_empty(self._instances)
+        ended = await strays.end_processes(
+            self._settings, lambda: frozenset(live.record.mark for live in self._lives)
+        )
+        if cgroups is None:
+            return ended
+        kept = frozenset(group for live in self._lives for group in live.cgroups)
+        return (*ended, *await strays.remove_groups(cgroups, kept))
 
     async def diagnose(self) -> list[Finding]:
         """Return what this host offers and lacks, each with the fix, for people."""
@@ -198,11 +217,7 @@ class ProcessRuntime:
         used = frozenset(one.record.root for one in found if one.record)
         self._prepared = await prepare(self._settings, self._spawner, used, _log.info)
         for one in found:
-            try:
-                await self._adopt(one)
-            except OSError as error:
-                # One instance's folder must not keep the others from being looked after.
-                _log.error("%s cannot be adopted and is left as it is: %s", one.directory, error)
+            await self._try_to_adopt(one)
 
     def _open_state(self) -> Prepared:
         if self._prepared is None:
@@ -280,6 +295,31 @@ class ProcessRuntime:
         self._watch.let_go(live)
         records.discard(live.directory)
         self._lives.drop(live)
+
+    async def _try_to_adopt(self, found: adopt.Found) -> None:
+        """Adopt an instance; one that cannot be is ended, and looked at again by the next sweep.
+
+        One instance's folder must not keep the others from being looked after, and left running it would
+        soon have a double.
+
+        Raises:
+            Unavailable: this process lacks what it takes to look after any: descriptors, memory.
+        """
+        try:
+            await self._adopt(found)
+        except OSError as error:
+            live = self._lives.get(found.plugin_uid, found.slot)
+            if live is not None:
+                self._watch.let_go(live)
+                self._lives.drop(live)
+            if error.errno in _SHORT:
+                raise Unavailable(f"{found.directory} cannot be taken over now: {error}") from error
+            _log.error("%s cannot be adopted and is ended: %s", found.directory, error)
+            if found.record is not None:
+                await Live(found.record, found.directory).destroy()
+
+    def _knows(self, plugin_uid: str, slot: Slot) -> bool:
+        return self._lives.get(plugin_uid, slot) is not None
 
     async def _adopt(self, found: adopt.Found) -> None:
         host = self._open_state().host

@@ -28,16 +28,20 @@ _TERM_LOOKS: Final = (0.004,) * 1000
 
 
 class Watch:
-    """Watches instances until told to let go. Nothing is polled once an instance runs."""
+    """Watches instances until told to let go. Nothing is polled once an instance runs.
+
+    Attributes:
+        changed: called with a plugin's uid when one of its instances changed.
+    """
 
     def __init__(self, limits: LogLimits) -> None:
         self._limits = limits
-        self._changed: Callable[[str], None] = _nobody
+        self.changed: Callable[[str], None] = _nobody
         self._tasks: set[asyncio.Task[None]] = set()
 
     def tell(self, changed: Callable[[str], None]) -> None:
         """Say whom to tell that a plugin's instance changed."""
-        self._changed = changed
+        self.changed = changed
 
     async def close(self) -> None:
         """End what is going on beside. The instances must be let go one by one."""
@@ -47,7 +51,7 @@ class Watch:
 
     def listen(self, live: Live) -> None:
         """Take an instance's output: before its start, or what one that dies at once says would be lost."""
-        live.output = Output(live.directory, self._limits, lambda: self._changed(live.record.plugin_uid))
+        live.output = Output(live.directory, self._limits, lambda: self.changed(live.record.plugin_uid))
 
     def take(self, live: Live) -> None:
         """Await an instance's start, if that has not been seen, and its end."""
@@ -100,7 +104,7 @@ class Watch:
         live.note(exit=end)
         self.let_go(live)
         live.ended.set()
-        self._changed(live.record.plugin_uid)
+        self.changed(live.record.plugin_uid)
 
     def _monitor_ended(self, live: Live, pidfd: int) -> None:
         asyncio.get_running_loop().remove_reader(pidfd)
@@ -112,7 +116,7 @@ class Watch:
             if live.ended.is_set():
                 return
             if live.look():
-                self._changed(live.record.plugin_uid)
+                self.changed(live.record.plugin_uid)
                 return
 
     async def _terminate_later(self, live: Live) -> None:
