@@ -37,20 +37,24 @@ def at_terminal(
         command, stdin=screen, stdout=screen, stderr=screen, env=environment, start_new_session=True
     )
     os.close(screen)
-    shown = b""
-    deadline = time.monotonic() + DEADLINE
-    while not enough(shown.decode(errors="replace")):
-        assert time.monotonic() < deadline, shown
-        if select.select([keyboard], [], [], 0.1)[0]:
-            shown += os.read(keyboard, 65536)
-    process.send_signal(signal.SIGINT)
-    code = process.wait(DEADLINE)
-    while select.select([keyboard], [], [], 0)[0]:
-        try:
-            shown += os.read(keyboard, 65536)
-        except OSError:
-            break
-    os.close(keyboard)
+    try:
+        shown = b""
+        deadline = time.monotonic() + DEADLINE
+        while not enough(shown.decode(errors="replace")):
+            assert time.monotonic() < deadline, shown
+            if select.select([keyboard], [], [], 0.1)[0]:
+                shown += os.read(keyboard, 65536)
+        process.send_signal(signal.SIGINT)
+        code = process.wait(DEADLINE)
+        while select.select([keyboard], [], [], 0)[0]:
+            try:
+                shown += os.read(keyboard, 65536)
+            except OSError:
+                break
+    finally:
+        process.kill()
+        process.wait()
+        os.close(keyboard)
     return shown.decode(errors="replace"), code
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlencode
 
 import urllib3
 
+from crucible.cli.interrupts import prompt_interrupts
 from crucible.control.answers import error_of
 from crucible.control.tls import tls_of
 from crucible.errors import InvalidInput, Unavailable
@@ -86,12 +87,13 @@ class Api:
             params: of the request.
             endless: wait for the next line as long as it takes.
         """
-        response = self._send("GET", path, params, timeout=None if endless else self._read)
-        try:
-            yield self._lines(response)
-        finally:
-            response.close()  # an unfinished answer: the connection cannot be used again
-            response.release_conn()
+        with prompt_interrupts() if endless else nullcontext():
+            response = self._send("GET", path, params, timeout=None if endless else self._read)
+            try:
+                yield self._lines(response)
+            finally:
+                response.close()  # an unfinished answer: the connection cannot be used again
+                response.release_conn()
 
     def _lines(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         rest = b""
