@@ -2,6 +2,7 @@
 
 PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
 BIN    := .venv/bin
+JOBS   ?= 2
 STAMP  := .venv/.ready
 
 .DEFAULT_GOAL := help
@@ -19,8 +20,8 @@ $(STAMP): requirements.lock pyproject.toml scripts/setup
 demo: $(STAMP)  ## Run real plugins, break them, watch them come back; tear everything down
 	@$(BIN)/python scripts/demo.py
 
-test: $(STAMP) .tools/bin/helm  ## Run every test this machine can host
-	@$(BIN)/pytest $(ARGS)
+test: $(STAMP) .tools/bin/helm  ## Run every test this machine can host (JOBS=1 for one at a time)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 unit: $(STAMP)  ## Run the tests that need nothing but Python
 	@$(BIN)/pytest tests/unit $(ARGS)

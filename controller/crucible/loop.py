@@ -126,7 +126,7 @@ async def supervise(
     """
     said: PluginStatus | None = None
     read: Read | None = None
-    failures = 0
+    retry = Retry()
     while not stopped():
         wake.clear()
         try:
@@ -138,13 +138,43 @@ async def supervise(
                 return
             if turn.fault is not None:
                 raise turn.fault  # noqa: TRY301 - it joins the faults that nobody foresaw
-            failures = 0
+            retry = Retry()
             pause = None if decision.revisit is None else decision.revisit - ports.now()
         except Exception as error:  # noqa: BLE001 - the one boundary: a Plugin's loop outlives any fault
-            failures += 1
-            pause = min(_RETRY_FIRST * 2.0 ** (failures - 1), _RETRY_LONGEST)
+            retry = retry.after_failure(ports.now())
+            pause = retry.pause(ports.now())
             _log_failure(observe(), error, pause)
         await _wait(wake, pause)
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When to try again what failed.
+
+    The pause doubles each time it has been waited out. Whoever wakes the loop before is answered by one more
+    try, which does not move the next: ten changes in a second do not put a plugin off for minutes.
+
+    Attributes:
+        failures: how many pauses there were, this one included.
+        due: unix seconds of the next try.
+    """
+
+    failures: int = 0
+    due: float = 0.0
+
+    def after_failure(self, now: float) -> Retry:
+        """Return what follows a try that failed at ``now``."""
+        if now < self.due:
+            return self
+        return Retry(self.failures + 1, now + self._delay(self.failures + 1))
+
+    def pause(self, now: float) -> float:
+        """Return seconds until the next try, also where the clock was put back since."""
+        return min(self.due - now, self._delay(self.failures))
+
+    @staticmethod
+    def _delay(failures: int) -> float:
+        return min(_RETRY_FIRST * 2.0 ** (failures - 1), _RETRY_LONGEST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,16 +87,20 @@ async def test_a_server_that_has_forgotten_is_listed_anew(local: LocalGround) ->
 @pytest.mark.parametrize("code", [429, 500, 503])
 async def test_answers_that_fail_now_and_then_only_take_longer(local: LocalGround, code: int) -> None:
     dice = random.Random(code)
+    stumbles: Counter[tuple[str, str]] = Counter()
 
     def stumble(verb: str, path: str) -> Answer | None:
-        if "leases" in path or dice.random() > 0.3:
+        asked = (verb, path)
+        if "leases" in path or stumbles[asked] >= 2 or dice.random() > 0.3:
             return None
+        stumbles[asked] += 1
         return code, f"{verb} stumbled"
 
     local.faults.answer = stumble
     await start_three(local)
     await local.change("a", config={"value": 2})
     await local.until_ready("a")
+    assert sum(stumbles.values()) > 5
     local.faults.answer = lambda _verb, _path: None
     await local.delete("b")
 

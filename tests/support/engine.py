@@ -7,6 +7,7 @@ engine of ``DOCKER_HOST`` is used instead where that is set.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -74,8 +75,13 @@ def installed() -> bool:
 
 def install() -> None:
     """Install the engine from Debian's packages, without starting one for the whole host."""
-    if installed():
-        return
+    with Path(tempfile.gettempdir(), "crucible-engine-install.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several workers come here at once
+        if not installed():
+            _install()
+
+
+def _install() -> None:
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (
         ["apt-get", "update", "-qq"],

@@ -9,7 +9,7 @@ import pytest
 from build import UID, plugin
 
 from crucible.errors import Conflict, CrucibleError, InvalidSource, Unavailable, Underway
-from crucible.loop import Ports, read_status, supervise
+from crucible.loop import Ports, Retry, read_status, supervise
 from crucible.model.instance import Exit, Instance, State
 from crucible.model.status import Phase, PluginStatus, SourceReport
 from crucible.model.world import Reach
@@ -220,6 +220,20 @@ async def living_unopened(host: FakeHost) -> AsyncIterator[Life]:
         host.up = False
         life.change(suspend=False)
         yield life
+
+
+def test_a_pause_doubles_once_it_was_waited_out_and_not_for_every_wake_up_before() -> None:
+    retry = Retry().after_failure(100.0)
+    assert retry.pause(100.0) == 0.5
+    for moment in (100.1, 100.2, 100.3):
+        retry = retry.after_failure(moment)
+    assert retry.pause(100.3) == pytest.approx(0.2)
+    retry = retry.after_failure(100.5)
+    assert retry.pause(100.5) == 1.0
+    assert retry.pause(50.0) == 1.0, "a clock that was put back does not make it longer"
+    for _ in range(10):
+        retry = retry.after_failure(retry.due)
+    assert retry.pause(retry.due - 30.0) == 30.0
 
 
 async def test_a_silent_control_plane_does_not_hold_up_recovery(host: FakeHost) -> None:
