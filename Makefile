@@ -54,8 +54,8 @@ mutants: $(STAMP)  ## Change the core in every way mutmut knows; print how many 
 cluster: $(STAMP)  ## Run the tests of the operator on the cluster that KUBECONFIG names too (docs/kubernetes.md)
 	@CRUCIBLE_CLUSTER=1 $(BIN)/pytest tests/cluster $(ARGS)
 
-images: $(STAMP)  ## Make the plugins' images without a registry, into build/images (ARGS="--load python" for some)
-	@$(BIN)/python scripts/images $(ARGS)
+images: $(STAMP)  ## Make the plugins' images without a registry (ARGS="--load python" for some); INTO=docker, kind, kind:CLUSTER or containerd hands all, and the operator's, to its nodes
+	@$(BIN)/python scripts/images $(if $(INTO),--into $(INTO)) $(ARGS)
 
 clean:  ## Remove everything made here
 	@rm -rf .venv .tools build dist mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

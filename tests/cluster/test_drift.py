@@ -100,6 +100,8 @@ async def test_what_stands_around_a_plugin_is_made_again_when_somebody_deletes_i
 
 
 async def test_what_changed_while_no_operator_ran_is_put_back_by_the_next(ground: Ground) -> None:
+    if not ground.operates:
+        pytest.skip("the cluster's own operator is not ours to end")
     await ground.apply("p")
     await ground.until_ready("p")
     ground.end()

@@ -27,6 +27,11 @@ REFUSALS = {
     "the schema": (422, "Pod is invalid: spec.x: Invalid value", "the cluster refused its pod"),
 }
 WAITS = {
+    "a namespace that is only just there": (
+        403,
+        'error looking up service account default/default: serviceaccount "default" not found',
+        "is not ready",
+    ),
     "a quota": (403, "pods is forbidden: exceeded quota: small, requested: cpu=1", "raise it"),
     "a right": (403, 'User "op" cannot create resource "pods" in API group ""', "lacks a right"),
     "overload": (429, "too many requests", "too many requests"),

@@ -23,7 +23,7 @@ from crucible.control.apiserver import ApiServer, ServerSettings
 from crucible.control.cluster import ClusterClient, find_endpoint
 from crucible.control.kubeconfig import default_path, load_endpoint
 from crucible.core.admission import violations_of
-from crucible.errors import Conflict, CrucibleError, NotFound, Unavailable
+from crucible.errors import CrucibleError, NotFound, Unavailable
 from crucible.model.crd import plugin_crd
 
 if TYPE_CHECKING:
@@ -43,10 +43,12 @@ class Ground(ABC):
         client: the API server, for the test itself.
         operators: those that run, by identity.
         deadline: seconds after which waiting fails; pods of real nodes take their time.
+        operates: whether operators are started and ended here, or one runs in the cluster.
     """
 
     namespace = "default"
     deadline = DEADLINE
+    operates = True
     client: ClusterClient
 
     def __init__(self, place: Path) -> None:
@@ -69,6 +71,8 @@ class Ground(ABC):
 
     def start(self, identity: str = "one", *arguments: str) -> subprocess.Popen[bytes]:
         """Start an operator; do not wait for it."""
+        if not self.operates:
+            raise RuntimeError("the cluster has an operator of its own, which no test starts or ends")
         argv = [str(Path(sys.executable).with_name("crucible")), "operator", "--identity", identity]
         argv += ["--kubeconfig", str(self.kubeconfig()), "--network-policies", "enforced"]
         argv += ["--health-port", "0", "--metrics-port", "0", "--lease-namespace", self.namespace]
@@ -238,17 +242,17 @@ class RealGround(Ground):
     """A namespace of its own on the cluster that KUBECONFIG names.
 
     Told by variables: ``CRUCIBLE_IMAGES`` and ``CRUCIBLE_IMAGE_TAG``, where its nodes find the types' images;
-    ``CRUCIBLE_OPERATOR=none`` where an operator runs in the cluster already.
+    ``CRUCIBLE_OPERATOR=none`` where one runs in the cluster already, told that network policies are enforced.
     """
 
     deadline = 240.0
+    operates = os.environ.get("CRUCIBLE_OPERATOR") != "none"
 
     async def __aenter__(self) -> Self:
         self.namespace = f"crucible-test-{secrets.token_hex(3)}"
         self.client = ClusterClient(partial(find_endpoint, self.kubeconfig()))
         await self.client.__aenter__()
-        with suppress(Conflict):
-            await self.client.create(_CRDS, plugin_crd())
+        await self._define()
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         body = {"metadata": {"name": self.namespace, "labels": labels}}
         await self.client.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", **body})
@@ -264,16 +268,26 @@ class RealGround(Ground):
             await self.client.delete(f"/api/v1/namespaces/{self.namespace}")
         await self.client.__aexit__()
 
+    async def _define(self) -> None:
+        """Make the definition of Plugin this version's, and wait until it is served."""
+        wanted = plugin_crd()
+        path = f"{_CRDS}/{wanted['metadata']['name']}"
+        await self.client.apply(path, wanted, "crucible-tests")
+
+        async def served() -> bool:
+            conditions = (await self.client.get(path)).get("status", {}).get("conditions", [])
+            established = any(
+                each["type"] == "Established" and each["status"] == "True" for each in conditions
+            )
+            return established and "items" in await self.client.get(self.plugins)
+
+        await self.until(served, lambda: "the definition of Plugin is not served")
+
     async def _empty(self) -> bool:
         return not (await self.client.get(self.plugins))["items"]
 
     def kubeconfig(self) -> Path:
         return default_path()
-
-    def start(self, identity: str = "one", *arguments: str) -> subprocess.Popen[bytes]:
-        if os.environ.get("CRUCIBLE_OPERATOR") == "none":
-            return subprocess.Popen(["sleep", "infinity"])
-        return super().start(identity, *arguments)
 
     def arguments(self) -> tuple[str, ...]:
         given = {

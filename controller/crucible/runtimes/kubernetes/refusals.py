@@ -27,6 +27,10 @@ def waits_for(error: CrucibleError) -> Unavailable | None:
         )
     if " cannot " in said and " resource " in said:
         return Unavailable(f"the operator lacks a right: {said}; see the chart's rbac"[:_LONGEST])
+    if "error looking up service account" in said:
+        return Unavailable(
+            f"the namespace is not ready: {said}; the cluster makes it a default service account"[:_LONGEST]
+        )
     if isinstance(error, NotFound) or "being terminated" in said:
         return Unavailable(f"the namespace takes nothing new: {said}"[:_LONGEST])
     return None
