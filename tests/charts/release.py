@@ -31,7 +31,7 @@ EVERYTHING: Object = {
     "plugins": {
         "images": {"pullSecret": "pull", "tag": "1"},
         "networkPolicies": "enforced",
-        "seccompProfile": "crucible/plugin.json",
+        "seccompProfile": "crucible/{type}.json",
         "userNamespaces": "never",
         "vmRuntimeClass": "kata",
         "priorityClassName": "plugins",

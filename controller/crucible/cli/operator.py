@@ -83,7 +83,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--seccomp",
             metavar="FILE",
             envvar="CRUCIBLE_SECCOMP",
-            help="A localhost profile that every node has. Default: the container runtime's own.",
+            help="A localhost profile of every node; {type} in it is the plugin's. Default: RuntimeDefault.",
         ),
     ] = "",
     user_namespaces: Annotated[

@@ -20,6 +20,7 @@ from crucible.core.bpf import (
     encode,
     program,
 )
+from crucible.core.profiles import PROFILES
 from crucible.core.seccomp import (
     ALLOW,
     KILL,
@@ -62,11 +63,13 @@ def run(instructions: tuple[Instruction, ...], number: int, machine: str, argume
                 raise AssertionError(code)
 
 
+@pytest.mark.parametrize("kind", PROFILES)
 @pytest.mark.parametrize("machine", MACHINES)
-def test_every_call_is_answered_as_the_profile_says(machine: str) -> None:
-    compiled = program(PROFILE, machine)
+def test_every_call_is_answered_as_the_profile_says(machine: str, kind: str) -> None:
+    profile = PROFILES[kind]
+    compiled = program(profile, machine)
     for (name, number), arguments in product(numbers(machine).items(), ARGUMENTS):
-        assert run(compiled, number, machine, arguments) == PROFILE.action(name, arguments), (name, arguments)
+        assert run(compiled, number, machine, arguments) == profile.action(name, arguments), (name, arguments)
 
 
 @pytest.mark.parametrize("machine", MACHINES)

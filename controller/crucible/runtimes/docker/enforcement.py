@@ -64,7 +64,9 @@ def _enforcement(control: Control, info: Mapping[str, Any]) -> Enforcement:
 def _system_calls(info: Mapping[str, Any]) -> Enforcement:
     options = info.get("SecurityOptions") or ()
     if any("name=seccomp" in option for option in options):
-        return Enforcement(Control.SYSCALLS, Level.ENFORCED, "a seccomp allow-list, sent with each container")
+        return Enforcement(
+            Control.SYSCALLS, Level.ENFORCED, "a seccomp allow-list for its type, sent with each container"
+        )
     return Enforcement(
         Control.SYSCALLS,
         Level.UNAVAILABLE,

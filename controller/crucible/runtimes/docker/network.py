@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from crucible.core.seccomp import PROFILE
+from crucible.core.profiles import PROFILES
+from crucible.core.seccomp_json import document
 from crucible.runtimes.docker import labels as marks
-from crucible.runtimes.docker.seccomp import document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,7 +124,7 @@ def relay_body(control_plane: str, plugin_uid: str, ports: tuple[int, ...], imag
             "PortBindings": {name: [{"HostIp": "127.0.0.1", "HostPort": ""}] for name in names},
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges", f"seccomp={document(PROFILE)}"],
+            "SecurityOpt": ["no-new-privileges", f"seccomp={document(PROFILES['python'])}"],
             **NO_NAMES,
             "Sysctls": {"net.ipv4.ip_forward": "0"},
             "IpcMode": "private",

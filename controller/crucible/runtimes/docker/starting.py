@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from docker import errors
 
-from crucible.core.seccomp import PROFILE
+from crucible.core.profiles import PROFILES, profile_of
+from crucible.core.seccomp_json import document
 from crucible.errors import InvalidSource, Unavailable
 from crucible.model.instance import Exit
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker.body import Setting, body
 from crucible.runtimes.docker.held import Held, new_instance
-from crucible.runtimes.docker.seccomp import document
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ class Starter:
         self._containers = containers
         self._images = images
         self._source_of = source_of
-        self._seccomp = document(PROFILE)
+        self._filters = {profile: document(profile) for profile in PROFILES.values()}
 
     async def start(self, workload: Workload, slot: Slot) -> Instance:
         """Create and start; the plugin's own failures become an ended instance."""
@@ -96,7 +96,7 @@ class Starter:
                 self._settings.control_plane, workload, slot, held.uid, held.instance.created_at
             ),
             uid=held.uid,
-            seccomp=self._seccomp,
+            seccomp=self._filters[profile_of(workload)],
             config=str(held.directory / "config.json"),
             source="" if workload.image else str(self._source_of(workload.source)),
             network=await self._network(workload),

@@ -134,7 +134,7 @@ def _resources(limits: Limits) -> dict[str, Any]:
 def _pod_security(workload: Workload, settings: KubernetesSettings) -> dict[str, Any]:
     user = marks.user_of(workload.plugin_uid, user_namespaces=settings.user_namespaces)
     profile = (
-        {"type": "Localhost", "localhostProfile": settings.seccomp}
+        {"type": "Localhost", "localhostProfile": settings.seccomp_of(workload)}
         if settings.seccomp
         else {"type": "RuntimeDefault"}
     )

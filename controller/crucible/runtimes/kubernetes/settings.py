@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crucible.model.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +18,8 @@ class KubernetesSettings:
         tag: their tag.
         pull_policy: when nodes ask a registry, in Kubernetes' own words.
         pull_secret: name of a Secret in each namespace of plugins; empty: none.
-        seccomp: a profile that every node has, relative to the kubelet's folder; empty: the container
-            runtime's default.
+        seccomp: a profile that every node has, relative to the kubelet's folder; ``{type}`` in it becomes the
+            plugin's type; empty: the container runtime's default.
         user_namespaces: pods get a user namespace of their own.
         network_policies: somebody vouched that the cluster's network enforces NetworkPolicies.
         vm_runtime_class: the RuntimeClass for isolation ``vm``; empty: that isolation is not offered.
@@ -33,3 +37,7 @@ class KubernetesSettings:
     vm_runtime_class: str = ""
     priority_class: str = ""
     namespaces: tuple[str, ...] = ()
+
+    def seccomp_of(self, workload: Workload) -> str:
+        """Return the profile of one workload; a whole image gets that of ``service``, as any program does."""
+        return self.seccomp.replace("{type}", "service" if workload.image else workload.type)

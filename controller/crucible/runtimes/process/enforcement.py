@@ -107,7 +107,7 @@ def _enforcement(control: Control, facts: Facts) -> Enforcement:
         Control.NAMESPACES: "pid, network, mount, ipc, uts, user and cgroup namespaces by bubblewrap",
         Control.ROOT_FS: "a read-only root of only what the type needs",
         Control.PRIVILEGES: "no capabilities, no_new_privs, no further user namespaces",
-        Control.SYSCALLS: "a seccomp allow-list",
+        Control.SYSCALLS: "a seccomp allow-list for its type",
         Control.NETWORK: "a network namespace with its own loopback and nothing else",
         Control.DISK: "tmpfs of limited size, and nothing else to write to",
         Control.OPEN_FILES: "RLIMIT_NOFILE",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from crucible.core import bpf
-from crucible.core.seccomp import PROFILE
+from crucible.core.profiles import PROFILES
 from crucible.errors import Unsupported
 from crucible.runtimes.process import roots
 
@@ -71,13 +71,15 @@ def open_program(path: Path) -> int:
         os.close(copy)
 
 
-def write_filter(state_dir: Path) -> Path:
-    """Compile the system call filter for this machine into a file, and return it."""
-    path = state_dir / "seccomp.bpf"
-    fresh = state_dir / "seccomp.bpf.new"
-    fresh.write_bytes(bpf.encode(bpf.program(PROFILE, platform.machine())))
-    fresh.replace(path)
-    return path
+def write_filters(state_dir: Path) -> dict[str, Path]:
+    """Compile each type's system call filter for this machine into a file, and return them by type."""
+    found = {}
+    for kind, profile in PROFILES.items():
+        path = found[kind] = state_dir / f"seccomp-{kind}.bpf"
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(bpf.encode(bpf.program(profile, platform.machine())))
+        fresh.replace(path)
+    return found
 
 
 def recipes(settings: ProcessSettings) -> tuple[roots.Recipe, ...]:

@@ -45,7 +45,7 @@ class Host:
     Attributes:
         bwrap: bubblewrap, opened; executed by descriptor, so its path may be closed to the plugin's uid.
         bwrap_identity: its device and inode.
-        seccomp: the compiled filter.
+        filters: the compiled system call filter of each plugin type.
         libraries: folder of the shared libraries that came with it; None: it uses the system's.
         roots: root file system and way to run by plugin type.
         cgroups: how limits are set; None where they cannot be.
@@ -55,7 +55,7 @@ class Host:
     bwrap: int
     bwrap_identity: tuple[int, int]
     libraries: Path | None
-    seccomp: Path
+    filters: dict[str, Path]
     roots: dict[str, tuple[Path, Program]]
     cgroups: Cgroups | None
     boot: str
@@ -210,7 +210,7 @@ def _open(stack: ExitStack, host: Host, workload: Workload, instance: Prospect, 
         keep(
             os.open(directory / "status.json", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         ),
-        keep(os.open(host.seccomp, os.O_RDONLY | os.O_CLOEXEC)),
+        keep(os.open(host.filters[workload.type], os.O_RDONLY | os.O_CLOEXEC)),
         keep(os.open(directory / "config.json", os.O_RDONLY | os.O_CLOEXEC)),
     ]
     if not held:

@@ -66,6 +66,11 @@ class Record:
         return self.monitor.boot if self.monitor is not None else ""
 
     @property
+    def type(self) -> str:
+        """The plugin's type: root file systems are named for it."""
+        return self.root.rpartition("-")[0]
+
+    @property
     def name(self) -> str:
         """``plugin-ordinal-attempt``: for people and logs."""
         return f"{self.plugin}-{self.slot}"

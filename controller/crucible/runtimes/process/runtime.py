@@ -197,7 +197,8 @@ class ProcessRuntime:
         live = await self._settled(plugin_uid, slot)
         if live is None:
             raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
-        seccomp = self._open_state().host.seccomp
+        filters = self._open_state().host.filters
+        seccomp = filters.get(live.record.type, filters["binary"])  # without a type it never ran
         session = await commands.run(self._spawner, seccomp, live, command, stdin=stdin, tty=tty)
         self._sessions.add(session)
         return session

@@ -75,13 +75,13 @@ async def prepare(
     """
     roots = await asyncio.to_thread(hosts.build_roots, settings, used_roots, say)
     cgroups, about = choose(f"crucible-{settings.control_plane}", settings.cgroup_parent)
-    seccomp = hosts.write_filter(settings.state_dir)
+    filters = hosts.write_filters(settings.state_dir)
     problems = []
     for path in hosts.bwrap_candidates(settings):
         opened = hosts.open_program(path)
         found = os.fstat(opened)
         identity, libraries = (found.st_dev, found.st_ino), hosts.libraries_of(path)
-        host = Host(opened, identity, libraries, seccomp, roots, cgroups, proc.boot_id())
+        host = Host(opened, identity, libraries, filters, roots, cgroups, proc.boot_id())
         try:
             host, about = await _probe_with_fallback(host, about, settings, spawner)
         except CannotStart as error:

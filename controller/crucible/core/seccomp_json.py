@@ -1,6 +1,6 @@
-"""The system call profile as Docker takes it: JSON. Pure.
+"""The system call profile as container runtimes take it: JSON, for Docker and for a node's kubelet. Pure.
 
-Docker's form knows no order: every rule of one call that matches counts, and there is no "else". So each
+Their form knows no order: every rule of one call that matches counts, and there is no "else". So each
 conditional call is cut into cubes, sets of argument values that fix some bits and leave the others open: a
 case keeps what no earlier case took, and what no case took gets the ``otherwise``. The cubes never overlap,
 and their meaning is exactly that of :meth:`crucible.core.seccomp.Profile.action`.
@@ -28,8 +28,8 @@ _ERRNO: Final = 0x00050000
 _BITS: Final = tuple(1 << bit for bit in range(31, -1, -1))
 
 
-def document(profile: Profile) -> str:
-    """Return a profile as JSON text for ``SecurityOpt: seccomp=…``.
+def document(profile: Profile, machines: tuple[str, ...] = tuple(AUDIT_ARCH)) -> str:
+    """Return a profile as JSON text for Docker's ``SecurityOpt: seccomp=…``, or a kubelet's profile folder.
 
     Calls that the profile does not name are named here with its default: older engines have one of their own.
     """
@@ -43,7 +43,7 @@ def document(profile: Profile) -> str:
         groups += [_group([rule.name], action, cube) for cube, action in cubes(rule)]
     text = {
         **_action("default", profile.default),
-        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
+        "architectures": [f"SCMP_ARCH_{machine.upper()}" for machine in machines],
         "syscalls": groups,
     }
     return json.dumps(text, separators=(",", ":"))

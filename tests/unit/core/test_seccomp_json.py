@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crucible.core.bpf import AUDIT_ARCH
+from crucible.core.profiles import PROFILES
 from crucible.core.seccomp import ALLOW, KILL, PROFILE, Action, Case, Check, Conditional, Profile
+from crucible.core.seccomp_json import cubes, document
 from crucible.core.syscalls import numbers
-from crucible.runtimes.docker.seccomp import cubes, document
 
 SENT = json.loads(document(PROFILE))
+WASM = json.loads(document(PROFILES["wasm"]))
 WORD = st.integers(0, 2**64 - 1)
 # What the rules look at, and its neighbours: a number at random would seldom meet a rule.
 NEAR = st.sampled_from(
@@ -71,11 +73,18 @@ def test_a_call_judged_by_its_arguments_is_answered_alike(name: str, arguments: 
     assert meaning(SENT, name, arguments) == PROFILE.action(name, arguments)
 
 
-def test_every_other_call_is_answered_alike() -> None:
-    judged = {rule.name for rule in PROFILE.conditional}
+@given(arguments=ARGUMENTS)
+def test_the_narrower_rule_for_sockets_is_answered_alike(arguments: tuple[int, ...]) -> None:
+    assert meaning(WASM, "socket", arguments) == PROFILES["wasm"].action("socket", arguments)
+
+
+@pytest.mark.parametrize("kind", PROFILES)
+def test_every_other_call_is_answered_alike(kind: str) -> None:
+    profile, sent = PROFILES[kind], json.loads(document(PROFILES[kind]))
+    judged = {rule.name for rule in profile.conditional}
     for name in {name for machine in AUDIT_ARCH for name in numbers(machine)} - judged:
-        assert meaning(SENT, name, (0,) * 6) == PROFILE.action(name), name
-    assert meaning(SENT, "no_such_call", (0,) * 6) == PROFILE.default
+        assert meaning(sent, name, (0,) * 6) == profile.action(name), name
+    assert meaning(sent, "no_such_call", (0,) * 6) == profile.default
 
 
 def test_an_answer_that_depends_on_arguments_is_named_for_all_of_them() -> None:
