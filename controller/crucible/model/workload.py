@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crucible.model.door import Door
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Workload:
         listen: ports others may connect to.
         fuel: instructions one run may execute; None: any number. Types wasm and rune only.
         time: seconds one run may take; None: any. Types wasm and rune only.
+        doors: the doors it has; what is granted through one is no part of this, so that it can change.
     """
 
     namespace: str
@@ -64,11 +69,21 @@ class Workload:
     listen: tuple[int, ...] = ()
     fuel: int | None = None
     time: float | None = None
+    doors: tuple[Door, ...] = field(default=(), repr=False)
 
     @property
     def revision(self) -> str:
-        """Sixteen hex digits that change exactly when what would run changes."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        """Sixteen hex digits that change exactly when what would run changes.
+
+        A field that a later release added (``repr=False``) counts only where it is not its default, so that
+        the release restarts nothing that does not use it.
+        """
+        later = [
+            f"{one.name}={getattr(self, one.name)!r}"
+            for one in fields(self)
+            if not one.repr and getattr(self, one.name) != one.default
+        ]
+        return hashlib.sha256("".join((repr(self), *later)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

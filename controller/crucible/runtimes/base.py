@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from socket import socket
 
+    from crucible.model.door import Doorway
     from crucible.model.enforcement import Capabilities
     from crucible.model.instance import Instance
     from crucible.model.usage import Usage
@@ -173,6 +175,22 @@ class Runtime(Protocol):
             NotFound: no such instance.
             Conflict: the instance has ended, or its plugin does not run yet.
             Unsupported: this runtime cannot on this host; says why.
+        """
+        ...
+
+    def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
+        """Return the doors of one plugin's instances that may run, or of all."""
+        ...
+
+    async def listeners(self, doorway: Doorway) -> tuple[socket, ...]:
+        """Return the listening sockets of a door, duplicates that the caller closes; none where it is gone.
+
+        They are those the instance was started with, for as long as this controller lives, so whoever waits
+        in their queues is not lost. After a controller's restart the door is bound anew, which leaves the
+        sockets of before without a way to them: ask only for a door that nobody serves.
+
+        Raises:
+            Unavailable: the door cannot be bound now.
         """
         ...
 

@@ -13,11 +13,13 @@ the same host is what a controller's restart looks like::
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from crucible.errors import Conflict, NotFound, Unavailable
+from crucible.model.door import Doorway
 from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
 from crucible.model.instance import Exit, Instance, State
 from crucible.runtimes.base import LogLine
@@ -80,6 +82,7 @@ class Cell:
     output: list[LogLine] = field(default_factory=list)
     sessions: list[FakeSession] = field(default_factory=list)
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    doorways: tuple[Doorway, ...] = ()
 
     def wake(self) -> None:
         """Let those who follow its output go on."""
@@ -218,6 +221,10 @@ class FakeRuntime:
         )
         cell = Cell(self._owner, instance, behaviour)
         cell.output.extend(LogLine(self.host.now(), line) for line in behaviour.output)
+        cell.doorways = tuple(
+            Doorway(door, workload.namespace, workload.plugin, workload.plugin_uid, str(slot))
+            for door in workload.doors
+        )
         self.host.cells[self._owner, workload.plugin_uid, slot] = cell
         if behaviour.ends:
             self.host.finish(
@@ -295,6 +302,20 @@ class FakeRuntime:
         session = FakeSession(tuple(command), stdin=stdin, tty=tty)
         cell.sessions.append(session)
         return session
+
+    def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
+        """Return the doors its living instances were started with."""
+        found = (cell for cell in self._cells() if plugin_uid in {None, cell.instance.plugin_uid})
+        return tuple(doorway for cell in found if cell.instance.alive for doorway in cell.doorways)
+
+    async def listeners(self, doorway: Doorway) -> tuple[socket.socket, ...]:
+        """Return a socket that nobody comes through: nobody is inside."""
+        if doorway not in self.doorways(doorway.plugin_uid):
+            return ()
+        one = socket.socket(socket.AF_UNIX)
+        one.bind("")  # the kernel makes up a name
+        one.listen()
+        return (one,)
 
     async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
         """Return what the host was told to say."""

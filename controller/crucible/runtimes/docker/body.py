@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
+from crucible.model.door import DOORS
 from crucible.runtimes.docker.network import NO_NAMES
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Setting:
         config: file with the plugin's configuration, on the engine's host.
         source: folder with the plugin's files there; empty for a whole image.
         network: name of the network it joins; empty for none.
+        doors: folder of its doors, on the engine's host; empty: it has none.
         engine_runtime: the engine's runtime to use; empty for its default.
         log_files: how many files of output the engine keeps.
         log_bytes: how large each may become.
@@ -58,6 +60,7 @@ class Setting:
     config: str
     source: str = ""
     network: str = ""
+    doors: str = ""
     engine_runtime: str = ""
     log_files: int = 3
     log_bytes: int = 1 << 20
@@ -149,6 +152,8 @@ def _mounts(setting: Setting) -> list[dict[str, Any]]:
     shown = [(setting.config, CONFIG)]
     if setting.source:
         shown.append((setting.source, SOURCE))
+    if setting.doors:
+        shown.append((setting.doors, DOORS))
     return [
         {
             "Type": "bind",

@@ -94,6 +94,7 @@ class Containers:
         self._held.pop((held.instance.plugin_uid, held.instance.slot), None)
         self._by_container.pop(held.container, None)
         self.groups.drop(held.container)
+        held.doors.close()
         shutil.rmtree(held.directory, ignore_errors=True)
         with contextlib.suppress(OSError):
             held.directory.parent.rmdir()
@@ -145,6 +146,8 @@ class Containers:
 
     async def close(self) -> None:
         """Wait for what is being looked at."""
+        for held in self._held.values():
+            held.doors.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.groups.close()
 
@@ -256,6 +259,7 @@ class Containers:
             translate.listed_instance(entry, slot),
             int(uid) if uid.isdecimal() else 0,
             self.directory(labels[marks.PLUGIN_UID], slot),
+            names=marks.doors_of(labels),
         )
         held.recall_stopping()
         self.add(held)

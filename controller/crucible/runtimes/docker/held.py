@@ -8,13 +8,16 @@ from datetime import datetime
 from signal import Signals
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.model.door import Doorway
 from crucible.model.instance import Exit, Instance, State
 from crucible.runtimes.docker import labels as marks
+from crucible.runtimes.doors import Doors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from crucible.model.door import Door
     from crucible.model.workload import Slot, Workload
 
 _STOPPING: Final = "stopping"
@@ -38,6 +41,8 @@ class Held:
         killed: we killed it.
         type_image: it runs in its type's own image.
         ended: set once it has ended.
+        names: the doors it has.
+        doors: the same, to be opened.
     """
 
     instance: Instance
@@ -48,6 +53,22 @@ class Held:
     killed: bool = False
     type_image: bool = True
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    names: tuple[Door, ...] = ()
+    doors: Doors = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Give it its doors, shut."""
+        self.doors = Doors(self.directory, self.names)
+
+    def doorways(self) -> tuple[Doorway, ...]:
+        """Describe its doors, as long as it may come through them."""
+        one = self.instance
+        if self.ended.is_set():
+            return ()
+        return tuple(
+            Doorway(door, one.namespace, one.plugin, one.plugin_uid, str(one.slot), self.uid)
+            for door in self.names
+        )
 
     def become(self, state: State, **changes: float | Exit) -> None:
         """Change what is known of the instance."""
@@ -69,6 +90,7 @@ class Held:
         """Note that it ended; only the first end counts."""
         if not self.ended.is_set():
             self.become(State.EXITED, exit=how)
+            self.doors.close()
             self.ended.set()
 
 

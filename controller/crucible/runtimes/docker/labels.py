@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from crucible.model.door import Door
 from crucible.model.workload import Slot
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ SOURCE: Final = PREFIX + "source"
 UID: Final = PREFIX + "uid"
 CREATED: Final = PREFIX + "created"
 ROLE: Final = PREFIX + "role"
+DOORS: Final = PREFIX + "doors"
 
 ENTRYPOINT: Final = PREFIX + "entrypoint"
 """On a type's image: the words before the program, as a JSON list."""
@@ -44,7 +46,13 @@ def labels_of(
         UID: str(uid),
         CREATED: repr(created_at),
         ROLE: "instance",
+        **({DOORS: ",".join(workload.doors)} if workload.doors else {}),
     }
+
+
+def doors_of(labels: Mapping[str, str]) -> tuple[Door, ...]:
+    """Return the doors that an instance's container was made with."""
+    return tuple(Door(word) for word in labels.get(DOORS, "").split(",") if word in set(Door))
 
 
 def name_of(control_plane: str, plugin_uid: str, slot: Slot) -> str:

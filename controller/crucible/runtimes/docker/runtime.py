@@ -25,7 +25,9 @@ from crucible.runtimes.docker.usage import usage_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
+    from socket import socket
 
+    from crucible.model.door import Doorway
     from crucible.model.enforcement import Capabilities
     from crucible.model.instance import Instance
     from crucible.model.usage import Usage
@@ -187,6 +189,21 @@ class DockerRuntime:
         except (Unavailable, errors.APIError):
             return None
         return usage_of(found)
+
+    def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
+        """Return the doors of one plugin's instances, or all."""
+        return tuple(doorway for held in self._containers.of(plugin_uid) for doorway in held.doorways())
+
+    async def listeners(self, doorway: Doorway) -> tuple[socket, ...]:
+        """Return a door's listening sockets, or bind them anew."""
+        for held in self._containers.of(doorway.plugin_uid):
+            if doorway in held.doorways():
+                try:
+                    held.doors.open()
+                except OSError as error:
+                    raise Unavailable(f"cannot open a door of {held.instance.name}: {error}") from error
+                return held.doors.listeners(doorway.door)
+        return ()
 
     async def _settled(self, plugin_uid: str, slot: Slot) -> Held | None:
         """Return an instance once its start, if that is going on, is over.

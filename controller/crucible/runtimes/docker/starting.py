@@ -84,8 +84,15 @@ class Starter:
         config = directory / "config.json"
         config.write_text(workload.config)
         config.chmod(0o444)
-        instance = new_instance(workload, slot, time.time())
-        return Held(instance, self._containers.free_uid(), directory, type_image=not workload.image)
+        held = Held(
+            new_instance(workload, slot, time.time()),
+            self._containers.free_uid(),
+            directory,
+            type_image=not workload.image,
+            names=workload.doors,
+        )
+        held.doors.open()
+        return held
 
     async def _request(self, held: Held, workload: Workload) -> dict[str, Any]:
         image = await self._images.image_for(workload)
@@ -100,6 +107,7 @@ class Starter:
             config=str(held.directory / "config.json"),
             source="" if workload.image else str(self._source_of(workload.source)),
             network=await self._network(workload),
+            doors=held.doors.path,
             engine_runtime=self._engine.vm_runtime if workload.isolation == "vm" else "",
             log_files=self._settings.log_files,
             log_bytes=self._settings.log_bytes,

@@ -21,7 +21,9 @@ from crucible.runtimes.kubernetes.volumes import config_map
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from socket import socket
 
+    from crucible.model.door import Doorway
     from crucible.model.enforcement import Capabilities
     from crucible.model.usage import Usage
     from crucible.model.workload import Slot, Workload
@@ -284,6 +286,16 @@ class KubernetesRuntime:
         if self._pods.find(plugin_uid, slot) is None:
             raise NotFound(f"no instance {slot} of {plugin_uid}")
         _refuse_exec()
+
+    def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
+        """Return none: a pod is on a node, and what would serve its doors is not."""
+        del plugin_uid
+        return ()
+
+    async def listeners(self, doorway: Doorway) -> tuple[socket, ...]:
+        """Return none."""
+        del doorway
+        return ()
 
     async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
         """Return None: a cluster's metrics are rates, and none of the figures that are asked for."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
+from crucible.model.door import DOORS
 
 if TYPE_CHECKING:
     from crucible.model.workload import Workload
@@ -46,14 +47,15 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where bubblewrap finds what it shows: the root file system and the source."""
+    """Where bubblewrap finds what it shows: the root file system, the source, the doors where it has any."""
 
     root: str
     source: str
+    doors: str = ""
 
 
 # Where they are shown to a sandbox of another user, which cannot walk to where they are.
-SHOWN: Final = Places("/tmp/root", "/tmp/source")  # noqa: S108 - covered for that process alone
+SHOWN: Final = Places("/tmp/root", "/tmp/source", "/tmp/doors")  # noqa: S108 - covered for that process alone
 LIBRARIES: Final = "/tmp/libraries"  # noqa: S108 - the same; bubblewrap's own shared libraries
 
 
@@ -87,6 +89,7 @@ def confirmation(workload: Workload, program: Program, instance: str, places: Pl
     return (
         *("--ro-bind", places.root, "/"),
         *("--ro-bind", places.source, SOURCE),
+        *(("--ro-bind", places.doors, DOORS) if workload.doors else ()),
         *("--proc", "/proc"),
         *(word for name in DEVICES for word in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")),
         *("--perms", "1777", "--size", str(scratch), "--tmpfs", "/tmp"),  # noqa: S108 - inside the sandbox

@@ -29,6 +29,7 @@ from crucible.runtimes.process.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from crucible.model.workload import Limits, Slot, Workload
+    from crucible.runtimes.doors import Doors
     from crucible.runtimes.process.argv import Program
     from crucible.runtimes.process.cgroups import Cgroups
     from crucible.runtimes.process.record import Record
@@ -71,11 +72,19 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """An instance about to start: its record, the directory, with the output's pipe in it, and its source."""
+    """An instance about to start.
+
+    Attributes:
+        record: what is written down about it.
+        directory: where; the output's pipe is in it.
+        source: the plugin's files.
+        doors: its doors, shut.
+    """
 
     record: Record
     directory: Path
     source: Path
+    doors: Doors
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,7 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
     if workload.type not in host.roots:
         raise CannotStart(f"plugins of type {workload.type} cannot run on this host")
     root, program = host.roots[workload.type]
-    places = argv.Places(str(root), str(instance.source))
+    places = argv.Places(str(root), str(instance.source), instance.doors.path)
     shown = places if record.uid is None else argv.SHOWN
     # Without a cgroup and a uid of its own, the number of processes is held by a limit that must be set once
     # the sandbox's own user namespace is there: outside it would count everything the user runs.
@@ -108,6 +117,7 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
             confirmation = argv.encode(argv.confirmation(workload, program, record.name, shown))
             if host.cgroups is not None:
                 host.cgroups.make(group_name(record.plugin_uid, record.slot), workload.limits)
+            instance.doors.open()
             ends = _open(stack, host, workload, instance, held=held)
             if len(confirmation) > _PIPE_DEFAULT:
                 fcntl.fcntl(ends.confirm, fcntl.F_SETPIPE_SZ, len(confirmation))
@@ -142,8 +152,12 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
 
 def _views(host: Host, places: argv.Places) -> tuple[tuple[str, str], ...]:
     """Return what a sandbox of another user is shown: it cannot walk to where these are."""
-    views = ((places.root, argv.SHOWN.root), (places.source, argv.SHOWN.source))
-    return views if host.libraries is None else (*views, (str(host.libraries), argv.LIBRARIES))
+    return (
+        (places.root, argv.SHOWN.root),
+        (places.source, argv.SHOWN.source),
+        *(((places.doors, argv.SHOWN.doors),) if places.doors else ()),
+        *(((str(host.libraries), argv.LIBRARIES),) if host.libraries is not None else ()),
+    )
 
 
 def _environment(host: Host, *, own_uid: bool) -> dict[str, str]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from crucible.errors import Unavailable
+from crucible.model.door import Doorway
 from crucible.model.instance import Instance, State
+from crucible.runtimes.doors import Doors
 from crucible.runtimes.process import proc
 from crucible.runtimes.process.cgroups import base as groups
 from crucible.runtimes.process.output import PIPE
@@ -39,6 +41,7 @@ class Live:
         pidfd: its monitor while that lives.
         main: pid of the plugin's own process, once it runs.
         gauge: reads what it uses; None until that was asked.
+        doors: its doors.
         ended: set when its end is written down.
     """
 
@@ -49,6 +52,7 @@ class Live:
         self.pidfd: int | None = None
         self.main: int | None = None
         self.gauge: Gauge | None = None
+        self.doors = Doors(directory, record.doors)
         self.ended = asyncio.Event()
         if record.exit is not None:
             self.ended.set()
@@ -87,6 +91,17 @@ class Live:
             namespace=record.namespace,
             plugin=record.plugin,
             source=record.source,
+        )
+
+    def doorways(self) -> tuple[Doorway, ...]:
+        """Describe its doors, as long as it may come through them."""
+        record = self.record
+        if record.exit is not None:
+            return ()
+        peer = os.geteuid() if record.uid is None else record.uid
+        return tuple(
+            Doorway(door, record.namespace, record.plugin, record.plugin_uid, str(record.slot), peer)
+            for door in record.doors
         )
 
     def look(self) -> bool:

@@ -7,8 +7,10 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from crucible.model.door import Door
 from crucible.model.instance import Exit
 from crucible.model.workload import Slot
+from crucible.runtimes import doors
 from crucible.runtimes.process.proc import Identity
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Record:
         exit: how it ended, once that is known.
         source: digest of the snapshot it runs from.
         init: the sandbox's first process, where it was seen before the plugin could touch it.
+        doors: the doors it has.
     """
 
     control_plane: str
@@ -59,6 +62,7 @@ class Record:
     exit: Exit | None = None
     source: str = ""
     init: Identity | None = None
+    doors: tuple[Door, ...] = ()
 
     @property
     def monitor_boot(self) -> str:
@@ -112,6 +116,7 @@ def _decode(found: dict[str, Any]) -> Record:
     return Record(
         slot=Slot(**found.pop("slot")),
         cgroups=tuple(found.pop("cgroups")),
+        doors=tuple(Door(door) for door in found.pop("doors", ())),
         bwrap=(device, inode),
         monitor=Identity(**monitor) if monitor else None,
         exit=Exit(**ending) if ending else None,
@@ -181,8 +186,9 @@ def slot_of(name: str) -> Slot | None:
 
 
 def discard(directory: Path) -> None:
-    """Delete an instance's directory, and its plugin's when it was the last. It holds plain files only."""
+    """Delete an instance's directory, and its plugin's when it was the last: plain files, and its doors."""
     with contextlib.suppress(FileNotFoundError):
+        doors.discard(directory)
         for entry in tuple(directory.iterdir()):
             # The record goes last: a directory half deleted is still known for what it is.
             if entry.name != "record.json":

@@ -31,7 +31,9 @@ from crucible.runtimes.process.watch import Watch
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
+    from socket import socket
 
+    from crucible.model.door import Doorway
     from crucible.model.enforcement import Capabilities, Finding
     from crucible.model.instance import Instance
     from crucible.model.usage import Usage
@@ -212,6 +214,23 @@ class ProcessRuntime:
             live.gauge = Gauge(live.cgroups, groups.SANDBOX_PIDS)
         return live.gauge.read(time.time())
 
+    def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
+        """Return the doors of one plugin's instances, or all."""
+        lives = self._lives if plugin_uid is None else self._lives.of(plugin_uid)
+        return tuple(doorway for live in lives for doorway in live.doorways())
+
+    async def listeners(self, doorway: Doorway) -> tuple[socket, ...]:
+        """Return a door's listening sockets, or bind them anew."""
+        slot = records.slot_of(doorway.place)
+        live = None if slot is None else await self._settled(doorway.plugin_uid, slot)
+        if live is None or doorway not in live.doorways():
+            return ()
+        try:
+            live.doors.open()
+        except OSError as error:
+            raise Unavailable(f"cannot open a door of {live.record.name}: {error}") from error
+        return live.doors.listeners(doorway.door)
+
     async def _open(self) -> None:
         control_plane = self._settings.control_plane
         found = tuple(adopt.survey(self._instances, control_plane))
@@ -232,7 +251,7 @@ class ProcessRuntime:
         try:
             make_pipe(live.directory, live.record.uid)
             self._watch.listen(live)
-            prospect = Prospect(live.record, live.directory, self._source_of(workload.source))
+            prospect = Prospect(live.record, live.directory, self._source_of(workload.source), live.doors)
             live.record, live.pidfd = await launch(host, self._spawner, workload, prospect)
         except CannotStart as error:
             await live.destroy()
@@ -271,6 +290,7 @@ class ProcessRuntime:
             root=root[0].name if root else "",
             created_at=time.time(),
             source=workload.source,
+            doors=workload.doors,
         )
         records.save(record, directory)
         return Live(record, directory)

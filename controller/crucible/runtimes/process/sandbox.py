@@ -160,7 +160,8 @@ async def _run(
     make_pipe(directory, record.uid)
     pipe = os.open(directory / PIPE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        live.record, live.pidfd = await launch(host, spawner, workload, Prospect(record, directory, source))
+        prospect = Prospect(record, directory, source, live.doors)
+        live.record, live.pidfd = await launch(host, spawner, workload, prospect)
         await _end(live.pidfd)
         said = os.read(pipe, 1 << 16)
     except BlockingIOError:

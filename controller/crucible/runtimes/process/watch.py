@@ -69,6 +69,7 @@ class Watch:
             asyncio.get_running_loop().remove_reader(live.pidfd)
             os.close(live.pidfd)
             live.pidfd = None
+        live.doors.close()
         if live.gauge is not None:
             live.gauge.close()
             live.gauge = None

@@ -1,0 +1,117 @@
+"""Door directories: where the sockets lie that an instance is shown, and how they get there.
+
+A door's listening socket is made by the controller, before the plugin's first instruction, and handed to the
+companion that serves it. Until that takes it, who connects waits in its queue; nothing is refused. A plugin
+is shown the directory read-only, so it can open a door and never put another in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+from typing import TYPE_CHECKING, Final
+
+from crucible.model.door import socket_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from crucible.model.door import Door
+
+FOLDER: Final = "doors"
+"""Name of the door directory, in the directory that is kept for an instance."""
+_QUEUE: Final = 128
+
+
+class Doors:
+    """The doors of one instance, as the controller that opened them holds them.
+
+    Attributes:
+        names: what is behind them.
+    """
+
+    def __init__(self, directory: Path, names: Iterable[Door]) -> None:
+        """Begin with every door shut.
+
+        Args:
+            directory: what is kept for the instance; the door directory is made in it.
+            names: the doors it has.
+        """
+        self.names = tuple(names)
+        self._directory = directory / FOLDER
+        self._held: dict[Door, tuple[socket.socket, ...]] = {}
+
+    @property
+    def path(self) -> str:
+        """The directory the instance is shown; empty where it has no doors."""
+        return str(self._directory) if self.names else ""
+
+    def open(self, more: Mapping[Door, tuple[socket.socket, ...]] | None = None) -> None:
+        """Make the directory and bind every door that is not held.
+
+        Args:
+            more: listening sockets that lead to a door in another way; they belong to it from now on.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        if not self.names:
+            return
+        self._directory.mkdir(mode=0o755, exist_ok=True)
+        for door in self.names:
+            if door not in self._held:
+                self._held[door] = (bind(self._directory, door),)
+        for door, sockets in (more or {}).items():
+            self._held[door] += sockets
+
+    def holds(self, door: Door) -> bool:
+        """Whether the sockets of a door are those that were made at its start."""
+        return door in self._held
+
+    def listeners(self, door: Door) -> tuple[socket.socket, ...]:
+        """Return duplicates of a door's listening sockets; the caller closes them."""
+        return tuple(one.dup() for one in self._held[door])
+
+    def close(self) -> None:
+        """Let go of the sockets. Whoever was handed them serves on."""
+        for sockets in self._held.values():
+            for one in sockets:
+                one.close()
+        self._held.clear()
+
+
+def bind(directory: Path, door: Door) -> socket.socket:
+    """Return a socket that listens in a directory under a door's name, instead of any that was there.
+
+    The directory is resolved once, without following a link in its place, and everything below goes by its
+    descriptor. Who is behind the socket is told by the directory, so anyone who sees it may connect.
+
+    Raises:
+        OSError: the directory is not one, or cannot be written.
+    """
+    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    one = socket.socket(socket.AF_UNIX)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(socket_name(door), dir_fd=place)
+        path = f"/proc/self/fd/{place}/{socket_name(door)}"
+        one.bind(path)
+        os.chmod(path, 0o666)  # noqa: PTH101, S103 - the way to it is what is closed
+        one.listen(_QUEUE)
+        one.setblocking(False)
+    except BaseException:
+        one.close()
+        raise
+    finally:
+        os.close(place)
+    return one
+
+
+def discard(directory: Path) -> None:
+    """Delete the door directory of an instance, where it has one."""
+    folder = directory / FOLDER
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
