@@ -271,13 +271,16 @@ class Decoder:
     """Takes bytes as they come in and yields whole frames.
 
     After :class:`BrokenFrame` it yields nothing more: where the next frame begins is not known.
+
+    Attributes:
+        more: it stopped at a limit; feeding nothing may yield more.
     """
 
-    __slots__ = ("_broken", "_kept", "_limit")
+    __slots__ = ("_broken", "_kept", "more")
 
-    def __init__(self, length_limit: int = LENGTH_LIMIT) -> None:
+    def __init__(self) -> None:
+        self.more = False
         self._kept = bytearray()
-        self._limit = length_limit
         self._broken = False
 
     @property
@@ -285,8 +288,8 @@ class Decoder:
         """Bytes of a frame that is not whole yet."""
         return len(self._kept)
 
-    def feed(self, chunk: bytes | bytearray | memoryview) -> Iterator[Frame]:
-        """Yield the frames that are whole now; take all of them before feeding again.
+    def feed(self, chunk: bytes | bytearray | memoryview, limit: int = 2**31) -> Iterator[Frame]:
+        """Yield the frames that are whole now, up to a limit; take all of them before feeding again.
 
         Raises:
             BrokenFrame: the bytes are no frame of this version.
@@ -299,28 +302,35 @@ class Decoder:
         data = kept or chunk
         at, size = 0, len(data)
         try:
-            while size - at >= _LENGTH_SIZE:
+            while limit and size - at >= _LENGTH_SIZE:
                 length = int.from_bytes(data[at : at + _LENGTH_SIZE], "big")
                 self._check_length(length)
                 if size - at < _LENGTH_SIZE + length:
                     break
                 frame = _read(data, at, length)
                 at += _LENGTH_SIZE + length
+                limit -= 1
                 yield frame
         except BrokenFrame:
             self._broken = True
             self._kept = bytearray()
             raise
+        self.more = not limit
         if kept:
             del kept[:at]
         else:
             kept += data[at:]
 
-    def _check_length(self, length: int) -> None:
-        if length > self._limit:
-            raise BrokenFrame(Code.TOO_LARGE, f"a frame of {length} bytes; at most {self._limit} are taken")
+    @staticmethod
+    def _check_length(length: int) -> None:
+        if length > LENGTH_LIMIT:
+            raise BrokenFrame(Code.TOO_LARGE, f"a frame of {length} bytes; at most {LENGTH_LIMIT} are taken")
         if length < _SMALLEST:
             raise BrokenFrame(Code.MALFORMED, f"a frame of {length} bytes is shorter than its own head")
+
+
+RESERVED_HEADERS: Final = frozenset({"from", "instance", "missed"})
+"""Headers that the broker alone sets."""
 
 
 def error(ident: int, code: Code, message: str, headers: Mapping[str, str] = _NO_HEADERS) -> Frame:

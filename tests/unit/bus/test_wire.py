@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from crucible.bus import wire
 from crucible.bus.wire import BrokenFrame, Decoder, Frame, Kind
 
-EXAMPLES = 2000 if os.environ.get("CRUCIBLE_LONG") else 60
+EXAMPLES = 2000 if os.environ.get("CRUCIBLE_LONG") else 40
 NAMES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=255)
 HEADERS = st.dictionaries(
     st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True), st.text(max_size=50), max_size=8
@@ -53,7 +53,7 @@ def test_frames_come_out_as_they_went_in_however_the_bytes_are_cut(
     assert decoder.waiting == 0
 
 
-@settings(max_examples=EXAMPLES * 4, deadline=None)
+@settings(max_examples=EXAMPLES * 2, deadline=None)
 @given(st.data())
 def test_changed_bytes_are_refused_or_are_another_frame_that_keeps_the_rules(data: st.DataObject) -> None:
     whole = bytearray(wire.encode(data.draw(frames())))
@@ -68,7 +68,7 @@ def test_changed_bytes_are_refused_or_are_another_frame_that_keeps_the_rules(dat
         assert all(list(Decoder().feed(wire.encode(frame))) == [frame] for frame in got)
 
 
-@settings(max_examples=EXAMPLES * 4, deadline=None)
+@settings(max_examples=EXAMPLES * 2, deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_read_or_refused_and_nothing_else(noise: bytes) -> None:
     decoder = Decoder()

@@ -1,0 +1,240 @@
+"""The broker: takes every frame in its turn, and gives it to calls or messages.
+
+Reading is fair before anything is looked at: a connection gives 16 frames, then others have their turn. While
+little is going on a frame is handled as it comes in. Once more than :data:`BURST` come in within
+:data:`BURST_TIME`, they line up, and are taken in the order that :mod:`crucible.bus.queue` promises.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from crucible.bus import wire
+from crucible.bus.calls import Calls
+from crucible.bus.connection import Connection
+from crucible.bus.hello import read_hello, welcome
+from crucible.bus.ledger import Fault, Ledger
+from crucible.bus.messages import Messages
+from crucible.bus.queue import Bounds, FairQueue
+from crucible.bus.roster import Roster, Seat
+from crucible.bus.services import services_of
+from crucible.bus.wire import BrokenFrame, Code, Frame, Kind
+from crucible.model.bus import HOST
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
+
+    from crucible.model.bus import Door, Member
+
+BURST: Final = 16
+"""Frames handled as they come in."""
+BURST_TIME: Final = 0.0005
+"""Seconds in which they may come."""
+TURN: Final = 16
+"""Frames handled before sockets are looked at again."""
+CONNECTIONS_LIMIT: Final = 8
+"""Of one door."""
+_SCRATCH: Final = 64 * 1024
+_UNBOUNDED: Final = Bounds(2**40, 2**60, 2**40, 2**60)
+"""What lines up here is bounded by what connections may have pending."""
+
+log = logging.getLogger(__name__)
+
+
+class Broker:
+    """Everyone who is connected on this machine, and what goes between them.
+
+    Attributes:
+        calls: that are open.
+        messages: what is published.
+        ledger: what was counted.
+        roster: who there is.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.scratch = memoryview(bytearray(_SCRATCH))
+        self.roster = Roster()
+        self.ledger = Ledger(loop.time)
+        self.calls = Calls(loop, self.roster, self.ledger)
+        self.calls.services.update(services_of(self.calls))
+        self.messages = Messages(self.ledger)
+        self._loop = loop
+        self._doors: dict[str, list[Connection]] = {}
+        self._queue: FairQueue[tuple[Connection, Frame]] = FairQueue(_UNBOUNDED)
+        self._backlogged: list[Connection] = []
+        self._dirty: list[Connection] = []
+        self._burst = 0
+        self._burst_from = 0.0
+        self._turn_is_due = False
+        self._in_turn = False
+
+    # What the controller says.
+
+    def update(self, members: Iterable[Member]) -> None:
+        """Take the whole list of Plugins; what they may not do any more ends now."""
+        changed, gone = self.roster.update(members)
+        for seat in changed:
+            self.calls.revoke(seat.connections)
+            self.messages.revoke(seat, seat.connections)
+        for seat in gone:
+            for connection in list(seat.connections):
+                self._cut(connection, Code.NOT_PERMITTED, "the plugin is gone")
+        self.ledger.keep({seat.member.key for seat in self.roster})
+
+    def connect(self, door: Door) -> Connection | None:
+        """Return a connection for somebody who came through a door; None when too many are in already."""
+        if len(self._doors.get(door.instance, ())) >= CONNECTIONS_LIMIT:
+            why = f"{CONNECTIONS_LIMIT} connections are open already"
+            self.ledger.fault(door.namespace, door.plugin, Fault.CONNECTIONS, why)
+            return None
+        return Connection(self, door, self._loop)
+
+    def shut(self, instance: str) -> None:
+        """Cut everyone off who came through the door of an instance."""
+        for connection in list(self._doors.get(instance, ())):
+            connection.close()
+
+    # What connections say.
+
+    def opened(self, connection: Connection) -> None:
+        """Somebody connected."""
+        self._doors.setdefault(connection.door.instance, []).append(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """Somebody is gone, and all that was open with it."""
+        siblings = self._doors.get(connection.door.instance, [])
+        if connection in siblings:
+            siblings.remove(connection)
+        if not siblings:
+            self._doors.pop(connection.door.instance, None)
+        seat = connection.seat
+        if seat is not None and connection in seat.connections:
+            seat.connections.remove(connection)
+        self.messages.left(connection)
+        self.calls.left(connection)
+
+    def broken(self, connection: Connection, code: Code, why: str) -> None:
+        """Somebody broke the rules."""
+        door = connection.door
+        self.ledger.fault(door.namespace, door.plugin, Fault.MALFORMED, why)
+        self._cut(connection, code, why)
+
+    def _cut(self, connection: Connection, code: Code, why: str) -> None:
+        connection.send(wire.error(0, code, why), "")
+        connection.close()
+
+    def dirty(self, connection: Connection) -> None:
+        """Write to it when this turn is over, or soon if there is none."""
+        self._dirty.append(connection)
+        if not self._in_turn and len(self._dirty) == 1:
+            self._loop.call_soon(self._flush)
+
+    def backlogged(self, connection: Connection) -> None:
+        """There is more of it than one turn may take."""
+        self._backlogged.append(connection)
+        self._call_soon()
+
+    def incoming(self, connection: Connection, frames: list[Frame]) -> None:
+        """Handle frames, or let them line up when there are many."""
+        queue = self._queue
+        self._in_turn = True
+        for frame in frames:
+            if not queue.count and self._is_calm():
+                self._handle(connection, frame)
+            else:
+                sender = connection.door.instance if connection.seat is None else connection.seat.key
+                queue.push(sender, frame.priority, (connection, frame), len(frame.payload))
+                connection.pending += 1
+                self._call_soon()
+        self._in_turn = False
+        self._flush()
+
+    def _is_calm(self) -> bool:
+        now = self._loop.time()
+        if now - self._burst_from > BURST_TIME:
+            self._burst_from, self._burst = now, 0
+        self._burst += 1
+        return self._burst <= BURST
+
+    def _call_soon(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn_is_due, self._in_turn = False, True
+        for _ in range(TURN):
+            entry = self._queue.pop()
+            if entry is None:
+                break
+            connection, frame = entry
+            connection.pending -= 1
+            self._handle(connection, frame)
+        self._in_turn = False
+        self._flush()
+        backlogged, self._backlogged = self._backlogged, []
+        for connection in backlogged:
+            if connection.pending:
+                self._backlogged.append(connection)
+            else:
+                connection.read_on()
+        if self._queue.count or self._backlogged:
+            self._call_soon()
+
+    def _flush(self) -> None:
+        for connection in self._dirty:
+            connection.flush()
+        self._dirty.clear()
+
+    # What a frame means.
+
+    def _handle(self, connection: Connection, frame: Frame) -> None:
+        if connection.closing:
+            return
+        try:
+            if connection.seat is None:
+                self._greet(connection, frame)
+            else:
+                self._dispatch(connection, connection.seat, frame)
+        except BrokenFrame as error:
+            self.broken(connection, error.code, str(error))
+
+    def _greet(self, connection: Connection, frame: Frame) -> None:
+        hello = read_hello(frame)
+        door = connection.door
+        if door.plugin == HOST:
+            seat: Seat | None = self.roster.host(hello.namespace or door.namespace or "default")
+        else:
+            seat = self.roster.find(door.namespace, door.plugin)
+        if seat is None or seat.member.uid != door.uid:
+            self._cut(connection, Code.UNAVAILABLE, "the plugin is not known, or not any more")
+            return
+        connection.greeted()
+        connection.methods, connection.window, connection.seat = hello.methods, hello.window, seat
+        seat.connections.append(connection)
+        connection.send(welcome(seat.member, door.instance), "")
+
+    def _dispatch(self, connection: Connection, seat: Seat, frame: Frame) -> None:
+        if frame.headers and not wire.RESERVED_HEADERS.isdisjoint(frame.headers):
+            raise BrokenFrame(Code.MALFORMED, "a header that the broker alone sets")
+        match frame.kind:
+            case Kind.CALL:
+                self.calls.call(connection, seat, frame)
+            case Kind.ANSWER | Kind.ERROR:
+                self.calls.answer(connection, frame)
+            case Kind.ITEM:
+                self.calls.streams.item(connection, frame)
+            case Kind.CREDIT:
+                self.calls.streams.credit(connection, frame)
+            case Kind.CANCEL:
+                self.calls.cancel(connection, frame)
+            case Kind.PUBLISH:
+                self.messages.publish(connection, seat, frame)
+            case Kind.SUBSCRIBE:
+                self.messages.subscribe(connection, seat, frame)
+            case Kind.UNSUBSCRIBE:
+                self.messages.unsubscribe(connection, frame)
+            case _:
+                raise BrokenFrame(Code.MALFORMED, f"a client does not send kind {frame.kind}")

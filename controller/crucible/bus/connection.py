@@ -1,0 +1,242 @@
+"""One connection of the bus: bytes in and out, bounded both ways. What frames mean is its desk's business."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from crucible.bus import wire
+from crucible.bus.queue import FairQueue
+from crucible.bus.wire import BrokenFrame, Code, Frame
+
+if TYPE_CHECKING:
+    from crucible.bus.call import Call
+    from crucible.bus.roster import Seat
+    from crucible.bus.topics import Subscription
+    from crucible.model.bus import Door
+
+READ_BATCH: Final = 16
+"""Frames read of one connection before others have their turn."""
+HELLO_TIME: Final = 10.0
+"""Seconds for a client to introduce itself, and for a frame that began to come in to be whole."""
+_HIGH_WATER: Final = 64 * 1024
+_LOW_WATER: Final = 16 * 1024
+
+
+class Desk(Protocol):
+    """Whom connections bring their frames to."""
+
+    scratch: memoryview
+    """Where all connections read into, one after the other."""
+
+    def opened(self, connection: Connection) -> None:
+        """Somebody connected."""
+
+    def incoming(self, connection: Connection, frames: list[Frame]) -> None:
+        """Take frames that came in; ``connection.pending`` counts those not handled yet."""
+
+    def backlogged(self, connection: Connection) -> None:
+        """See to it that ``connection.read_on`` is called when nothing of it is pending."""
+
+    def broken(self, connection: Connection, code: Code, why: str) -> None:
+        """It broke the rules."""
+
+    def closed(self, connection: Connection) -> None:
+        """It is gone."""
+
+    def dirty(self, connection: Connection) -> None:
+        """See to it that ``connection.flush`` is called soon."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One client's connection.
+
+    Attributes:
+        door: whose socket it came through.
+        seat: the plugin it speaks for; None until it said HELLO.
+        methods: what may be called on it.
+        window: calls it takes at once.
+        calls: those it made and that are open, by its id.
+        given: those it was given and did not answer yet, by ours.
+        waiting: those for it that do not fit its window.
+        subscriptions: by its id.
+        pending: frames of it that are read and not handled.
+        ready: the plugin called itself ready on it.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_desk",
+        "_fresh",
+        "_fresh_bytes",
+        "_loop",
+        "_next_id",
+        "_outbox",
+        "_partial",
+        "_paused",
+        "_transport",
+        "calls",
+        "closing",
+        "door",
+        "given",
+        "methods",
+        "pending",
+        "ready",
+        "seat",
+        "subscriptions",
+        "waiting",
+        "window",
+    )
+
+    def __init__(self, desk: Desk, door: Door, loop: asyncio.AbstractEventLoop) -> None:
+        self.door = door
+        self.seat: Seat | None = None
+        self.methods: frozenset[str] = frozenset()
+        self.window = 0
+        self.calls: dict[int, Call] = {}
+        self.given: dict[int, Call] = {}
+        self.waiting: FairQueue[Call] = FairQueue()
+        self.subscriptions: dict[int, Subscription] = {}
+        self.pending = 0
+        self.ready = False
+        self.closing = False
+        self._desk = desk
+        self._loop = loop
+        self._decoder = wire.Decoder()
+        self._outbox: FairQueue[bytes] = FairQueue()
+        self._fresh: list[bytes] = []
+        self._fresh_bytes = 0
+        self._paused = False
+        self._next_id = 0
+        self._partial: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the clock for HELLO."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
+        self._partial = self._loop.call_later(HELLO_TIME, self._too_slow)
+        self._desk.opened(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - its name is asyncio's
+        """Return the buffer that all connections share; it is empty again before the next one reads."""
+        return self._desk.scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes came in."""
+        self._read(self._desk.scratch[:nbytes])
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is written to: keep what comes, in order of urgency."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._paused = False
+        transport = self._transport
+        while transport is not None and not self._paused:
+            data = self._outbox.pop()
+            if data is None:
+                return
+            transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - its name is asyncio's
+        """Nothing more comes or goes."""
+        self.closing = True
+        self._transport = None
+        self._stop_clock()
+        self._desk.closed(self)
+
+    # What the desk calls.
+
+    def greeted(self) -> None:
+        """The client introduced itself in time."""
+        self._stop_clock()
+
+    def read_on(self) -> None:
+        """Handle what was read and left; then read again."""
+        if self._transport is not None and not self.closing:
+            self._read(b"")
+            if not self._decoder.more and not self.closing:
+                self._transport.resume_reading()
+
+    def send(self, frame: Frame, sender: str) -> bool:
+        """Send a frame; False when the client has too much to read already."""
+        return self.send_bytes(wire.encode(frame), frame.priority, sender)
+
+    def send_bytes(self, data: bytes, priority: int, sender: str) -> bool:
+        """Send an encoded frame, on behalf of a sender; False as above."""
+        if self.closing:
+            return False
+        if self._paused or self._outbox.count:
+            return self._outbox.push(sender, priority, data, len(data)) is not None
+        if not self._fresh:
+            self._desk.dirty(self)
+        self._fresh.append(data)
+        self._fresh_bytes += len(data)
+        if self._fresh_bytes > _HIGH_WATER:
+            self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Hand over what was sent to the kernel."""
+        if self._fresh and self._transport is not None:
+            data = self._fresh[0] if len(self._fresh) == 1 else b"".join(self._fresh)
+            self._fresh.clear()
+            self._fresh_bytes = 0
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """End it once what was sent is written, or after a while if the client does not read."""
+        if not self.closing and self._transport is not None:
+            self.flush()
+            self.closing = True
+            self._stop_clock()
+            self._transport.close()
+            if self._transport.get_write_buffer_size():
+                self._partial = self._loop.call_later(HELLO_TIME, self._transport.abort)
+
+    def next_id(self) -> int:
+        """Return an even id that no open call has."""
+        while True:
+            self._next_id = (self._next_id + 2) & 0xFFFFFFFE or 2
+            if self._next_id not in self.given:
+                return self._next_id
+
+    def _read(self, chunk: bytes | memoryview) -> None:
+        frames: list[Frame] = []
+        try:
+            for frame in self._decoder.feed(chunk, READ_BATCH):
+                frames.append(frame)  # noqa: PERF402 - those before a broken one count
+        except BrokenFrame as error:
+            self._desk.incoming(self, frames)
+            self._desk.broken(self, error.code, str(error))
+            return
+        self._watch_partial(progress=bool(frames))
+        more = self._decoder.more
+        if more and self._transport is not None:
+            self._transport.pause_reading()
+        self._desk.incoming(self, frames)
+        if more and not self.closing:
+            self._desk.backlogged(self)
+
+    def _watch_partial(self, *, progress: bool) -> None:
+        """Give a frame that began to come in its time; a client that sends byte by byte is not waited for."""
+        if self.seat is None:
+            return
+        if progress or self._decoder.more:
+            self._stop_clock()
+        if self._decoder.waiting and not self._decoder.more and self._partial is None:
+            self._partial = self._loop.call_later(HELLO_TIME, self._too_slow)
+
+    def _too_slow(self) -> None:
+        self._partial = None
+        what = "no HELLO" if self.seat is None else "no whole frame"
+        self._desk.broken(self, Code.MALFORMED, f"{what} within {HELLO_TIME:.0f} s")
+
+    def _stop_clock(self) -> None:
+        if self._partial is not None:
+            self._partial.cancel()
+            self._partial = None

@@ -1,0 +1,104 @@
+"""The sockets that clients connect to: who may, how many, how often."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+from crucible.bus.ledger import Fault
+
+if TYPE_CHECKING:
+    from crucible.bus.broker import Broker
+    from crucible.model.bus import Door
+
+_CREDENTIALS: Final = struct.Struct("3i")
+_BURST: Final = 32
+"""Connections one door takes at once; then :data:`_RATE` a second."""
+_RATE: Final = 16.0
+_REST: Final = 0.25
+"""Seconds for which a door that is asked too often is not looked at."""
+
+log = logging.getLogger(__name__)
+
+
+class Doorway:
+    """Accepts connections on one listening socket, until closed."""
+
+    def __init__(self, broker: Broker, door: Door, listener: socket.socket) -> None:
+        self.door = door
+        self._broker = broker
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._tokens = float(_BURST)
+        self._counted = self._loop.time()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._rest: asyncio.TimerHandle | None = None
+        listener.setblocking(False)
+        self._listen()
+
+    def close(self) -> None:
+        """Accept nothing more, and cut off who came in."""
+        self._loop.remove_reader(self._listener)
+        if self._rest is not None:
+            self._rest.cancel()
+        self._listener.close()
+        self._broker.shut(self.door.instance)
+
+    def _listen(self) -> None:
+        self._rest = None
+        self._loop.add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        now = self._loop.time()
+        self._tokens = min(self._tokens + (now - self._counted) * _RATE, _BURST)
+        self._counted = now
+        if self._tokens < 1:
+            self._broker.ledger.fault(
+                self.door.namespace, self.door.plugin, Fault.CONNECTIONS, "too often one after the other"
+            )
+            self._pause()
+            return
+        self._tokens -= 1
+        try:
+            client, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:
+            log.warning("%s: nobody can connect: %s", self.door.instance, error)
+            self._pause()
+            return
+        self._admit(client)
+
+    def _pause(self) -> None:
+        self._loop.remove_reader(self._listener)
+        self._rest = self._loop.call_later(_REST, self._listen)
+
+    def _admit(self, client: socket.socket) -> None:
+        """Let a client in, if it is who should be behind this door."""
+        client.setblocking(False)
+        user = user_of(client)
+        if self.door.user not in (None, user):
+            self._broker.ledger.fault(
+                self.door.namespace, self.door.plugin, Fault.STRANGER, f"user {user}, not {self.door.user}"
+            )
+            client.close()
+            return
+        connection = self._broker.connect(self.door)
+        if connection is None:
+            client.close()
+            return
+        task: asyncio.Task[object] = self._loop.create_task(
+            self._loop.connect_accepted_socket(lambda: connection, client)
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def user_of(client: socket.socket) -> int:
+    """Return the user id, as this process sees it, of who connected."""
+    answer = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(answer)
+    return int(user)

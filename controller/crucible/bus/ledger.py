@@ -1,0 +1,114 @@
+"""What happened on the bus, counted by plugin; and what of it its people should hear."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+QUIET: Final = 10.0
+"""Seconds between two lines in the log about the same fault of the same plugin."""
+_DETAIL_LIMIT: Final = 200
+
+log = logging.getLogger("crucible.bus")
+
+
+class Fault(StrEnum):
+    """What a plugin can do wrong, or too much of."""
+
+    REFUSED = "refused"
+    MALFORMED = "malformed"
+    OVERLOADED = "overloaded"
+    UNREAD = "unread"
+    MISSED = "missed"
+    CONNECTIONS = "connections"
+    STRANGER = "stranger"
+    STORE_FULL = "storeFull"
+
+
+_SAID: Final = {
+    Fault.REFUSED: "the bus refused what the manifest does not grant",
+    Fault.MALFORMED: "sent the bus what breaks its rules and was cut off",
+    Fault.OVERLOADED: "asked more of the bus than fits and was refused",
+    Fault.UNREAD: "does not read its answers and was cut off",
+    Fault.MISSED: "reads too slowly and misses messages",
+    Fault.CONNECTIONS: "connects to the bus more often than it may",
+    Fault.STRANGER: "another user tried its socket",
+    Fault.STORE_FULL: "its store is full",
+}
+
+
+@dataclass(slots=True)
+class Account:
+    """What one plugin did.
+
+    Attributes:
+        calls: it made.
+        answered: it gave answers to.
+        published: it sent.
+        delivered: messages it got.
+        faults: how often each.
+        last: what was last the matter with each.
+        told: when each was last logged.
+    """
+
+    calls: int = 0
+    answered: int = 0
+    published: int = 0
+    delivered: int = 0
+    faults: Counter[Fault] = field(default_factory=Counter)
+    last: dict[Fault, str] = field(default_factory=dict)
+    told: dict[Fault, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures."""
+        return {
+            "calls": self.calls,
+            "answered": self.answered,
+            "published": self.published,
+            "delivered": self.delivered,
+            "faults": {fault.value: count for fault, count in self.faults.items()},
+            "notices": [
+                f"{_SAID[fault]} ({self.faults[fault]} times; last: {detail})"
+                for fault, detail in self.last.items()
+            ],
+        }
+
+
+class Ledger:
+    """The accounts of all plugins of this machine."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._accounts: dict[tuple[str, str], Account] = {}
+
+    def of(self, namespace: str, plugin: str) -> Account:
+        """Return a plugin's account, opened when there is none."""
+        return self._accounts.setdefault((namespace, plugin), Account())
+
+    def fault(self, namespace: str, plugin: str, fault: Fault, detail: str) -> None:
+        """Count a fault and say so in the log, the same one not too often."""
+        account = self.of(namespace, plugin)
+        account.faults[fault] += 1
+        account.last[fault] = detail[:_DETAIL_LIMIT]
+        now = self._now()
+        if now - account.told.get(fault, -QUIET) >= QUIET:
+            account.told[fault] = now
+            log.warning("%s/%s: %s: %s", namespace, plugin, _SAID[fault], detail[:_DETAIL_LIMIT])
+
+    def keep(self, plugins: set[tuple[str, str]]) -> None:
+        """Close the accounts of all others."""
+        for key in [key for key in self._accounts if key not in plugins]:
+            del self._accounts[key]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return all figures."""
+        return [
+            {"namespace": namespace, "plugin": plugin, **account.to_json()}
+            for (namespace, plugin), account in self._accounts.items()
+        ]

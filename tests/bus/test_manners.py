@@ -1,0 +1,196 @@
+"""Clients that break the rules, flood, or pretend: limited, counted, and no trouble for others."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from raw import Gone, Raw, words
+
+from crucible.bus import doors, wire
+from crucible.bus.wire import Frame, Kind
+from crucible.model.bus import Door
+
+if TYPE_CHECKING:
+    from conftest import Bus
+
+HELLO = wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[1]}'))
+
+BREACHES = [
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"\xff" * 64,
+    wire.encode(Frame(Kind.CALL, 1, "$bus.ping")),
+    wire.encode(Frame(Kind.HELLO, payload=b"[1]")),
+    wire.encode(Frame(Kind.HELLO, payload=b"{")),
+    wire.encode(Frame(Kind.HELLO, payload=b"[" * 30_000)),
+    wire.encode(Frame(Kind.HELLO, payload=b'{"wire":1}')),
+    wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[1],"methods":["a b"]}')),
+    wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[1],"methods":{}}')),
+    wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[1],"window":0}')),
+    wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[1],"window":true}')),
+    wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[1],"namespace":"A"}')),
+    HELLO + HELLO,
+    HELLO + wire.encode(Frame(Kind.WELCOME)),
+    HELLO + wire.encode(Frame(Kind.MESSAGE, 1, "a")),
+    HELLO + wire.encode(Frame(Kind.CALL, 2, "$bus.ping")),
+    HELLO + wire.encode(Frame(Kind.CALL, 1, "slow.m")) * 2,
+    HELLO + wire.encode(Frame(Kind.SUBSCRIBE, 1, "a")) * 2,
+    HELLO + wire.encode(Frame(Kind.SUBSCRIBE, 2, "a")),
+    HELLO + wire.encode(Frame(Kind.CREDIT, 1, payload=b"1")),
+    HELLO + wire.encode(Frame(Kind.CALL, 1, "slow.m", headers={"from": "$host"})),
+    HELLO + wire.encode(Frame(Kind.PUBLISH, 1, "a", headers={"missed": "1"})),
+    HELLO + (wire.LENGTH_LIMIT + 1).to_bytes(4, "big") + b"x" * 100,
+]
+
+
+@pytest.mark.parametrize("bytes_sent", BREACHES)
+async def test_who_breaks_the_rules_is_told_and_cut_off(bus: Bus, bytes_sent: bytes) -> None:
+    await bus.add("slow", "m")
+    client = await Raw.connect(bus.plugin("rude", call=("slow.m",), subscribe=("a",), publish=("a",)))
+    client.writer.write(bytes_sent)
+    told = await client.gone()
+    assert words(told[-1])[:2] == ("ERROR", 0)
+    assert told[-1].name in ("Malformed", "TooLarge", "UnsupportedVersion")
+    assert bus.faults("rude")["malformed"] == 1
+    await client.close()
+
+
+async def test_random_bytes_do_no_harm(bus: Bus) -> None:
+    path, dice = bus.plugin("noisy"), random.Random(7)
+    for _ in range(25):
+        client = await Raw.connect(path)
+        client.writer.write(HELLO * dice.randint(0, 1) + dice.randbytes(dice.randint(8, 300)))
+        client.writer.write_eof()
+        try:
+            await client.gone()
+        except wire.BrokenFrame as error:
+            raise AssertionError from error
+        await client.close()
+    polite = await bus.add("polite")
+    assert words(await polite.call(1, "$bus.ping")) == ("ANSWER", 1, "")
+
+
+async def test_who_says_nothing_or_half_a_frame_is_not_waited_for(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crucible.bus.connection.HELLO_TIME", 0.05)
+    path = bus.plugin("slow")
+    patient = await Raw.greet(path)
+    silent = await Raw.connect(path)
+    assert words((await silent.gone())[0]) == ("ERROR", 0, "Malformed")
+    half = await Raw.greet(path)
+    half.writer.write(wire.encode(Frame(Kind.CALL, 1, "$bus.ping"))[:9])
+    assert words((await half.gone())[0]) == ("ERROR", 0, "Malformed")
+    assert words(await patient.call(1, "$bus.ping")) == ("ANSWER", 1, "")
+    for client in (silent, half, patient):
+        await client.close()
+
+
+async def test_the_ninth_connection_of_an_instance_is_closed(bus: Bus) -> None:
+    path = bus.plugin("many")
+    for _ in range(8):
+        await bus.join(path)
+    ninth = await Raw.connect(path)
+    assert await ninth.gone() == []
+    assert bus.faults("many") == {"connections": 1}
+    await bus.clients.pop().close()
+    await bus.join(path)
+    await ninth.close()
+
+
+async def test_who_connects_again_and_again_is_slowed(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "_BURST", 4)
+    monkeypatch.setattr(doors, "_REST", 0.02)
+    path = bus.plugin("eager")
+    for _ in range(12):
+        client = await Raw.connect(path)
+        await client.close()
+    late = await bus.join(path)
+    assert words(await late.call(1, "$bus.ping")) == ("ANSWER", 1, "")
+    assert bus.faults("eager")["connections"] >= 1
+
+
+async def test_another_user_is_turned_away(bus: Bus) -> None:
+    bus.plugin("mine")
+    uid = bus.members["here/mine"].uid
+    door = bus.open(Door("here", "mine", uid, "strange", user=os.geteuid() + 1))
+    stranger = await Raw.connect(door)
+    assert await stranger.gone() == []
+    assert bus.faults("mine") == {"stranger": 1}
+    await stranger.close()
+    await bus.join(bus.open(Door("here", "mine", uid, "own", user=os.geteuid())))
+
+
+async def test_a_plugin_is_who_its_socket_says_whatever_it_claims(bus: Bus) -> None:
+    asked = await bus.add("notes", "m")
+    liar = await bus.join(bus.plugin("liar", call=("notes.m",)), namespace="there", plugin="$host")
+    liar.send(Frame(Kind.CALL, 1, "notes.m"))
+    assert (await asked.next()).headers == {"from": "liar"}
+
+
+async def ask_for_ever(client: Raw) -> None:
+    for ident in itertools.count(1, 2):
+        client.send(Frame(Kind.CALL, ident, "$bus.ping", b"x" * 50_000))
+        await client.writer.drain()
+
+
+async def test_a_caller_that_never_reads_its_answers_is_cut_off(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crucible.bus.connection.HELLO_TIME", 0.2)
+    client = await bus.add("deaf")
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    with pytest.raises(ConnectionError):
+        await ask_for_ever(client)
+    assert bus.faults("deaf") == {"unread": 1}
+
+
+FLOOD = """
+import socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.connect(sys.argv[1])
+sock.sendall(bytes.fromhex(sys.argv[2]))
+print("begun", flush=True)
+batch = bytes.fromhex(sys.argv[3]) * 500
+while True:
+    sock.sendall(batch)
+"""
+
+
+async def test_a_flooder_delays_others_only_so_much(bus: Bus) -> None:
+    asked = await bus.add("echo", "say")
+    asker = await bus.add("asker", call=("echo.say",))
+    message = wire.encode(Frame(Kind.PUBLISH, 0, "noise", b"x" * 64, priority=wire.Priority.CRITICAL))
+    path = str(bus.plugin("flooder", publish=("noise",)))
+    words_of_it = (sys.executable, "-c", FLOOD, path, HELLO.hex(), message.hex())
+    flooder = await asyncio.create_subprocess_exec(
+        *words_of_it, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        assert flooder.stdout is not None
+        assert await flooder.stdout.readline() == b"begun\n"
+        waits = []
+        for ident in range(1, 401, 2):
+            began = time.perf_counter()
+            asker.send(Frame(Kind.CALL, ident, "echo.say"))
+            asked.send(Frame(Kind.ANSWER, (await asked.next()).id))
+            await asker.next()
+            waits.append(time.perf_counter() - began)
+    finally:
+        flooder.kill()
+        await flooder.wait()
+    assert bus.broker.ledger.of("here", "flooder").published > 200
+    assert sorted(waits)[len(waits) // 2] < 0.25
+
+
+async def test_gone_is_what_a_closed_connection_is(bus: Bus) -> None:
+    client = await bus.add("brief")
+    bus.broker.shut("here-brief-0-1")
+    with pytest.raises(Gone):
+        await client.next()
