@@ -27,6 +27,7 @@ from crucible.model.crd import plugin_crd
 from crucible.packages.snapshot import SnapshotStore
 from crucible.packages.sources import Resolver
 from crucible.probes.endpoints import HttpEndpoints
+from crucible.probes.prober import Prober
 from crucible.runtimes.process import ProcessRuntime, ProcessSettings
 from crucible.sweep import sweep
 from crucible.telemetry import logs
@@ -106,7 +107,9 @@ async def _run(options: UpOptions) -> None:
         client = await stack.enter_async_context(Client(load_endpoint(places.kubeconfig)))
         endpoints = await stack.enter_async_context(HttpEndpoints())
         voice = ApiVoice(client, "crucible", time.time)
-        ports = Ports(runtime, Resolver(store, adapters.images), voice, endpoints, time.time)
+        prober = Prober(runtime, time.time)
+        stack.push_async_callback(prober.close)
+        ports = Ports(runtime, Resolver(store, adapters.images), voice, endpoints, prober, time.time)
         loops = Loops(ports)
 
         def changed(plugin_uid: str) -> None:

@@ -28,9 +28,10 @@ from crucible.model.status import PluginStatus
 from crucible.model.world import Reach, Waiting, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from crucible.model.decision import Action, Decision, Event
+    from crucible.model.health import Check, Streak, Watch
     from crucible.model.plugin import Identity
     from crucible.model.status import SourceReport
     from crucible.runtimes.base import Runtime
@@ -102,6 +103,18 @@ class Endpoints(Protocol):
         ...
 
 
+class Prober(Protocol):
+    """Goes on asking instances what their probes say."""
+
+    def streaks(self, plugin_uid: str) -> Mapping[tuple[int, Check], Streak]:
+        """Return the newest answers of a plugin's instances, by attempt and check."""
+        ...
+
+    def attend(self, plugin_uid: str, watches: Sequence[Watch], news: Callable[[], None]) -> None:
+        """Watch these probes of a plugin, and no others; call ``news`` when their answers change."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """All that a supervised Plugin touches of the outside."""
@@ -110,6 +123,7 @@ class Ports:
     sources: Sources
     voice: Voice
     endpoints: Endpoints
+    prober: Prober
     now: Callable[[], float]
 
 
@@ -124,6 +138,15 @@ async def supervise(
         wake: set by anyone who saw something change.
         stopped: the controller is stopping; instances go on.
     """
+    try:
+        await _supervise(observe, ports, wake, stopped)
+    finally:
+        ports.prober.attend(observe()["metadata"]["uid"], (), wake.set)
+
+
+async def _supervise(
+    observe: Callable[[], Mapping[str, Any]], ports: Ports, wake: asyncio.Event, stopped: Callable[[], bool]
+) -> None:
     said: PluginStatus | None = None
     read: Read | None = None
     retry = Retry()
@@ -134,6 +157,7 @@ async def supervise(
             read = read if read is not None and read.plugin is seen else read_plugin(seen)
             turn = await step(read, said, ports)
             decision, said = turn.decision, turn.decision.status
+            ports.prober.attend(read.identity.uid, decision.watches, wake.set)
             if decision.released:
                 return
             if turn.fault is not None:
@@ -261,6 +285,7 @@ async def gather(read: Read, said: PluginStatus | None, ports: Ports) -> World:
         status=status,
         reach=await _look(read, ports.endpoints),
         outage=ports.runtime.outage,
+        streaks=dict(ports.prober.streaks(read.identity.uid)),
     )
 
 

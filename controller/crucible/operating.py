@@ -22,6 +22,7 @@ from crucible.model import names
 from crucible.model.status import Phase
 from crucible.packages.inline import InlineSources
 from crucible.probes.endpoints import HttpEndpoints
+from crucible.probes.prober import Prober
 from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
 from crucible.runtimes.kubernetes.enforcement import offers_user_namespaces
 from crucible.sweep import orphans, wanted_sources
@@ -199,7 +200,10 @@ async def _serve(
         endpoints = await stack.enter_async_context(HttpEndpoints())
         sources = InlineSources(options.images.pull_policy)
         runtime = KubernetesRuntime(client, settings, sources.files_of, time.time)
-        ports = Ports(runtime, sources, ApiVoice(client, "crucible", time.time), endpoints, time.time)
+        prober = Prober(runtime, time.time)
+        stack.push_async_callback(prober.close)
+        voice = ApiVoice(client, "crucible", time.time)
+        ports = Ports(runtime, sources, voice, endpoints, prober, time.time)
         loops = Loops(ports)
         await runtime.open(loops.ring)
         stack.push_async_callback(runtime.close)

@@ -31,6 +31,7 @@ from crucible.loop import Ports
 from crucible.model.crd import plugin_crd
 from crucible.packages.snapshot import SnapshotStore
 from crucible.probes.endpoints import HttpEndpoints
+from crucible.probes.prober import Prober
 from crucible.runtimes.fake import FakeHost, FakeRuntime
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ async def operating(kubeconfig: Path, state: Path) -> AsyncIterator[None]:
     runtime = IndexedRuntime(FakeHost())
     async with Client(endpoint) as client:
         voice = ApiVoice(client, "crucible", time.time)
-        loops = Loops(Ports(runtime, SnapshotStore(state / "sources"), voice, HttpEndpoints(), time.time))
+        sources, prober = SnapshotStore(state / "sources"), Prober(runtime, time.time)
+        loops = Loops(Ports(runtime, sources, voice, HttpEndpoints(), prober, time.time))
         await runtime.open(loops.ring)
         ready, stop = asyncio.Event(), asyncio.Event()
         operator = asyncio.create_task(operate(endpoint, loops, ready=ready, stop=stop))

@@ -20,6 +20,7 @@ from crucible.loop import Ports, supervise
 from crucible.model.names import FINALIZER
 from crucible.packages.snapshot import SnapshotStore
 from crucible.probes.endpoints import HttpEndpoints
+from crucible.probes.prober import Prober
 from crucible.runtimes.process import ProcessRuntime, ProcessSettings
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Scene:
         self.voice = Silent()
         self.store = store
         self.runtime = runtime
+        self.prober = Prober(runtime, time.time)
         self.bells: dict[str, asyncio.Event] = {}
         self.loops: dict[str, asyncio.Task[None]] = {}
 
@@ -72,7 +74,7 @@ class Scene:
         """Begin to supervise one Plugin object."""
         uid = plugin["metadata"]["uid"]
         self.bells[uid] = asyncio.Event()
-        ports = Ports(self.runtime, self.store, self.voice, HttpEndpoints(), time.time)
+        ports = Ports(self.runtime, self.store, self.voice, HttpEndpoints(), self.prober, time.time)
         self.loops[uid] = asyncio.create_task(
             supervise(lambda: plugin, ports, self.bells[uid], lambda: False)
         )

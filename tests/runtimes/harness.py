@@ -39,6 +39,15 @@ for word in sys.argv[1:]:
     elif verb == "eat":
         kept = []
         while True: kept.append(b"x" * (1 << 20))
+    elif verb == "listen":
+        import socket, threading
+        server = socket.create_server(("", int(value)))
+        def serve():
+            while True:
+                with server.accept()[0] as caller:
+                    caller.recv(4096)
+                    caller.sendall(b"HTTP/1.1 200 OK\\r\\n\\r\\nhere")
+        threading.Thread(target=serve, daemon=True).start()
     elif verb == "stay":
         print("staying")
         while True: signal.pause()
@@ -222,6 +231,7 @@ class FakeHarness(Common):
 def behave(workload: Workload) -> Behaviour:
     """Do in the fake what PROGRAM does."""
     output: list[bytes] = []
+    listens: dict[int, bytes | None] = {}
     found = Behaviour()
     if workload.type != "python":
         return Behaviour(problem="cannot run here")
@@ -238,10 +248,17 @@ def behave(workload: Workload) -> Behaviour:
                 found = Behaviour(oom=True)
             case "deaf":
                 found = Behaviour(obeys=False)
+            case "listen":
+                listens[int(value)] = b"HTTP/1.1 200 OK\r\n\r\nhere"
             case "stay":
                 output.append(b"staying")
     return Behaviour(
-        output=tuple(output), code=found.code, signal=found.signal, oom=found.oom, obeys=found.obeys
+        output=tuple(output),
+        code=found.code,
+        signal=found.signal,
+        oom=found.oom,
+        obeys=found.obeys,
+        listens=listens,
     )
 
 

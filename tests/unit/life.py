@@ -11,10 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from crucible.core.admission import admit
 from crucible.core.decide import decide
+from crucible.core.health import tally
 from crucible.core.replica import instance_name
 from crucible.errors import Violation
 from crucible.model.decision import Action, Decision, Hold, Kill, Remove, Start, Stop
 from crucible.model.enforcement import Level
+from crucible.model.health import Answer
 from crucible.model.instance import Exit, Instance, State
 from crucible.model.manifest import UpdateStrategy
 from crucible.model.names import FINALIZER
@@ -22,6 +24,7 @@ from crucible.model.status import PluginStatus, SourceReport
 from crucible.model.world import World
 
 if TYPE_CHECKING:
+    from crucible.model.health import Check, Streak, Watch
     from crucible.model.manifest import PluginSpec
     from crucible.model.workload import Slot
 
@@ -48,6 +51,7 @@ class Life(RuleBasedStateMachine):
         self.ends_said: set[str] = set()
         self.up_since: dict[Slot, float] = {}
         self.rolled = False
+        self.streaks: dict[tuple[int, Check], Streak] = {}
 
     def change_to(self, spec: PluginSpec) -> None:
         """Somebody applies another manifest."""
@@ -76,6 +80,22 @@ class Life(RuleBasedStateMachine):
         if starting:
             self.bring_up(starting[pick % len(starting)])
 
+    @rule(pick=st.integers(min_value=0), times=st.integers(min_value=1, max_value=3), ok=st.booleans())
+    def answer_a_probe(self, pick: int, times: int, *, ok: bool) -> None:
+        watches = decide(self.world()).watches
+        for _ in range(times if watches else 0):
+            self.take(watches[pick % len(watches)], ok=ok)
+
+    @rule()
+    def forget_every_answer(self) -> None:
+        """The controller dies, and with it all that is not on record."""
+        self.streaks.clear()
+
+    def take(self, watch: Watch, *, ok: bool) -> None:
+        self.now += watch.probe.interval
+        known = self.streaks.get(watch.key, watch.known)
+        self.streaks[watch.key] = tally(known, Answer(ok=ok, message="as told"), self.now, watch)
+
     @rule(fails=st.booleans())
     def supervise(self, *, fails: bool) -> None:
         """One turn of the loop."""
@@ -97,6 +117,8 @@ class Life(RuleBasedStateMachine):
                 break
             self.carry_out(decision, fails=False)
             self.end_what_was_asked_to()
+            for watch in decision.watches:
+                self.take(watch, ok=True)
             if decision.revisit is not None and not decision.actions:
                 self.now = max(self.now, min(decision.revisit, self.now + 100))
         else:
@@ -159,6 +181,7 @@ class Life(RuleBasedStateMachine):
             self.capabilities,
             instances,
             self.status,
+            streaks=dict(self.streaks),
         )
 
     def at_rest(self, decision: Decision) -> bool:
@@ -208,7 +231,9 @@ class Life(RuleBasedStateMachine):
             case Stop(slot=slot):
                 found = self.instances[slot]
                 assert found.state in {State.STARTING, State.RUNNING}
-                if self.rolls() and slot.ordinal < self.spec.replicas and found.state is State.RUNNING:
+                condemned = slot.attempt in {replica.condemned for replica in self.status.instances}
+                serves = found.state is State.RUNNING and not condemned
+                if self.rolls() and slot.ordinal < self.spec.replicas and serves:
                     assert self.another_serves(found), "nobody was left to serve, or nobody verified"
                 self.instances[slot] = replace(found, state=State.STOPPING, stopping_at=self.now)
             case Kill(slot=slot):

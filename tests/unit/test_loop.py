@@ -13,6 +13,7 @@ from crucible.loop import Ports, Retry, read_status, supervise
 from crucible.model.instance import Exit, Instance, State
 from crucible.model.status import Phase, PluginStatus, SourceReport
 from crucible.model.world import Reach
+from crucible.probes.prober import Prober
 from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
 
 if TYPE_CHECKING:
@@ -115,7 +116,9 @@ class Life:
 async def living(host: FakeHost, voice: Voice | None = None, **spec: Any) -> AsyncIterator[Life]:
     life = Life(host, plugin(**spec), voice or Voice(), Sources())
     await life.runtime.open(lambda _: life.wake.set())
-    ports = Ports(life.runtime, life.sources, life.voice, life.endpoints, time.time)
+    ports = Ports(
+        life.runtime, life.sources, life.voice, life.endpoints, Prober(life.runtime, time.time), time.time
+    )
     task = asyncio.create_task(supervise(lambda: life.obj, ports, life.wake, lambda: life.stopped))
     try:
         yield life

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from crucible.core import report
 from crucible.core.enforce import Refusal, refusal_of
+from crucible.core.health import Asking
 from crucible.core.render import render
 from crucible.core.replica import Policy, supervise_replica, wind_down
 from crucible.core.takeover import turn_of
@@ -100,11 +101,14 @@ def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
     workload = render(world.identity, spec, source)
     known = {replica.ordinal: replica for replica in world.status.instances}
     attempts = report.attempts_of(world)
+    asking = Asking(spec.health, world.streaks, elsewhere=world.capabilities.asks)
     turn = turn_of(world.instances, known, workload.revision, spec.replicas)
     verdicts = []
     for ordinal in range(spec.replicas):
         before = known.get(ordinal, Replica(ordinal=ordinal))
-        policy = Policy(spec.recovery, spec.update, attempts + 1, world.now, turn=ordinal == turn)
+        policy = Policy(
+            spec.recovery, spec.update, attempts + 1, world.now, turn=ordinal == turn, asking=asking
+        )
         verdict = supervise_replica(before, _of(world.instances, ordinal), workload, policy)
         attempts = max(attempts, verdict.replica.attempt)
         verdicts.append(verdict)

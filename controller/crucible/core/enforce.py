@@ -67,6 +67,12 @@ _PICKS: Final = (
         lambda spec: [("spec.sandbox.isolation", spec.sandbox.isolation.value)],
         lambda here: here.isolation,
     ),
+    _Pick(
+        "ProbeUnavailable",
+        lambda spec: [(f"spec.health.{name}", probe.kind) for name, probe in spec.health.probes],
+        lambda here: here.probes,
+        "see docs/health.md",
+    ),
 )
 _GRANTS: Final = (
     _Grant(

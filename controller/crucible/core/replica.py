@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from crucible.core import restart
+from crucible.core.health import Asking, examine
 from crucible.core.takeover import newest_of, overlap_of
 from crucible.model.decision import Action, Event, Kill, Remove, Start, Stop
 from crucible.model.instance import State
@@ -14,6 +15,8 @@ from crucible.model.status import LastExit, Replica
 from crucible.model.workload import Slot
 
 if TYPE_CHECKING:
+    from crucible.core.health import Wellbeing
+    from crucible.model.health import Watch
     from crucible.model.instance import Instance
     from crucible.model.manifest import Recovery, Update
     from crucible.model.workload import Workload
@@ -30,6 +33,7 @@ class Verdict:
         revisit: unix seconds at which to look again; None: not needed.
         serving: the instance that serves, or is about to, if there is one.
         updating: instances of another revision are still alive.
+        watches: the probes to go on asking its instance.
     """
 
     replica: Replica
@@ -38,6 +42,7 @@ class Verdict:
     revisit: float | None = None
     serving: Instance | None = None
     updating: bool = False
+    watches: tuple[Watch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class Policy:
         attempt: the number of the instance to start, if one has to be.
         now: unix seconds.
         turn: this replica is the one that may have two instances at once.
+        asking: what its instance is asked, and what it answered.
     """
 
     recovery: Recovery
@@ -57,6 +63,7 @@ class Policy:
     attempt: int
     now: float
     turn: bool = False
+    asking: Asking = field(default_factory=Asking)
 
 
 def wind_down(
@@ -109,13 +116,17 @@ def supervise_replica(
     revision, now = workload.revision, policy.now
     known = before if before.revision == revision else _fresh(before, revision)
     replica, events = _absorb(known, instances, policy.recovery)
-    newcomer = newest_of(instances, revision)
+    fit = tuple(each for each in instances if each.slot.attempt != before.condemned)
+    newcomer = newest_of(fit, revision)
     if newcomer is not None:
-        replica = _describe(replica, newcomer, now)
-    since = replica.running_since if newcomer is not None else None
-    overlap = overlap_of(instances, newcomer, since, policy)
+        replica, said, watches = _look_after(replica, newcomer, policy)
+        events = (*events, *said)
+    else:
+        watches = ()
+    since = replica.ready_since if newcomer is not None else None
+    overlap = overlap_of(fit, newcomer, since, policy)
     incumbent = overlap.incumbent
-    replica = replica.model_copy(update={"incumbent": incumbent.name if incumbent else ""})
+    replica = _serving(replica, before, incumbent, policy.asking)
     rest = wind_down(
         tuple(each for each in instances if each.alive and each not in {newcomer, incumbent}),
         workload.grace,
@@ -123,13 +134,14 @@ def supervise_replica(
     )
     if newcomer is not None:
         verdict = Verdict(replica, revisit=overlap.due)
-    elif overlap.may_start:
+    elif overlap.may_start and not any(each.alive and each not in fit for each in instances):
         verdict = _start_again(replica, workload, policy)
     else:
         verdict = Verdict(_held_back(replica, incumbent, now))
     serving = incumbent or newcomer
     unsaid = serving is not None and replica.last_exit != before.last_exit
-    revisits = (verdict.revisit, rest.revisit, now if unsaid else None)
+    doomed = replica.condemned != before.condemned
+    revisits = (verdict.revisit, rest.revisit, now if unsaid or doomed else None)
     return Verdict(
         verdict.replica,
         (*rest.actions, *verdict.actions, *_outdated(instances, before)),
@@ -137,7 +149,53 @@ def supervise_replica(
         min((at for at in revisits if at is not None), default=None),
         serving,
         updating=any(each.alive and each.revision != revision for each in instances),
+        watches=watches,
     )
+
+
+def _look_after(
+    replica: Replica, newcomer: Instance, policy: Policy
+) -> tuple[Replica, tuple[Event, ...], tuple[Watch, ...]]:
+    """Describe the wanted instance, and condemn it where its probes say so.
+
+    A condemned instance is stopped at the next turn, when that is on record: a controller that dies in
+    between counts its end as the failure that it was.
+    """
+    known = replica
+    replica = _describe(replica, newcomer, policy.now)
+    well = examine(newcomer, known, replica.running_since or policy.now, policy.asking)
+    since = (replica.ready_since or policy.now) if well.ready else None
+    replica = replica.model_copy(update={"ready": well.ready, "ready_since": since, "probes": well.probes})
+    if not well.failed:
+        return replica, _turned(known, newcomer, well, policy.asking), well.watches
+    condemned = {
+        "condemned": newcomer.slot.attempt,
+        "condemned_because": well.failed,
+        "crashes": (*restart.recent(replica.crashes, policy.recovery, policy.now), policy.now),
+        "ready": False,
+        "ready_since": None,
+    }
+    event = Event("Warning", "Unhealthy", f"{newcomer.name} {well.failed}")
+    return replica.model_copy(update=condemned), (event,), ()
+
+
+def _turned(known: Replica, newcomer: Instance, well: Wellbeing, asking: Asking) -> tuple[Event, ...]:
+    """Say that an instance became ready, or no longer is."""
+    was = known.name == newcomer.name and known.ready_since is not None
+    if not asking.gates or was == well.ready:
+        return ()
+    if well.ready:
+        return (Event("Normal", "Ready", f"{newcomer.name} is ready"),)
+    return (Event("Warning", "NotReady", f"{newcomer.name} is not ready: {well.doubt}"),)
+
+
+def _serving(replica: Replica, before: Replica, incumbent: Instance | None, asking: Asking) -> Replica:
+    """Name the incumbent; what it was goes on to count, for its probes may not be those of the manifest."""
+    if incumbent is None:
+        return replica.model_copy(update={"incumbent": ""})
+    told = incumbent.name in {before.name, before.incumbent}
+    ready = before.ready if asking.gates and told else True
+    return replica.model_copy(update={"incumbent": incumbent.name, "ready": ready})
 
 
 def _fresh(before: Replica, revision: str) -> Replica:
@@ -148,6 +206,8 @@ def _fresh(before: Replica, revision: str) -> Replica:
         revision=revision,
         last_exit=before.last_exit,
         ended=before.ended,
+        condemned=before.condemned,
+        condemned_because=before.condemned_because,
     )
 
 
@@ -162,16 +222,17 @@ def _absorb(
         if instance.slot.attempt in known:
             continue
         by_itself = instance.stopping_at is None
+        condemned = instance.slot.attempt == replica.condemned
         crashes = replica.crashes
-        if by_itself and instance.revision == replica.revision:
+        if by_itself and not condemned and instance.revision == replica.revision:
             crashes = (*restart.recent(crashes, recovery, ended.at), ended.at)
         replica = replica.model_copy(
             update={
                 "last_exit": LastExit(
                     attempt=instance.slot.attempt,
                     at=ended.at,
-                    reason=ended.reason if by_itself else "Stopped",
-                    message=str(ended),
+                    reason="Unhealthy" if condemned else ended.reason if by_itself else "Stopped",
+                    message=replica.condemned_because if condemned else str(ended),
                     code=ended.code,
                     signal=ended.signal,
                 ),
@@ -211,6 +272,7 @@ def _describe(replica: Replica, instance: Instance, now: float) -> Replica:
             "pid": instance.pid,
             "started_at": instance.created_at,
             "running_since": since,
+            "ready_since": replica.ready_since if known is not None else None,
             "restarts": replica.restarts + (1 if started_again else 0),
             "next_start": None,
             "quarantined": False,
@@ -221,7 +283,8 @@ def _describe(replica: Replica, instance: Instance, now: float) -> Replica:
 def _held_back(replica: Replica, incumbent: Instance | None, now: float) -> Replica:
     """Say what there is meanwhile: one that serves until it is this replica's turn, or one that has to go."""
     if incumbent is None:
-        return replica.model_copy(update={"state": State.STOPPING.value, "running_since": None})
+        gone = {"running_since": None, "ready": False, "ready_since": None, "probes": ()}
+        return replica.model_copy(update={"state": State.STOPPING.value, **gone})
     return replica if replica.crashes else _describe(replica, incumbent, now)
 
 
@@ -232,6 +295,9 @@ def _start_again(replica: Replica, workload: Workload, policy: Policy) -> Verdic
             "state": State.EXITED.value if replica.last_exit else "",
             "pid": None,
             "running_since": None,
+            "ready": replica.ready and bool(replica.incumbent),
+            "ready_since": None,
+            "probes": (),
         }
     )
     if replica.quarantined:

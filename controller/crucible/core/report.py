@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from crucible.core.enforce import accepted_gaps, enforcement_of, weaknesses
 from crucible.model.decision import Decision, Event, Remove, Start
+from crucible.model.health import Check
 from crucible.model.instance import State
 from crucible.model.manifest import PluginSpec
 from crucible.model.status import (
@@ -37,7 +38,8 @@ def supervised(
     """Report on a Plugin whose replicas are kept running."""
     replicas = tuple(verdict.replica for verdict in verdicts)
     ready = sum(
-        verdict.serving is not None and verdict.serving.state is State.RUNNING for verdict in verdicts
+        verdict.replica.ready and verdict.serving is not None and verdict.serving.state is State.RUNNING
+        for verdict in verdicts
     )
     phase, reason, message = _summary(spec, verdicts, ready, surplus)
     settled = phase in {Phase.RUNNING, Phase.BACK_OFF, Phase.QUARANTINED}
@@ -66,7 +68,10 @@ def supervised(
     events = tuple(event for verdict in verdicts for event in verdict.events)
     revisits = [verdict.revisit for verdict in (*verdicts, surplus) if verdict.revisit is not None]
     actions = [*surplus.actions, *(action for verdict in verdicts for action in verdict.actions)]
-    return Decision(tuple(sorted(actions, key=_urgency)), status, events, min(revisits, default=None))
+    watches = tuple(watch for verdict in verdicts for watch in verdict.watches)
+    return Decision(
+        tuple(sorted(actions, key=_urgency)), status, events, min(revisits, default=None), watches=watches
+    )
 
 
 def _urgency(action: Action) -> int:
@@ -197,7 +202,8 @@ def _summary(
     for replica in replicas:
         if replica.next_start is not None and not replica.incumbent:
             return Phase.BACK_OFF, "BackOff", _back_off_message(replica)
-    count = f"{ready} of {spec.replicas} replica{'' if spec.replicas == 1 else 's'} running"
+    state = "ready" if spec.health.ready or spec.health.startup else "running"
+    count = f"{ready} of {spec.replicas} replica{'' if spec.replicas == 1 else 's'} {state}"
     if (
         any(replica.state == State.STOPPING.value for replica in replicas)
         or surplus.revisit
@@ -205,11 +211,33 @@ def _summary(
     ):
         return Phase.STOPPING, "Replacing", f"{count}; instances of another revision or replica are stopping"
     if ready < spec.replicas:
-        return Phase.STARTING, "Starting", count
+        return _unready(verdicts, count)
     updating = sum(verdict.updating for verdict in verdicts)
     if updating:
         return Phase.UPDATING, "Updating", f"{count}; {updating} to be replaced by the new revision"
     return Phase.RUNNING, "Running", count
+
+
+def _unready(verdicts: Sequence[Verdict], count: str) -> tuple[Phase, str, str]:
+    """Tell those that lost their readiness from those that have not come to it yet."""
+    lost = _lost_readiness(verdicts)
+    if lost:
+        return Phase.RUNNING, "NotReady", f"{count}; {lost}"
+    for verdict in verdicts:
+        for probe in verdict.replica.probes:
+            if not probe.passing and probe.message:
+                what = f"{verdict.replica.name} waits for its {probe.check.value} probe: {probe.message}"
+                return Phase.STARTING, "Starting", f"{count}; {what}"
+    return Phase.STARTING, "Starting", count
+
+
+def _lost_readiness(verdicts: Sequence[Verdict]) -> str:
+    """Say which replica fails its ready probe, and what that says; empty where none does."""
+    for verdict in verdicts:
+        for probe in verdict.replica.probes:
+            if probe.check is Check.READY and probe.passing is False and not verdict.replica.incumbent:
+                return f"{verdict.replica.name} is not ready: {probe.message}"
+    return ""
 
 
 def _given_up(replica: Replica) -> str:
@@ -251,6 +279,9 @@ def _degradation(world: World, spec: PluginSpec, verdicts: Sequence[Verdict]) ->
             return True, "UpdateFailing", _back_off_message(replica)
         if replica.next_start is not None:
             return True, "BackOff", _back_off_message(replica)
+    lost = _lost_readiness(verdicts)
+    if lost:
+        return True, "NotReady", lost
     for verdict in verdicts:
         if verdict.serving is not None and verdict.serving.notices:
             return True, "Limited", f"{verdict.serving.name}: {'; '.join(verdict.serving.notices)}"

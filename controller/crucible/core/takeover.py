@@ -45,7 +45,7 @@ def overlap_of(
     Args:
         instances: all of one replica.
         newcomer: the one that is wanted, if it is alive.
-        since: unix seconds since when the newcomer runs; None: it does not yet.
+        since: unix seconds since when the newcomer is ready; None: it is not.
         policy: how to update, and whether it is this replica's turn.
     """
     if policy.update.strategy is not UpdateStrategy.ROLLING:
@@ -76,13 +76,21 @@ def turn_of(
     failed: list[int] = []
     unwell = False
     for ordinal in range(replicas):
-        own = tuple(instance for instance in instances if instance.slot.ordinal == ordinal)
+        said = known.get(ordinal)
+        condemned = said.condemned if said is not None else 0
+        own = tuple(
+            instance
+            for instance in instances
+            if instance.slot.ordinal == ordinal and instance.slot.attempt != condemned
+        )
         newcomer = newest_of(own, revision)
         if _incumbent(own, newcomer) is None:
-            unwell |= newcomer is None or not _serves(newcomer)
+            unready = (
+                said is not None and newcomer is not None and not said.ready and said.name == newcomer.name
+            )
+            unwell |= newcomer is None or not _serves(newcomer) or unready
             continue
         waiting.append(ordinal)
-        said = known.get(ordinal)
         if newcomer is not None:
             surging.append(ordinal)
         elif said is not None and said.revision == revision and said.crashes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from crucible.model.health import Watch
     from crucible.model.status import PluginStatus
     from crucible.model.workload import Slot, Workload
 
@@ -66,6 +67,7 @@ class Decision:
         events: what happened since the last status.
         revisit: unix seconds at which to look again though nothing changed; None: not needed.
         released: nothing of the Plugin is left and it may disappear.
+        watches: the probes to go on asking, and no others.
     """
 
     actions: tuple[Action, ...]
@@ -73,3 +75,4 @@ class Decision:
     events: tuple[Event, ...] = ()
     revisit: float | None = None
     released: bool = False
+    watches: tuple[Watch, ...] = ()

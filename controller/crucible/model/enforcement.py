@@ -54,6 +54,8 @@ class Capabilities:
         isolation: values of ``sandbox.isolation`` it can give.
         controls: one entry for every :class:`Control`.
         sources: kinds of ``spec.source`` it can run from.
+        probes: kinds of probe that can be asked.
+        asks: the runtime asks probes itself, and says in ``Instance.ready`` what they came to.
     """
 
     runtime: str
@@ -61,6 +63,8 @@ class Capabilities:
     isolation: frozenset[str]
     controls: tuple[Enforcement, ...]
     sources: frozenset[str] = frozenset({"inline", "path"})
+    probes: frozenset[str] = frozenset({"process", "http", "tcp", "exec"})
+    asks: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a report with a hole: a control nobody spoke of would look like one that holds."""

@@ -79,6 +79,7 @@ class Instance:
         plugin: the Plugin's name.
         source: digest of the snapshot it runs from.
         endpoints: where its ports can be reached from the host: ``8080 at 127.0.0.1:49153``.
+        ready: what its probes came to, where its runtime asks them itself; None where it does not.
     """
 
     plugin_uid: str
@@ -95,6 +96,7 @@ class Instance:
     plugin: str = ""
     source: str = ""
     endpoints: tuple[str, ...] = ()
+    ready: bool | None = None
 
     @property
     def alive(self) -> bool:

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from crucible.model.enforcement import Control
 from crucible.model.fields import Bytes, Cpu, Duration, ListMap, NotYet, Part, Version, Word, rules
+from crucible.model.probe import Health
 from crucible.model.source import SPEC_RULES, Source
 
 _MI = 2**20
@@ -188,17 +189,6 @@ class Sandbox(Part):
     """The least that must stand between the plugin and the host."""
     allow_degraded: Annotated[tuple[Control, ...], Field(max_length=16)] = ()
     """Controls this plugin may start without where the host cannot enforce them."""
-
-
-class Health(Part):
-    """When the plugin counts as started, ready and alive."""
-
-    startup: Annotated[dict[str, Any] | None, NotYet()] = None
-    """Holds the other probes back until it succeeds."""
-    ready: Annotated[dict[str, Any] | None, NotYet()] = None
-    """Decides whether the plugin is Ready."""
-    live: Annotated[dict[str, Any] | None, NotYet()] = None
-    """Restarts an instance that fails it."""
 
 
 class Backoff(Part):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic.alias_generators import to_camel
 
 from crucible.model.fields import ListMap
+from crucible.model.health import Check
 
 
 class Phase(StrEnum):
@@ -82,13 +83,32 @@ class LastExit(_Part):
     at: Time
     """When."""
     reason: Annotated[str, Field(max_length=128)]
-    """OOMKilled, Crashed, Completed or StartFailed."""
+    """OOMKilled, Crashed, Completed, StartFailed, Lost, Unhealthy or Stopped."""
     message: Annotated[str, Field(max_length=2048)]
     """In words."""
     code: int | None = None
     """Exit status."""
     signal: int | None = None
     """The signal that ended it."""
+
+
+class ProbeReport(_Part):
+    """What the answers to one probe came to."""
+
+    check: Check
+    """startup, ready or live."""
+    attempt: int
+    """Of the instance that was asked."""
+    passing: bool | None = None
+    """What it came to; nothing yet while there are too few answers alike."""
+    ok: bool
+    """What the newest answers say."""
+    count: int
+    """How many say so in a row; no more are counted than decide anything."""
+    message: Annotated[str, Field(max_length=512)] = ""
+    """What the newest of them said."""
+    at: Time
+    """When the newest of those counted came."""
 
 
 class Replica(_Part):
@@ -110,6 +130,16 @@ class Replica(_Part):
     """When the instance was made."""
     running_since: Time | None = None
     """When the instance was first seen to run."""
+    ready: bool = False
+    """What serves is ready."""
+    ready_since: Time | None = None
+    """Since when the instance is ready without a break."""
+    probes: Annotated[tuple[ProbeReport, ...], Field(max_length=3), ListMap("check")] = ()
+    """What its probes came to."""
+    condemned: int = 0
+    """The attempt that failed its probes so that it has to go; its end counts as a crash already."""
+    condemned_because: Annotated[str, Field(max_length=512)] = ""
+    """What its probes said."""
     incumbent: Annotated[str, Field(max_length=128)] = ""
     """The instance of the revision before that serves until this one is verified."""
     restarts: int = 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crucible.errors import Violation
     from crucible.model.enforcement import Capabilities
+    from crucible.model.health import Check, Streak
     from crucible.model.instance import Instance
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
@@ -41,6 +44,7 @@ class World:
         capabilities: what the runtime holds plugins to.
         reach: of the endpoint, for a Plugin that is one; None for every other.
         outage: why the runtime does not answer now; empty while it does.
+        streaks: the newest answers to each probe that is being asked, by attempt and check.
         instances: all the runtime has for this Plugin, oldest first.
         status: what was last said of it.
     """
@@ -54,3 +58,4 @@ class World:
     status: PluginStatus
     reach: Reach | None = None
     outage: str = ""
+    streaks: Mapping[tuple[int, Check], Streak] = field(default_factory=dict)

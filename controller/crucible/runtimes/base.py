@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from socket import socket
 
     from crucible.model.door import Doorway
@@ -34,6 +35,19 @@ class LogLine:
 
     at: float
     text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connection to a port of an instance.
+
+    Attributes:
+        socket: connected, and set not to block; whoever lent it closes it.
+        relayed: something in between accepted it: that the plugin did not shows in its end, soon after.
+    """
+
+    socket: socket
+    relayed: bool = False
 
 
 class ExecSession(Protocol):
@@ -191,6 +205,23 @@ class Runtime(Protocol):
 
         Raises:
             Unavailable: the door cannot be bound now.
+        """
+        ...
+
+    def connect(self, plugin_uid: str, slot: Slot, port: int) -> AbstractAsyncContextManager[Connected]:
+        """Connect to a TCP port on an instance's own loopback address, for as long as the context lasts.
+
+        Args:
+            plugin_uid: the Plugin.
+            slot: the instance.
+            port: any; it need not be one that others may connect to, unless the runtime says so.
+
+        Raises:
+            NotFound: no such instance.
+            Conflict: it does not run.
+            OSError: nobody listens there.
+            Unsupported: this runtime cannot on this host; says why, and the fix.
+            Unavailable: the runtime does not answer.
         """
         ...
 

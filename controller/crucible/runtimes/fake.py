@@ -13,8 +13,10 @@ the same host is what a controller's restart looks like::
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -22,11 +24,11 @@ from crucible.errors import Conflict, NotFound, Unavailable
 from crucible.model.door import Doorway
 from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
 from crucible.model.instance import Exit, Instance, State
-from crucible.runtimes.base import LogLine
+from crucible.runtimes.base import Connected, LogLine
 from crucible.runtimes.fake_session import KILLED, FakeSession
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from crucible.model.usage import Usage
     from crucible.model.workload import Slot, Workload
@@ -47,6 +49,7 @@ class Behaviour:
         oom: it is killed at once for its memory limit.
         problem: why it cannot start at all.
         obeys: SIGTERM ends it.
+        listens: what it says at once to whoever connects to a port, by port; None: nothing, but it accepts.
     """
 
     comes_up: bool = True
@@ -56,6 +59,7 @@ class Behaviour:
     oom: bool = False
     problem: str = ""
     obeys: bool = True
+    listens: Mapping[int, bytes | None] = field(default_factory=dict)
 
     @property
     def ends(self) -> bool:
@@ -316,6 +320,26 @@ class FakeRuntime:
         one.bind("")  # the kernel makes up a name
         one.listen()
         return (one,)
+
+    @asynccontextmanager
+    async def connect(self, plugin_uid: str, slot: Slot, port: int) -> AsyncIterator[Connected]:
+        """Hand out one end of a connection whose other end has said what the instance says."""
+        self._answering()
+        cell = self._cell(plugin_uid, slot)
+        if cell is None:
+            raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
+        if cell.instance.state is State.EXITED:
+            raise Conflict(f"{cell.instance.name} has ended")
+        if port not in cell.behaviour.listens:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            said = cell.behaviour.listens[port]
+            if said is not None:
+                theirs.sendall(said)
+                theirs.shutdown(socket.SHUT_WR)
+            yield Connected(ours)
 
     async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
         """Return what the host was told to say."""

@@ -43,6 +43,18 @@ class Gauge:
         while self._files:
             os.close(self._files.popitem()[1])
 
+    def process(self) -> int | None:
+        """Return a pidfd of one of the group's processes, which the caller closes; None where it has none."""
+        try:
+            for word in self._text("cgroup.procs").split():
+                held = os.pidfd_open(int(word))
+                if word in self._text("cgroup.procs").split():
+                    return held  # it was held while it was in the group: nobody else has its number
+                os.close(held)
+        except (OSError, ValueError):
+            return None
+        return None
+
     def read(self, now: float) -> Usage | None:
         """Return what the group uses; None where the kernel does not count it, or it is gone."""
         try:

@@ -10,6 +10,7 @@ from crucible.control.operator import Loops, without_managed_fields
 from crucible.loop import Ports
 from crucible.model.names import FINALIZER
 from crucible.model.status import PluginStatus, SourceReport
+from crucible.probes.prober import Prober
 from crucible.runtimes.fake import FakeHost, FakeRuntime
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ class Scene:
         self.host = FakeHost()
         self.runtime = FakeRuntime(self.host)
         self.outside = Outside()
-        self.loops = Loops(Ports(self.runtime, self.outside, self.outside, self.outside, time.time))
+        self.loops = Loops(self.ports())
+
+    def ports(self) -> Ports:
+        prober = Prober(self.runtime, time.time)
+        return Ports(self.runtime, self.outside, self.outside, self.outside, prober, time.time)
 
     async def open(self) -> None:
         await self.runtime.open(self.loops.ring)
@@ -80,7 +85,7 @@ async def test_a_plugin_first_seen_while_it_is_deleted_is_cleared_away_and_relea
     first.loops.see(seen())
     await first.until(1)
     await first.loops.close()
-    first.loops = Loops(Ports(first.runtime, first.outside, first.outside, first.outside, time.time))
+    first.loops = Loops(first.ports())
     await first.runtime.open(first.loops.ring)
     first.loops.see(seen(deletionTimestamp="2026-01-01T00:00:00Z"))
     await first.loops.gone.wait()

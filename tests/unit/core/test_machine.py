@@ -19,6 +19,8 @@ from crucible.model.status import SourceReport
 if TYPE_CHECKING:
     from crucible.model.manifest import PluginSpec
 
+READY = {"http": {"port": 8080}, "interval": "1s", "failures": 2, "successes": 2}
+LIVE = {"exec": {"command": ["true"]}, "interval": "1s", "failures": 2}
 ROLLING = {"strategy": "rolling", "verify": "5s"}
 RECREATED: tuple[dict[str, Any], ...] = (
     {},
@@ -30,6 +32,8 @@ RECREATED: tuple[dict[str, Any], ...] = (
     {"recovery": {"maxRestarts": 0}},
     {"sandbox": {"allowDegraded": ["memory"]}},
     {"stopGrace": "0s"},
+    {"health": {"ready": READY, "live": LIVE}},
+    {"health": {"startup": {"tcp": {"port": 1}, "failures": 2}, "ready": READY}, "replicas": 2},
 )
 ROLLED: tuple[dict[str, Any], ...] = (
     {"update": ROLLING},
@@ -38,6 +42,8 @@ ROLLED: tuple[dict[str, Any], ...] = (
     {"update": ROLLING, "config": {"a": 2}, "replicas": 3},
     {"update": ROLLING, "config": {"a": 3}, "replicas": 2, "recovery": {"maxRestarts": 1}},
     {"update": {"strategy": "rolling", "verify": "0s"}, "config": {"a": 4}, "replicas": 2},
+    {"update": ROLLING, "config": {"a": 5}, "replicas": 2, "health": {"ready": READY, "live": LIVE}},
+    {"update": ROLLING, "config": {"a": 6}, "health": {"startup": {"exec": {"command": ["x"]}}}},
 )
 ANY = tuple(admit(plugin(**fields)) for fields in (*RECREATED, *ROLLED))
 ROLLING_ONLY = tuple(admit(plugin(**fields)) for fields in ROLLED)

@@ -398,6 +398,8 @@ def test_a_replica_that_runs_is_described() -> None:
         pid=77,
         started_at=900.0,
         running_since=1000.0,
+        ready=True,
+        ready_since=1000.0,
     )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import socket
 import time
 from typing import TYPE_CHECKING, Final
 
 from docker import errors
 
-from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable
+from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported
 from crucible.model.instance import State
+from crucible.runtimes.base import Connected
 from crucible.runtimes.docker.commands import Command, execute
 from crucible.runtimes.docker.connection import Connection
 from crucible.runtimes.docker.containers import Containers
@@ -21,11 +24,11 @@ from crucible.runtimes.docker.images import Images
 from crucible.runtimes.docker.starting import Starter
 from crucible.runtimes.docker.streams import LogStream
 from crucible.runtimes.docker.usage import usage_of
+from crucible.runtimes.passage import NEW_NET, House, Passage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
-    from socket import socket
 
     from crucible.model.door import Doorway
     from crucible.model.enforcement import Capabilities
@@ -68,6 +71,7 @@ class DockerRuntime:
         )
         self._starter = Starter(self._engine, settings, self._containers, self.images, source_of)
         self._starting: dict[tuple[str, Slot], asyncio.Task[Instance]] = {}
+        self._passage = Passage()
         self._followers = 0
 
     @property
@@ -92,6 +96,7 @@ class DockerRuntime:
         await asyncio.gather(*self._starting.values(), return_exceptions=True)
         await self._connection.close()
         await self._containers.close()
+        self._passage.close()
         self._engine.close()
 
     def instances(self, plugin_uid: str | None = None) -> tuple[Instance, ...]:
@@ -133,6 +138,7 @@ class DockerRuntime:
         """Forget an instance and delete its container; kill it first if it is alive."""
         held = await self._settled(plugin_uid, slot)
         if held is not None:
+            self._passage.forget(held.container)
             await self._containers.remove(held)
 
     async def sweep(self) -> tuple[str, ...]:
@@ -172,6 +178,25 @@ class DockerRuntime:
         wanted = Command(tuple(command), user=f"{held.uid}:{held.uid}", stdin=stdin, tty=tty)
         return await execute(self._engine, held.container, wanted)
 
+    @contextlib.asynccontextmanager
+    async def connect(self, plugin_uid: str, slot: Slot, port: int) -> AsyncIterator[Connected]:
+        """Connect from inside the container's network where that is in reach, else through its relay."""
+        held = self._held(plugin_uid, slot)
+        if held.ended.is_set() or held.instance.state is State.STARTING:
+            raise Conflict(f"{held.instance.name} does not run")
+        gauge = self._containers.groups.gauge(held.container) if os.geteuid() == 0 else None
+        if gauge is not None:
+            house = House(held.container, gauge.process, NEW_NET)
+            async with self._passage.connect(house, port) as connected:
+                yield connected
+            return
+        self._answering()
+        with socket.socket() as door:
+            door.setblocking(False)
+            place = _relayed(self._containers.relays.endpoints.get(plugin_uid, ()), port)
+            await asyncio.get_running_loop().sock_connect(door, place)
+            yield Connected(door, relayed=True)
+
     async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
         """Return what the kernel counts where the engine is on this host, else what the engine does."""
         held = self._containers.get(plugin_uid, slot)
@@ -194,7 +219,7 @@ class DockerRuntime:
         """Return the doors of one plugin's instances, or all."""
         return tuple(doorway for held in self._containers.of(plugin_uid) for doorway in held.doorways())
 
-    async def listeners(self, doorway: Doorway) -> tuple[socket, ...]:
+    async def listeners(self, doorway: Doorway) -> tuple[socket.socket, ...]:
         """Return a door's listening sockets, or bind them anew."""
         for held in self._containers.of(doorway.plugin_uid):
             if doorway in held.doorways():
@@ -238,3 +263,17 @@ class DockerRuntime:
     def _tell_all(self) -> None:
         for plugin_uid in {held.instance.plugin_uid for held in self._containers.of(None)}:
             self._changed(plugin_uid)
+
+
+def _relayed(endpoints: tuple[str, ...], port: int) -> tuple[str, int]:
+    """Return where a relay takes connections to a port.
+
+    Raises:
+        Unsupported: it takes none to that one.
+    """
+    for endpoint in endpoints:
+        inner, _, place = endpoint.partition(" at ")
+        host, _, number = place.rpartition(":")
+        if inner == str(port):
+            return host, int(number)
+    raise Unsupported(f"port {port} cannot be reached from here: add it to spec.capabilities.network.listen")

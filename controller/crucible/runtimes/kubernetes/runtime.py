@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from crucible.errors import Conflict, CrucibleError, InvalidInput, NotFound, Unavailable, Unsupported
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from crucible.model.enforcement import Capabilities
     from crucible.model.usage import Usage
     from crucible.model.workload import Slot, Workload
-    from crucible.runtimes.base import ExecSession, LogLine
+    from crucible.runtimes.base import Connected, ExecSession, LogLine
     from crucible.runtimes.kubernetes.cluster import Cluster
     from crucible.runtimes.kubernetes.settings import KubernetesSettings
 
@@ -297,6 +297,15 @@ class KubernetesRuntime:
         del doorway
         return ()
 
+    @asynccontextmanager
+    async def connect(self, plugin_uid: str, slot: Slot, port: int) -> AsyncIterator[Connected]:
+        """Refuse: whoever may do so reaches pods through the cluster itself, and probes are the kubelet's."""
+        del port
+        if self._pods.find(plugin_uid, slot) is None:
+            raise NotFound(f"no instance {slot} of {plugin_uid}")
+        _refuse_connection()
+        yield  # what makes this a generator
+
     async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
         """Return None: a cluster's metrics are rates, and none of the figures that are asked for."""
         del plugin_uid, slot
@@ -308,6 +317,10 @@ _RUNS = frozenset({State.STARTING, State.RUNNING})
 
 def _refuse_exec() -> NoReturn:
     raise Unsupported("the operator has no right to run commands in pods: use kubectl exec, with your own")
+
+
+def _refuse_connection() -> NoReturn:
+    raise Unsupported("the operator has no way into pods: use kubectl port-forward, with your own rights")
 
 
 def _path(found: Pod) -> str:

@@ -8,12 +8,14 @@ import logging
 import os
 import re
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable
 from crucible.model.instance import Exit
 from crucible.runtimes.gauge import Gauge
+from crucible.runtimes.passage import NEW_NET, NEW_USER, House, Passage
 from crucible.runtimes.process import adopt, lock, strays
 from crucible.runtimes.process import command as commands
 from crucible.runtimes.process import record as records
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from crucible.model.instance import Instance
     from crucible.model.usage import Usage
     from crucible.model.workload import Slot, Workload
-    from crucible.runtimes.base import ExecSession, LogLine
+    from crucible.runtimes.base import Connected, ExecSession, LogLine
     from crucible.runtimes.process.launch import Host
     from crucible.runtimes.process.sandbox import Prepared
     from crucible.runtimes.process.session import Session
@@ -72,6 +74,7 @@ class ProcessRuntime:
         self._starting: dict[tuple[str, Slot], asyncio.Task[Instance]] = {}
         self._watch = Watch(settings.logs)
         self._spawner = Spawner()
+        self._passage = Passage()
         self._sessions: WeakSet[Session] = WeakSet()
         self._prepared: Prepared | None = None
         self._lock: int | None = None
@@ -109,6 +112,7 @@ class ProcessRuntime:
             self._watch.let_go(live)
         self._lives.clear()
         self._spawner.close()
+        self._passage.close()
         if self._prepared is not None:
             os.close(self._prepared.host.bwrap)
             self._prepared = None
@@ -204,6 +208,18 @@ class ProcessRuntime:
         session = await commands.run(self._spawner, seccomp, live, command, stdin=stdin, tty=tty)
         self._sessions.add(session)
         return session
+
+    @asynccontextmanager
+    async def connect(self, plugin_uid: str, slot: Slot, port: int) -> AsyncIterator[Connected]:
+        """Connect from inside an instance's network namespace, where its ports are to be found."""
+        live = self._lives.get(plugin_uid, slot)
+        if live is None:
+            raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
+        if live.ended.is_set() or not live.look():
+            raise Conflict(f"{live.record.name} does not run")
+        house = House(_house_key(live), live.hold_plugin, NEW_USER | NEW_NET, live.record.uid)
+        async with self._passage.connect(house, port) as connected:
+            yield connected
 
     async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
         """Return what an instance's cgroup counted; None without one."""
@@ -312,6 +328,7 @@ class ProcessRuntime:
 
     async def _forget(self, live: Live) -> None:
         """Delete all that was made for an instance none of whose processes is left."""
+        self._passage.forget(_house_key(live))
         await _remove_cgroup(live)
         self._watch.let_go(live)
         records.discard(live.directory)
@@ -372,6 +389,10 @@ class ProcessRuntime:
         elif record.exit is None:
             status = found.directory / "status.json"
             await self._watch.bury(live, status.stat().st_mtime if status.exists() else time.time())
+
+
+def _house_key(live: Live) -> str:
+    return f"{live.record.plugin_uid}/{live.record.slot}"
 
 
 async def _kill(live: Live) -> None:

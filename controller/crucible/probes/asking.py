@@ -1,0 +1,114 @@
+"""Asks one probe once. Whoever answers is hostile: little is read, for a short time, and nothing followed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from crucible.errors import Conflict, CrucibleError, NotFound, Unavailable
+from crucible.model.health import Answer
+from crucible.probes.http import request_of, status_of
+
+if TYPE_CHECKING:
+    from crucible.model.probe import ExecProbe, HttpProbe, Probe, TcpProbe
+    from crucible.model.workload import Slot
+    from crucible.runtimes.base import Runtime
+
+_HEAD: Final = 4096
+"""Bytes in which an answer's first line has to end."""
+_OUTPUT: Final = 1024
+"""Bytes of a command's output that are looked at."""
+_WORDS: Final = 200
+"""Characters of it that are said."""
+_SETTLES: Final = 0.2
+"""Seconds in which a relay ends a connection that the plugin did not accept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whom to ask: an instance, and what runs it."""
+
+    runtime: Runtime
+    plugin_uid: str
+    slot: Slot
+
+
+async def ask(probe: Probe, subject: Subject) -> Answer | None:
+    """Ask once, within the probe's timeout.
+
+    Returns:
+        What was answered; None where nothing can be said of the plugin, because it is the runtime that does
+        not answer, or the instance has gone.
+    """
+    try:
+        async with asyncio.timeout(probe.timeout):
+            return await _ask(probe, subject)
+    except TimeoutError:
+        return Answer(ok=False, message=f"no answer within {probe.timeout:g} s")
+    except (NotFound, Conflict, Unavailable):
+        return None
+    except CrucibleError as error:
+        return Answer(ok=False, message=str(error))
+    except OSError as error:
+        return Answer(ok=False, message=(error.strerror or str(error)).lower())
+
+
+async def _ask(probe: Probe, subject: Subject) -> Answer:
+    if probe.http is not None:
+        return await _ask_http(probe.http, subject)
+    if probe.tcp is not None:
+        return await _ask_tcp(probe.tcp, subject)
+    if probe.exec is not None:
+        return await _ask_command(probe.exec, subject)
+    raise ValueError(f"nobody asks a probe of kind {probe.kind}")
+
+
+async def _ask_http(probe: HttpProbe, subject: Subject) -> Answer:
+    """Send a request and read no more than the first line of what comes back."""
+    loop = asyncio.get_running_loop()
+    async with subject.runtime.connect(subject.plugin_uid, subject.slot, probe.port) as door:
+        await loop.sock_sendall(door.socket, request_of(probe))
+        head = b""
+        while b"\n" not in head and len(head) < _HEAD:
+            chunk = await loop.sock_recv(door.socket, _HEAD)
+            if not chunk:
+                break
+            head += chunk
+    status = status_of(head)
+    if status is None:
+        return Answer(ok=False, message="the answer is no HTTP" if head else "no answer before the end")
+    well = 200 <= status < 400  # noqa: PLR2004 - HTTP's own classes
+    return Answer(ok=True) if well else Answer(ok=False, message=f"status {status}")
+
+
+async def _ask_tcp(probe: TcpProbe, subject: Subject) -> Answer:
+    """Connect, and be content; a relay's connection has to last a moment longer."""
+    async with subject.runtime.connect(subject.plugin_uid, subject.slot, probe.port) as door:
+        if not door.relayed:
+            return Answer(ok=True)
+        try:
+            async with asyncio.timeout(_SETTLES):
+                if not await asyncio.get_running_loop().sock_recv(door.socket, 1):
+                    return Answer(ok=False, message="connection refused")
+        except TimeoutError:
+            pass  # nobody ended it
+        return Answer(ok=True)
+
+
+async def _ask_command(probe: ExecProbe, subject: Subject) -> Answer:
+    """Run a command, and keep the beginning of what it says."""
+    session = await subject.runtime.exec(
+        subject.plugin_uid, subject.slot, probe.command, stdin=False, tty=False
+    )
+    said = b""
+    try:
+        async for _, chunk in session.output():
+            said += chunk[: _OUTPUT - len(said)]
+        code = await session.wait()
+    finally:
+        await session.close()
+    if code == 0:
+        return Answer(ok=True)
+    words = " ".join(said.decode(errors="replace").split())[:_WORDS]
+    return Answer(ok=False, message=f"status {code}: {words}" if words else f"status {code}")

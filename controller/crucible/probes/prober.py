@@ -1,0 +1,92 @@
+"""Goes on asking instances what their probes say, and rings when an answer may change a decision."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from crucible.core.health import pause_before, tally
+from crucible.probes.asking import Subject, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from crucible.model.health import Check, Streak, Watch
+    from crucible.runtimes.base import Runtime
+
+_AT_ONCE: Final = 32
+"""Askings under way at the same time: a start of everything takes its turn."""
+
+_Key = tuple[int, "Check"]
+
+
+class Prober:
+    """Asks what it was told to watch. What it knows can be told anew: the status keeps what counts."""
+
+    def __init__(self, runtime: Runtime, now: Callable[[], float]) -> None:
+        """Begin with nothing to watch.
+
+        Args:
+            runtime: what runs the instances.
+            now: unix seconds.
+        """
+        self._runtime = runtime
+        self._now = now
+        self._streaks: dict[str, dict[_Key, Streak]] = {}
+        self._tasks: dict[str, dict[_Key, tuple[Watch, asyncio.Task[None]]]] = {}
+        self._room = asyncio.Semaphore(_AT_ONCE)
+
+    def streaks(self, plugin_uid: str) -> Mapping[_Key, Streak]:
+        """Return the newest answers of a plugin's instances."""
+        return self._streaks.get(plugin_uid, {})
+
+    def attend(self, plugin_uid: str, watches: Sequence[Watch], news: Callable[[], None]) -> None:
+        """Watch these probes of a plugin, and no others; call ``news`` when a streak of theirs changed."""
+        running = self._tasks.setdefault(plugin_uid, {})
+        wanted = {watch.key: watch for watch in watches}
+        for key in tuple(running):
+            known, task = running[key]
+            watch = wanted.get(key)
+            if watch is None or watch.probe != known.probe or watch.settled != known.settled:
+                task.cancel()
+                del running[key]
+                if watch is None or watch.probe != known.probe:
+                    self._streaks.get(plugin_uid, {}).pop(key, None)
+        for key, watch in wanted.items():
+            if key not in running:
+                task = asyncio.create_task(self._watch(plugin_uid, watch, news))
+                running[key] = (watch, task)
+        if not running:
+            self._tasks.pop(plugin_uid, None)
+            self._streaks.pop(plugin_uid, None)
+
+    async def close(self) -> None:
+        """Ask no more."""
+        tasks = [task for running in self._tasks.values() for _, task in running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+        self._streaks.clear()
+
+    async def _watch(self, plugin_uid: str, watch: Watch, news: Callable[[], None]) -> None:
+        """Ask one probe for ever."""
+        subject = Subject(self._runtime, plugin_uid, watch.slot)
+        tries, ok = 0, watch.known.ok if watch.known is not None else False
+        while True:
+            pause = pause_before(watch, tries, ok=ok)
+            if tries == 0 and watch.known is None:
+                pause -= self._now() - watch.since
+            await asyncio.sleep(max(pause, 0))
+            tries += 1
+            async with self._room:
+                answer = await ask(watch.probe, subject)
+            if answer is None:
+                continue
+            ok = answer.ok
+            streaks = self._streaks.setdefault(plugin_uid, {})
+            known = streaks.get(watch.key, watch.known)
+            streak = tally(known, answer, self._now(), watch)
+            streaks[watch.key] = streak
+            if streak is not known:
+                news()

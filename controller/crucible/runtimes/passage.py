@@ -1,0 +1,218 @@
+"""Connections from the controller to ports on the loopback of instances on this host.
+
+The sockets come from the program in ``usher.py``, two at a time, and are used again: a TCP socket that is
+connected to nobody any more can be connected anew, and is still in the namespace where it was made. So a
+connection costs no process, however often an instance is asked.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from crucible.errors import Unavailable, Unsupported
+from crucible.runtimes.base import Connected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+_PROGRAM: Final = Path(__file__).with_name("usher.py")
+_AT_ONCE: Final = 2
+_MAX_ANSWER: Final = 4096
+_PATIENCE: Final = 10.0
+_LOOPBACK: Final = "127.0.0.1"
+_NOBODY: Final = socket.AF_UNSPEC.to_bytes(2, sys.byteorder) + bytes(14)
+"""A ``struct sockaddr`` of no family: connecting to it ends a connection (connect(2))."""
+NEW_USER: Final = 0x10000000
+NEW_NET: Final = 0x40000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """Where to make sockets.
+
+    Attributes:
+        key: names the instance.
+        hold: returns a pidfd of one of its processes, which the caller closes; None when there is none.
+        namespaces: which of that process's to enter: ``NEW_NET``, with ``NEW_USER`` where that is another.
+        uid: whom to become first; None to stay.
+    """
+
+    key: str
+    hold: Callable[[], int | None]
+    namespaces: int
+    uid: int | None = None
+
+
+@dataclass(slots=True)
+class _Idle:
+    """The sockets of one instance that nobody uses now."""
+
+    sockets: list[socket.socket] = field(default_factory=list)
+    gone: bool = False
+
+
+class Passage:
+    """Makes and keeps sockets in the namespaces of instances."""
+
+    def __init__(self) -> None:
+        self._idle: dict[str, _Idle] = {}
+        self._link: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._asking = asyncio.Lock()
+
+    @asynccontextmanager
+    async def connect(self, house: House, port: int) -> AsyncIterator[Connected]:
+        """Connect to a port.
+
+        Raises:
+            OSError: nobody listens there.
+            Unsupported: the kernel does not let this controller in.
+            Unavailable: the usher died on the way.
+        """
+        idle = self._idle.setdefault(house.key, _Idle())
+        door = idle.sockets.pop() if idle.sockets else await self._make(house, idle)
+        whole = False
+        try:
+            await asyncio.get_running_loop().sock_connect(door, (_LOOPBACK, port))
+            yield Connected(door)
+            whole = True
+        except OSError:
+            whole = True
+            raise
+        finally:
+            # Whoever was cancelled in the middle may have left the event loop watching it.
+            if not (whole and not idle.gone and _disconnect(door)):
+                door.close()
+            else:
+                idle.sockets.append(door)
+
+    def forget(self, key: str) -> None:
+        """Close the sockets of an instance that is gone: they would keep its network alive."""
+        idle = self._idle.pop(key, None)
+        if idle is not None:
+            idle.gone = True
+            while idle.sockets:
+                idle.sockets.pop().close()
+
+    def close(self) -> None:
+        """Close all, and end the usher."""
+        for key in tuple(self._idle):
+            self.forget(key)
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+    async def _make(self, house: House, idle: _Idle) -> socket.socket:
+        async with self._asking:
+            if idle.sockets:  # made for another who then did not need both
+                return idle.sockets.pop()
+            held = house.hold()
+            if held is None:
+                raise Unavailable("it does not run")
+            try:
+                first, *others = await self._ask(house, held)
+            finally:
+                os.close(held)
+            idle.sockets += others
+            return first
+
+    async def _ask(self, house: House, held: int) -> list[socket.socket]:
+        request = {"uid": house.uid, "namespaces": house.namespaces, "sockets": _AT_ONCE}
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [held]))]
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                link = self._link or self._open()
+                link.sendmsg([json.dumps(request).encode()], rights)
+                packet, made = await _answer(link)
+        except (OSError, TimeoutError) as error:
+            self._abandon()
+            raise Unavailable(f"no way into the instance's network: {error or 'no answer'}") from error
+        except asyncio.CancelledError:
+            self._abandon()  # its answer would be taken for the next one's
+            raise
+        if not packet:
+            self._abandon()
+            raise Unavailable("no way into the instance's network: the usher died")
+        problem = json.loads(packet).get("problem")
+        if problem:
+            raise Unsupported(f"no way into the instance's network: {problem}")
+        return made
+
+    def _open(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            self._process = subprocess.Popen(
+                [os.path.realpath("/proc/self/exe"), "-I", "-S", str(_PROGRAM)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        self._link = ours
+        return ours
+
+    def _abandon(self) -> None:
+        """End a usher that is of no use any more; the next request starts another."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+async def _answer(link: socket.socket) -> tuple[bytes, list[socket.socket]]:
+    """Take one answer, and the sockets that came with it."""
+    loop = asyncio.get_running_loop()
+    room = socket.CMSG_SPACE(_AT_ONCE * array.array("i").itemsize)
+    while True:
+        try:
+            packet, ancillary, _, _ = link.recvmsg(_MAX_ANSWER, room, socket.MSG_CMSG_CLOEXEC)
+            break
+        except BlockingIOError:
+            readable: asyncio.Future[None] = loop.create_future()
+            loop.add_reader(link, _settle, readable)
+            try:
+                await readable
+            finally:
+                loop.remove_reader(link)
+    descriptors = array.array("i")
+    for _, _, data in ancillary:
+        descriptors.frombytes(data)
+    made = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for each in made:
+        each.setblocking(False)
+    return packet, made
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _disconnect(door: socket.socket) -> bool:
+    """Have a socket be connected to nobody; False where it cannot be used again."""
+    with contextlib.suppress(OSError):
+        door.shutdown(socket.SHUT_RDWR)
+    done: bool = _libc.connect(door.fileno(), _NOBODY, len(_NOBODY)) == 0
+    door.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # reading it clears it
+    return done

@@ -1,0 +1,208 @@
+"""Asking instances: what counts as an answer, how little is read, and when the loop is rung."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from build import UID, plugin, world
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crucible.core.admission import admit
+from crucible.core.decide import decide
+from crucible.model.decision import Start
+from crucible.model.health import Check, Watch
+from crucible.model.workload import Slot
+from crucible.probes.asking import Subject, ask
+from crucible.probes.http import status_of
+from crucible.probes.prober import Prober
+from crucible.runtimes.base import Connected
+from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from crucible.model.health import Answer
+    from crucible.model.probe import Probe
+
+SLOT = Slot(0, 1)
+OK = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+def probe(**fields: Any) -> Probe:
+    spec = admit(plugin(health={"ready": fields}))
+    assert spec.health.ready is not None
+    return spec.health.ready
+
+
+async def running(behaviour: Behaviour) -> FakeRuntime:
+    runtime = FakeRuntime(FakeHost(lambda _: behaviour))
+    (start,) = decide(world()).actions
+    assert isinstance(start, Start)
+    await runtime.start(start.workload, SLOT)
+    return runtime
+
+
+async def answer(behaviour: Behaviour, **fields: Any) -> Answer | None:
+    runtime = await running(behaviour)
+    return await ask(probe(**fields), Subject(runtime, UID, SLOT))
+
+
+@pytest.mark.parametrize(
+    ("said", "ok", "message"),
+    [
+        (OK, True, ""),
+        (b"HTTP/1.0 204 No Content\r\n\r\n", True, ""),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\n\r\n", True, ""),
+        (b"HTTP/1.1 503 Busy\r\n\r\n", False, "status 503"),
+        (b"HTTP/1.1 404\r\n\r\n", False, "status 404"),
+        (b"", False, "no answer before the end"),
+        (b"SSH-2.0-OpenSSH\r\n", False, "the answer is no HTTP"),
+        (b"HTTP/1.1 20", False, "the answer is no HTTP"),
+        (b"x" * 100_000, False, "the answer is no HTTP"),
+    ],
+)
+async def test_only_a_good_status_is_well(said: bytes, message: str, *, ok: bool) -> None:
+    found = await answer(Behaviour(listens={8080: said}), http={"port": 8080}, timeout="10s")
+    assert found is not None
+    assert (found.ok, found.message) == (ok, message)
+
+
+async def test_one_that_says_nothing_is_given_up() -> None:
+    found = await answer(Behaviour(listens={8080: None}), http={"port": 8080}, timeout="50ms")
+    assert found is not None
+    assert (found.ok, found.message) == (False, "no answer within 0.05 s")
+
+
+async def test_a_port_nobody_listens_on_is_not_well() -> None:
+    for kind in ("http", "tcp"):
+        found = await answer(Behaviour(), **{kind: {"port": 8080}})
+        assert found is not None
+        assert (found.ok, found.message) == (False, "connection refused")
+
+
+async def test_an_accepted_connection_is_well() -> None:
+    found = await answer(Behaviour(listens={8080: None}), tcp={"port": 8080})
+    assert found is not None
+    assert found.ok
+
+
+@pytest.mark.parametrize(
+    ("command", "ok", "message"),
+    [
+        (["exit", "0"], True, ""),
+        (["exit", "3"], False, "status 3"),
+        (["nothing"], False, "status 127: nothing: not found"),
+        (["sleep"], False, "no answer within 0.05 s"),
+    ],
+)
+async def test_a_command_says_by_its_status(command: list[str], message: str, *, ok: bool) -> None:
+    found = await answer(Behaviour(), exec={"command": command}, timeout="50ms")
+    assert found is not None
+    assert (found.ok, found.message) == (ok, message)
+
+
+async def test_a_runtime_that_does_not_answer_says_nothing_of_the_plugin() -> None:
+    runtime = await running(Behaviour(listens={8080: OK}))
+    runtime.host.up = False
+    assert await ask(probe(http={"port": 8080}), Subject(runtime, UID, SLOT)) is None
+    runtime.host.up = True
+    runtime.host.crash(UID, SLOT, code=1)
+    assert await ask(probe(http={"port": 8080}), Subject(runtime, UID, SLOT)) is None
+    assert await ask(probe(tcp={"port": 8080}), Subject(runtime, "other", SLOT)) is None
+
+
+class Relaying(FakeRuntime):
+    """A runtime whose connections are accepted by something in between."""
+
+    refuses = True
+
+    @asynccontextmanager
+    async def connect(self, plugin_uid: str, slot: Slot, port: int) -> AsyncIterator[Connected]:
+        del plugin_uid, slot, port
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with ours, theirs:
+            if self.refuses:
+                theirs.close()
+            yield Connected(ours, relayed=True)
+
+
+async def test_what_a_relay_accepts_counts_only_if_it_lasts() -> None:
+    relaying = Relaying(FakeHost())
+    for refuses in (True, False):
+        relaying.refuses = refuses
+        found = await ask(probe(tcp={"port": 8080}, timeout="10s"), Subject(relaying, UID, SLOT))
+        assert found is not None
+        assert found.ok is not refuses
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_status_or_none(head: bytes) -> None:
+    found = status_of(head)
+    assert found is None or 100 <= found <= 599
+
+
+def watch(*, settled: bool = False, **fields: Any) -> Watch:
+    return Watch(SLOT, Check.READY, probe(**fields), time.time(), settled=settled)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+async def test_the_loop_is_rung_when_something_changed_and_not_otherwise() -> None:
+    runtime = await running(Behaviour(listens={8080: OK}))
+    asked: list[int] = []
+    rung: list[bool] = []
+    counting = Counting(runtime.host, asked)
+    prober = Prober(counting, time.time)
+    prober.attend(UID, [watch(http={"port": 8080}, interval="100ms")], lambda: rung.append(True))
+    await until(lambda: len(asked) >= 3)
+    assert len(rung) == 1
+    assert prober.streaks(UID)[1, Check.READY].ok
+    await prober.close()
+
+
+class Counting(FakeRuntime):
+    """Counts the connections made to it."""
+
+    def __init__(self, host: FakeHost, asked: list[int]) -> None:
+        super().__init__(host)
+        self.asked = asked
+
+    @asynccontextmanager
+    async def connect(self, plugin_uid: str, slot: Slot, port: int) -> AsyncIterator[Connected]:
+        self.asked.append(port)
+        async with super().connect(plugin_uid, slot, port) as door:
+            yield door
+
+
+async def test_what_is_not_watched_any_more_is_asked_no_more_and_forgotten() -> None:
+    runtime = await running(Behaviour(listens={8080: OK}))
+    prober = Prober(runtime, time.time)
+    prober.attend(UID, [watch(http={"port": 8080}, interval="100ms")], lambda: None)
+    await until(lambda: prober.streaks(UID))
+    prober.attend(UID, [], lambda: None)
+    assert prober.streaks(UID) == {}
+    watching = [task for task in asyncio.all_tasks() if "Prober._watch" in repr(task)]
+    assert all(task.cancelling() for task in watching)
+
+
+async def test_another_probe_begins_anew() -> None:
+    runtime = await running(Behaviour(listens={8080: OK}))
+    prober = Prober(runtime, time.time)
+    prober.attend(UID, [watch(http={"port": 8080})], lambda: None)
+    await until(lambda: prober.streaks(UID))
+    prober.attend(UID, [watch(tcp={"port": 1})], lambda: None)
+    assert prober.streaks(UID) == {}
+    await until(lambda: prober.streaks(UID))
+    assert not prober.streaks(UID)[1, Check.READY].ok
+    await prober.close()
