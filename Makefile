@@ -6,7 +6,7 @@ JOBS   ?= 2
 STAMP  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit check generate lock bench fuzz mutants cluster images clean
+.PHONY: help setup demo test unit check generate lock bench fuzz mutants cluster images scan clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,14 @@ cluster: $(STAMP)  ## Run the tests of the operator on the cluster that KUBECONF
 
 images: $(STAMP)  ## Make the plugins' images without a registry (ARGS="--load python" for some); INTO=docker, kind, kind:CLUSTER or containerd hands all, and the operator's, to its nodes
 	@$(BIN)/python scripts/images $(if $(INTO),--into $(INTO)) $(ARGS)
+
+scan: .tools/checkov/.ready .tools/bin/helm  ## Let a public scanner look at the chart, the pods of plugins and the Dockerfiles
+	@$(BIN)/pytest tests/charts/test_scan.py $(ARGS)
+
+.tools/checkov/.ready: $(STAMP) scripts/scanner.lock
+	@$(PYTHON) -m venv --clear .tools/checkov
+	@.tools/checkov/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r scripts/scanner.lock
+	@touch $@
 
 clean:  ## Remove everything made here
 	@rm -rf .venv .tools build dist mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
