@@ -1,4 +1,4 @@
-"""What a public scanner says of the chart, of the pods of plugins, and of the Dockerfiles: nothing unexplained.
+"""What a public scanner says of the chart, of plugins' pods, and of the Dockerfiles: nothing unexplained.
 
 The scanner lives apart, in ``.tools/checkov``: `make scan` puts it there, and these tests run where it is.
 """

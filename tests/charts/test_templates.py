@@ -123,7 +123,7 @@ def test_no_object_is_a_secret_and_none_reads_one(release: Release) -> None:
 def test_the_definition_is_the_one_in_crds() -> None:
     ours = (REPOSITORY / "crds/plugins.crucible.dev.yaml").read_bytes()
     copied = (CHART / "files/crds/plugins.crucible.dev.yaml").read_bytes()
-    assert copied == ours, "run: cp crds/*.yaml charts/crucible/files/crds/"
+    assert copied == ours, "run: make generate"
     assert {path.name for path in (CHART / "files/crds").iterdir()} == {
         path.name for path in (REPOSITORY / "crds").iterdir()
     }
