@@ -11,8 +11,9 @@ import pytest
 from raw import DEADLINE, Raw
 
 from crucible.bus.broker import Broker
-from crucible.bus.doors import Doorway
-from crucible.model.bus import HOST, Door, Grants, Member
+from crucible.bus.doors import Entrance
+from crucible.model.bus import HOST, Grants, Member
+from crucible.model.door import Door, Doorway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -26,17 +27,17 @@ class Bus:
         self.folder = folder
         self.broker = Broker(asyncio.get_running_loop())
         self.members: dict[str, Member] = {}
-        self.doors: dict[str, Doorway] = {}
+        self.doors: dict[str, Entrance] = {}
         self.clients: list[Raw] = []
-        self.host = self.open(Door("", HOST, "", "host"))
+        self.host = self.open(Doorway(Door.BUS, "", HOST, HOST, "host"))
 
-    def open(self, door: Door) -> Path:
-        path = self.folder / f"{door.instance}.sock"
+    def open(self, doorway: Doorway) -> Path:
+        path = self.folder / f"{doorway.plugin_uid}-{doorway.place}.sock"
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(128)
-        self.doors[door.instance] = Doorway(self.broker, door, listener)
+        self.doors[doorway.key] = Entrance(self.broker, doorway, listener)
         return path
 
     def plugin(self, name: str, namespace: str = "here", *, state: str = "", **grants: object) -> Path:
@@ -44,7 +45,7 @@ class Bus:
         member = Member(namespace, name, f"uid-{namespace}-{name}", Grants(**grants), state)  # type: ignore[arg-type]
         self.members[f"{namespace}/{name}"] = member
         self.broker.update(self.members.values())
-        return self.open(Door(namespace, name, member.uid, f"{namespace}-{name}-0-1"))
+        return self.open(Doorway(Door.BUS, namespace, name, member.uid, "0-1"))
 
     def grant(self, name: str, namespace: str = "here", **grants: object) -> None:
         key = f"{namespace}/{name}"
@@ -70,8 +71,8 @@ class Bus:
     async def close(self) -> None:
         for client in self.clients:
             await client.close()
-        for doorway in self.doors.values():
-            doorway.close()
+        for entrance in self.doors.values():
+            entrance.close()
         await until(lambda: not any(seat.connections for seat in self.broker.roster))
         self.broker.calls.deadlines.close()
 

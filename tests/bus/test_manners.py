@@ -15,7 +15,7 @@ from raw import Gone, Raw, words
 
 from crucible.bus import doors, wire
 from crucible.bus.wire import Frame, Kind
-from crucible.model.bus import Door
+from crucible.model.door import Door, Doorway
 
 if TYPE_CHECKING:
     from conftest import Bus
@@ -119,12 +119,12 @@ async def test_who_connects_again_and_again_is_slowed(bus: Bus, monkeypatch: pyt
 async def test_another_user_is_turned_away(bus: Bus) -> None:
     bus.plugin("mine")
     uid = bus.members["here/mine"].uid
-    door = bus.open(Door("here", "mine", uid, "strange", user=os.geteuid() + 1))
-    stranger = await Raw.connect(door)
+    path = bus.open(Doorway(Door.BUS, "here", "mine", uid, "strange", os.geteuid() + 1))
+    stranger = await Raw.connect(path)
     assert await stranger.gone() == []
     assert bus.faults("mine") == {"stranger": 1}
     await stranger.close()
-    await bus.join(bus.open(Door("here", "mine", uid, "own", user=os.geteuid())))
+    await bus.join(bus.open(Doorway(Door.BUS, "here", "mine", uid, "own", os.geteuid())))
 
 
 async def test_a_plugin_is_who_its_socket_says_whatever_it_claims(bus: Bus) -> None:
@@ -191,6 +191,6 @@ async def test_a_flooder_delays_others_only_so_much(bus: Bus) -> None:
 
 async def test_gone_is_what_a_closed_connection_is(bus: Bus) -> None:
     client = await bus.add("brief")
-    bus.broker.shut("here-brief-0-1")
+    bus.broker.shut("uid-here-brief/0-1/bus")
     with pytest.raises(Gone):
         await client.next()

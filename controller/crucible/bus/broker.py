@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
-    from crucible.model.bus import Door, Member
+    from crucible.model.bus import Member
+    from crucible.model.door import Doorway
 
 BURST: Final = 16
 """Frames handled as they come in."""
@@ -74,41 +75,47 @@ class Broker:
 
     def update(self, members: Iterable[Member]) -> None:
         """Take the whole list of Plugins; what they may not do any more ends now."""
-        changed, gone = self.roster.update(members)
+        self._follow(*self.roster.update(members))
+        self.ledger.keep({seat.member.key for seat in self.roster})
+
+    def know(self, member: Member) -> None:
+        """Take one Plugin that is new or has changed."""
+        self._follow(*self.roster.put(member))
+
+    def _follow(self, changed: Iterable[Seat], gone: Iterable[Seat]) -> None:
         for seat in changed:
             self.calls.revoke(seat.connections)
             self.messages.revoke(seat, seat.connections)
         for seat in gone:
             for connection in list(seat.connections):
                 self._cut(connection, Code.NOT_PERMITTED, "the plugin is gone")
-        self.ledger.keep({seat.member.key for seat in self.roster})
 
-    def connect(self, door: Door) -> Connection | None:
+    def connect(self, doorway: Doorway) -> Connection | None:
         """Return a connection for somebody who came through a door; None when too many are in already."""
-        if len(self._doors.get(door.instance, ())) >= CONNECTIONS_LIMIT:
+        if len(self._doors.get(doorway.key, ())) >= CONNECTIONS_LIMIT:
             why = f"{CONNECTIONS_LIMIT} connections are open already"
-            self.ledger.fault(door.namespace, door.plugin, Fault.CONNECTIONS, why)
+            self.ledger.fault(doorway.namespace, doorway.plugin, Fault.CONNECTIONS, why)
             return None
-        return Connection(self, door, self._loop)
+        return Connection(self, doorway, self._loop)
 
-    def shut(self, instance: str) -> None:
-        """Cut everyone off who came through the door of an instance."""
-        for connection in list(self._doors.get(instance, ())):
+    def shut(self, key: str) -> None:
+        """Cut everyone off who came through a door."""
+        for connection in list(self._doors.get(key, ())):
             connection.close()
 
     # What connections say.
 
     def opened(self, connection: Connection) -> None:
         """Somebody connected."""
-        self._doors.setdefault(connection.door.instance, []).append(connection)
+        self._doors.setdefault(connection.doorway.key, []).append(connection)
 
     def closed(self, connection: Connection) -> None:
         """Somebody is gone, and all that was open with it."""
-        siblings = self._doors.get(connection.door.instance, [])
+        siblings = self._doors.get(connection.doorway.key, [])
         if connection in siblings:
             siblings.remove(connection)
         if not siblings:
-            self._doors.pop(connection.door.instance, None)
+            self._doors.pop(connection.doorway.key, None)
         seat = connection.seat
         if seat is not None and connection in seat.connections:
             seat.connections.remove(connection)
@@ -117,8 +124,8 @@ class Broker:
 
     def broken(self, connection: Connection, code: Code, why: str) -> None:
         """Somebody broke the rules."""
-        door = connection.door
-        self.ledger.fault(door.namespace, door.plugin, Fault.MALFORMED, why)
+        doorway = connection.doorway
+        self.ledger.fault(doorway.namespace, doorway.plugin, Fault.MALFORMED, why)
         self._cut(connection, code, why)
 
     def _cut(self, connection: Connection, code: Code, why: str) -> None:
@@ -144,7 +151,7 @@ class Broker:
             if not queue.count and self._is_calm():
                 self._handle(connection, frame)
             else:
-                sender = connection.door.instance if connection.seat is None else connection.seat.key
+                sender = connection.doorway.key if connection.seat is None else connection.seat.key
                 queue.push(sender, frame.priority, (connection, frame), len(frame.payload))
                 connection.pending += 1
                 self._call_soon()
@@ -203,18 +210,18 @@ class Broker:
 
     def _greet(self, connection: Connection, frame: Frame) -> None:
         hello = read_hello(frame)
-        door = connection.door
-        if door.plugin == HOST:
-            seat: Seat | None = self.roster.host(hello.namespace or door.namespace or "default")
+        doorway = connection.doorway
+        if doorway.plugin == HOST:
+            seat: Seat | None = self.roster.host(hello.namespace or "default")
         else:
-            seat = self.roster.find(door.namespace, door.plugin)
-        if seat is None or seat.member.uid != door.uid:
+            seat = self.roster.find(doorway.namespace, doorway.plugin)
+        if seat is None or seat.member.uid != doorway.plugin_uid:
             self._cut(connection, Code.UNAVAILABLE, "the plugin is not known, or not any more")
             return
         connection.greeted()
         connection.methods, connection.window, connection.seat = hello.methods, hello.window, seat
         seat.connections.append(connection)
-        connection.send(welcome(seat.member, door.instance), "")
+        connection.send(welcome(seat.member, f"{doorway.plugin}-{doorway.place}"), "")
 
     def _dispatch(self, connection: Connection, seat: Seat, frame: Frame) -> None:
         if frame.headers and not wire.RESERVED_HEADERS.isdisjoint(frame.headers):

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from crucible.bus import wire
 from crucible.bus.deadlines import Timed
+from crucible.errors import CrucibleError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crucible.bus.connection import Connection
     from crucible.bus.queue import Ticket
     from crucible.bus.roster import Seat
-    from crucible.bus.wire import Frame
+    from crucible.bus.wire import Code, Frame
 
 
 class Patron(Protocol):
@@ -85,6 +88,15 @@ class Call(Timed):
     def stream(self) -> bool:
         """Items may go both ways."""
         return bool(self.frame.flags & wire.STREAM)
+
+
+class Refused(CrucibleError):
+    """A service does not do what is asked; the code, why, and headers for the caller."""
+
+    def __init__(self, code: Code, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.headers = headers or {}
 
 
 def called_by_name(call: Call) -> str:

@@ -298,4 +298,4 @@ class Calls:
 
     @staticmethod
     def _gone(connection: Connection) -> str:
-        return f"{connection.door.plugin} went away during the call"
+        return f"{connection.doorway.plugin} went away during the call"

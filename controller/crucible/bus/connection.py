@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from crucible.bus.call import Call
     from crucible.bus.roster import Seat
     from crucible.bus.topics import Subscription
-    from crucible.model.bus import Door
+    from crucible.model.door import Doorway
 
 READ_BATCH: Final = 16
 """Frames read of one connection before others have their turn."""
@@ -52,7 +52,7 @@ class Connection(asyncio.BufferedProtocol):
     """One client's connection.
 
     Attributes:
-        door: whose socket it came through.
+        doorway: whose socket it came through.
         seat: the plugin it speaks for; None until it said HELLO.
         methods: what may be called on it.
         window: calls it takes at once.
@@ -77,7 +77,7 @@ class Connection(asyncio.BufferedProtocol):
         "_transport",
         "calls",
         "closing",
-        "door",
+        "doorway",
         "given",
         "methods",
         "pending",
@@ -88,8 +88,8 @@ class Connection(asyncio.BufferedProtocol):
         "window",
     )
 
-    def __init__(self, desk: Desk, door: Door, loop: asyncio.AbstractEventLoop) -> None:
-        self.door = door
+    def __init__(self, desk: Desk, doorway: Doorway, loop: asyncio.AbstractEventLoop) -> None:
+        self.doorway = doorway
         self.seat: Seat | None = None
         self.methods: frozenset[str] = frozenset()
         self.window = 0

@@ -12,7 +12,7 @@ from crucible.bus.ledger import Fault
 
 if TYPE_CHECKING:
     from crucible.bus.broker import Broker
-    from crucible.model.bus import Door
+    from crucible.model.door import Doorway
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _BURST: Final = 32
@@ -24,11 +24,11 @@ _REST: Final = 0.25
 log = logging.getLogger(__name__)
 
 
-class Doorway:
+class Entrance:
     """Accepts connections on one listening socket, until closed."""
 
-    def __init__(self, broker: Broker, door: Door, listener: socket.socket) -> None:
-        self.door = door
+    def __init__(self, broker: Broker, doorway: Doorway, listener: socket.socket) -> None:
+        self.doorway = doorway
         self._broker = broker
         self._listener = listener
         self._loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ class Doorway:
         if self._rest is not None:
             self._rest.cancel()
         self._listener.close()
-        self._broker.shut(self.door.instance)
+        self._broker.shut(self.doorway.key)
 
     def _listen(self) -> None:
         self._rest = None
@@ -57,7 +57,10 @@ class Doorway:
         self._counted = now
         if self._tokens < 1:
             self._broker.ledger.fault(
-                self.door.namespace, self.door.plugin, Fault.CONNECTIONS, "too often one after the other"
+                self.doorway.namespace,
+                self.doorway.plugin,
+                Fault.CONNECTIONS,
+                "too often one after the other",
             )
             self._pause()
             return
@@ -67,7 +70,7 @@ class Doorway:
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
-            log.warning("%s: nobody can connect: %s", self.door.instance, error)
+            log.warning("%s: nobody can connect: %s", self.doorway.key, error)
             self._pause()
             return
         self._admit(client)
@@ -80,13 +83,16 @@ class Doorway:
         """Let a client in, if it is who should be behind this door."""
         client.setblocking(False)
         user = user_of(client)
-        if self.door.user not in (None, user):
+        if self.doorway.peer not in (None, user):
             self._broker.ledger.fault(
-                self.door.namespace, self.door.plugin, Fault.STRANGER, f"user {user}, not {self.door.user}"
+                self.doorway.namespace,
+                self.doorway.plugin,
+                Fault.STRANGER,
+                f"user {user}, not {self.doorway.peer}",
             )
             client.close()
             return
-        connection = self._broker.connect(self.door)
+        connection = self._broker.connect(self.doorway)
         if connection is None:
             client.close()
             return

@@ -96,7 +96,7 @@ class Roster:
 
     def host(self, namespace: str) -> Seat:
         """Return the host application's seat in a namespace."""
-        member = Member(namespace, HOST, "", Grants(everything=True))
+        member = Member(namespace, HOST, HOST, Grants(everything=True))
         return self._seats.setdefault(member.key, Seat(member))
 
     def update(self, members: Iterable[Member]) -> tuple[list[Seat], list[Seat]]:
@@ -107,17 +107,22 @@ class Roster:
             object has its name now.
         """
         wanted = {member.key: member for member in members}
-        gone = [
-            seat
-            for key, seat in self._seats.items()
-            if not seat.is_host and (key not in wanted or wanted[key].uid != seat.member.uid)
-        ]
+        gone = [seat for key, seat in self._seats.items() if not seat.is_host and key not in wanted]
         for seat in gone:
             del self._seats[seat.member.key]
         changed = []
-        for key, member in wanted.items():
-            seat = self._seats.setdefault(key, Seat(member))
-            if seat.member.grants != member.grants:
-                changed.append(seat)
-            seat.become(member)
+        for member in wanted.values():
+            new, old = self.put(member)
+            changed += new
+            gone += old
         return changed, gone
+
+    def put(self, member: Member) -> tuple[list[Seat], list[Seat]]:
+        """Take one Plugin; return as :meth:`update` does."""
+        seat = self._seats.get(member.key)
+        if seat is None or seat.member.uid != member.uid:
+            self._seats[member.key] = Seat(member)
+            return [], [] if seat is None else [seat]
+        changed = seat.member.grants != member.grants
+        seat.become(member)
+        return [seat] if changed else [], []

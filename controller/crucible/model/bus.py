@@ -21,6 +21,7 @@ class Grants:
         subscribe: patterns it may subscribe within.
         call: methods it may call, as ``plugin.method`` or ``plugin.*``.
         store: bytes its store may hold; None: it has none.
+        keep_store: what it holds is kept when the Plugin is deleted.
         everything: the host application's: all of a namespace.
     """
 
@@ -28,6 +29,7 @@ class Grants:
     subscribe: tuple[str, ...] = ()
     call: tuple[str, ...] = ()
     store: int | None = None
+    keep_store: bool = True
     everything: bool = False
 
     @property
@@ -77,25 +79,11 @@ class Member:
             namespace=str(data["namespace"]),
             plugin=str(data["plugin"]),
             uid=str(data["uid"]),
-            grants=Grants(**lists, store=store, everything=grants["everything"] is True),
+            grants=Grants(
+                **lists,
+                store=store,
+                keep_store=grants["keep_store"] is True,
+                everything=grants["everything"] is True,
+            ),
             state=str(data["state"]),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """One socket and whoever connects to it.
-
-    Attributes:
-        namespace: of the Plugin.
-        plugin: its name.
-        uid: of the Plugin object.
-        instance: the instance that alone sees the socket.
-        user: user id outside the sandbox that it has for itself; None: it has none.
-    """
-
-    namespace: str
-    plugin: str
-    uid: str
-    instance: str
-    user: int | None = None

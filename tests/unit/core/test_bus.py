@@ -33,6 +33,7 @@ def test_the_table_of_a_manifest() -> None:
             "subscribe": ("notes.>",),
             "call": ("a.*", "z.m"),
             "store": 16 * 2**20,
+            "keep_store": True,
             "everything": False,
         },
         "state": "is suspended",

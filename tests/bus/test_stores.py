@@ -1,0 +1,194 @@
+"""Stores over the wire: each plugin's own, guarded by revisions, held to its size, still there later."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from raw import Raw, words
+
+from crucible.bus import wire
+from crucible.bus.stores import Stores
+from crucible.bus.wire import Frame, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from conftest import Bus
+
+
+@asynccontextmanager
+async def serving(bus: Bus) -> AsyncIterator[Stores]:
+    """Serve stores from a folder of the test's."""
+    path = bus.folder / "store"
+    path.mkdir(exist_ok=True)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    stores = Stores(bus.broker.calls, bus.broker.ledger, folder)
+    bus.broker.calls.services.update(stores.services())
+    try:
+        yield stores
+    finally:
+        await stores.close()
+        os.close(folder)
+
+
+@pytest.fixture
+async def stores(bus: Bus) -> AsyncIterator[Stores]:
+    async with serving(bus) as stores:
+        yield stores
+
+
+async def put(client: Raw, ident: int, key: str, value: bytes, **headers: str) -> Frame:
+    return await client.call(ident, "$store.put", value, headers={"key": key, **headers})
+
+
+async def get(client: Raw, ident: int, key: str, **headers: str) -> Frame:
+    return await client.call(ident, "$store.get", headers={"key": key, **headers})
+
+
+@pytest.mark.usefixtures("stores")
+async def test_what_is_put_is_got_and_revisions_guard_it(bus: Bus) -> None:
+    client = await bus.add("notes", store=1000)
+    assert (await put(client, 1, "a", b"\0one", revision="0")).headers == {"revision": "1"}
+    got = await get(client, 3, "a")
+    assert (got.payload, got.headers) == (b"\0one", {"revision": "1"})
+    conflict = await put(client, 5, "a", b"two", revision="7")
+    assert (words(conflict), conflict.headers) == (("ERROR", 5, "Conflict"), {"revision": "1"})
+    assert (await put(client, 7, "a", b"two", revision="1")).headers == {"revision": "2"}
+    listed = json.loads((await client.call(9, "$store.list")).payload)
+    assert listed == {
+        "keys": [{"key": "a", "revision": 2, "size": 3}],
+        "more": False,
+        "used": 36,
+        "size": 1000,
+    }
+    gone = await client.call(11, "$store.delete", headers={"key": "a"})
+    assert gone.headers == {"revision": "3"}
+    assert words(await get(client, 13, "a")) == ("ERROR", 13, "NotFound")
+    assert words(await client.call(15, "$store.delete", headers={"key": "a"})) == ("ERROR", 15, "NotFound")
+
+
+@pytest.mark.usefixtures("stores")
+async def test_a_store_is_held_to_its_size_and_the_excess_is_reported(bus: Bus) -> None:
+    client = await bus.add("greedy", store=1000)
+    assert words(await put(client, 1, "a", b"x" * 990)) == ("ERROR", 1, "StoreFull")
+    assert words(await put(client, 3, "a", b"x" * 900)) == ("ANSWER", 3, "")
+    assert words(await put(client, 5, "b", b"x" * 900)) == ("ERROR", 5, "StoreFull")
+    assert bus.faults("greedy") == {"storeFull": 2}
+
+
+@pytest.mark.usefixtures("stores")
+async def test_who_has_no_store_is_refused_and_nobody_reaches_anothers(bus: Bus) -> None:
+    owner = await bus.add("owner", store=1000)
+    await put(owner, 1, "secret", b"mine")
+    poor = await bus.add("poor")
+    answer = await get(poor, 1, "secret")
+    assert words(answer) == ("ERROR", 1, "NotPermitted")
+    assert b"spec.capabilities.store" in answer.payload
+    for number, other in enumerate(
+        [await bus.add("other", store=1000), await bus.add("owner", namespace="there", store=1000)]
+    ):
+        assert words(await get(other, 1, "secret", plugin="owner")) == ("ERROR", 1, "NotFound"), number
+
+
+@pytest.mark.usefixtures("stores")
+async def test_requests_that_make_no_sense_are_refused_by_name(bus: Bus) -> None:
+    client = await bus.add("odd", store=1000)
+    for number, headers in enumerate(
+        ({}, {"key": "a b"}, {"key": "a", "revision": "-1"}, {"key": "a", "revision": "٣"})
+    ):
+        answer = await client.call(2 * number + 1, "$store.put", b"", headers=headers)
+        assert words(answer)[2] == "Malformed", headers
+    huge = await client.call(99, "$store.put", b"", headers={"key": "a", "revision": "9" * 4000})
+    assert words(huge)[2] == "Malformed"
+    assert words(await client.call(101, "$store.watch"))[2] == "Malformed"
+
+
+@pytest.mark.usefixtures("stores")
+async def test_the_host_says_whose_store_it_means(bus: Bus) -> None:
+    client = await bus.add("notes", store=1000)
+    await put(client, 1, "a", b"1")
+    host = await bus.join(bus.host, namespace="here")
+    assert (await get(host, 1, "a", plugin="notes")).payload == b"1"
+    assert words(await get(host, 3, "a")) == ("ERROR", 3, "NoSuchPlugin")
+
+
+@pytest.mark.usefixtures("stores")
+async def test_a_watch_tells_what_changes_as_far_as_credit_goes(bus: Bus) -> None:
+    client = await bus.add("notes", store=10_000)
+    watcher = await bus.join(bus.folder / "uid-here-notes-0-1.sock")
+    watcher.send(Frame(Kind.CALL, 1, "$store.watch", headers={"prefix": "a/"}, flags=wire.STREAM))
+    watcher.send(wire.credit(1, 1))
+    await watcher.call(3, "$bus.ping")
+    await put(client, 1, "b/1", b"other")
+    await put(client, 3, "a/1", b"one")
+    await put(client, 5, "a/2", b"two")
+    await client.call(7, "$store.delete", headers={"key": "a/1"})
+    first = await watcher.next()
+    assert (first.id, first.payload) == (1, b"one")
+    assert first.headers == {"key": "a/1", "revision": "2", "op": "put"}
+    await watcher.call(5, "$bus.ping")
+    watcher.send(wire.credit(1, 10))
+    rest = [await watcher.next() for _ in range(2)]
+    assert [(item.headers["key"], item.headers["op"]) for item in rest] == [("a/2", "put"), ("a/1", "delete")]
+    watcher.send(Frame(Kind.CANCEL, 1))
+    assert words(await watcher.next()) == ("ERROR", 1, "Cancelled")
+
+
+@pytest.mark.usefixtures("stores")
+async def test_a_watcher_that_gives_no_credit_is_dropped_not_kept_up_with(bus: Bus) -> None:
+    client = await bus.add("notes", store=100_000)
+    watcher = await bus.join(bus.folder / "uid-here-notes-0-1.sock")
+    watcher.send(Frame(Kind.CALL, 1, "$store.watch", flags=wire.STREAM))
+    await watcher.call(3, "$bus.ping")
+    for number in range(257):
+        await put(client, 2 * number + 1, "a", b"")
+    assert words(await watcher.next()) == ("ERROR", 1, "Overloaded")
+
+
+@pytest.mark.usefixtures("stores")
+async def test_many_requests_at_once_are_bounded_and_each_is_answered(bus: Bus) -> None:
+    client = await bus.add("busy", store=10_000)
+    client.send(*(Frame(Kind.CALL, 2 * n + 1, "$store.put", b"x", {"key": f"k{n}"}) for n in range(300)))
+    names = [words(await client.next())[2] for _ in range(300)]
+    assert set(names) <= {"", "Overloaded"}
+    assert names.count("") >= 64
+
+
+async def test_what_was_put_is_there_after_the_broker_is_another(bus: Bus) -> None:
+    client = await bus.add("notes", store=1000)
+    async with serving(bus):
+        await put(client, 1, "a", b"1")
+    async with serving(bus):
+        assert (await get(client, 3, "a")).payload == b"1"
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_data_of_a_deleted_plugin_is_kept_or_removed_as_it_said(
+    bus: Bus, stores: Stores, keep: bool
+) -> None:
+    client = await bus.add("notes", store=1000, keep_store=keep)
+    other = await bus.add("other", store=1000, keep_store=False)
+    await put(client, 1, "a", b"1")
+    await put(other, 1, "a", b"1")
+    await stores.keep({"uid-here-other"})
+    assert words(await get(client, 3, "a"))[0] == ("ANSWER" if keep else "ERROR")
+    assert words(await get(other, 3, "a"))[0] == "ANSWER"
+
+
+@pytest.mark.usefixtures("stores")
+async def test_another_plugin_of_the_same_name_does_not_inherit_what_was_not_kept(bus: Bus) -> None:
+    for number, (keep, found) in enumerate(((False, "ERROR"), (True, "ANSWER"))):
+        name = f"heir{number}"
+        client = await bus.add(name, store=1000, keep_store=keep)
+        await put(client, 1, "a", b"1")
+        member = bus.members[f"here/{name}"]
+        bus.remove(name)
+        bus.members[f"here/{name}"] = type(member)("here", name, "another", member.grants)
+        bus.broker.update(bus.members.values())
+        heir = await bus.join(bus.host, namespace="here")
+        assert words(await get(heir, 1, "a", plugin=name))[0] == found
+        await heir.close()

@@ -1,0 +1,155 @@
+"""One plugin's data in its file: what was written is there, after crashes too."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from crucible.bus import bucket as buckets
+from crucible.bus.bucket import Bucket, Changed, Full, about_of, is_key
+
+SIZE = 1024 * 1024
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[int]:
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def content(bucket: Bucket) -> dict[str, tuple[int, bytes]]:
+    found = {}
+    for key, revision, _ in bucket.list("", "", 10_000).entries:
+        got = bucket.get(key)
+        assert got is not None
+        assert got[0] == revision
+        found[key] = got
+    return found
+
+
+def test_revisions_grow_and_guard(folder: int) -> None:
+    bucket = Bucket(folder, "a")
+    assert bucket.put("k", b"1", 0, SIZE) == 1
+    assert bucket.put("k", b"2", 1, SIZE) == 2
+    assert bucket.put("other", b"", None, SIZE) == 3
+    for expected in (0, 1, 3):
+        with pytest.raises(Changed) as changed:
+            bucket.put("k", b"3", expected, SIZE)
+        assert changed.value.revision == 2
+    with pytest.raises(Changed, match="not there"):
+        bucket.delete("nothing", 7)
+    assert bucket.delete("nothing", None) is None
+    assert bucket.delete("k", 2) == 4
+    assert bucket.get("k") is None
+    assert bucket.put("k", b"again", 0, SIZE) == 5
+    bucket.close()
+
+
+def test_the_size_holds_and_what_shrinks_is_always_taken(folder: int) -> None:
+    bucket = Bucket(folder, "a")
+    bucket.put("k", b"x" * 60, None, 100)
+    with pytest.raises(Full, match="of 100 bytes"):
+        bucket.put("l", b"", None, 100)
+    with pytest.raises(Full):
+        bucket.put("k", b"x" * 70, None, 100)
+    bucket.put("k", b"x" * 67, None, 100)
+    bucket.put("k", b"x" * 50, None, 10)
+    assert bucket.used == 50 + 1 + buckets.OVERHEAD
+    bucket.close()
+
+
+OPERATIONS = st.lists(
+    st.tuples(st.sampled_from("abc"), st.one_of(st.none(), st.binary(max_size=40))), min_size=1, max_size=25
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(OPERATIONS, st.data())
+def test_a_file_that_was_cut_off_anywhere_holds_all_that_was_whole(
+    folder: int, operations: list[tuple[str, bytes | None]], data: st.DataObject
+) -> None:
+    name = "cut"
+    Path(f"/proc/self/fd/{folder}/{name}").unlink(missing_ok=True)
+    bucket = Bucket(folder, name)
+    states = [(0, content(bucket))]
+    for key, value in operations:
+        if value is None:
+            bucket.delete(key, None)
+        else:
+            bucket.put(key, value, None, SIZE)
+        states.append((bucket._end, content(bucket)))
+    bucket.close()
+    path = Path(f"/proc/self/fd/{folder}/{name}")
+    at = data.draw(st.integers(0, path.stat().st_size))
+    os.truncate(path, at)
+    with path.open("ab") as file:
+        file.write(data.draw(st.binary(max_size=30)))
+    again = Bucket(folder, name)
+    assert content(again) == next(state for end, state in reversed(states) if end <= at)
+    again.put("new", b"x", None, SIZE)
+    expected = content(again)
+    again.close()
+    third = Bucket(folder, name)
+    assert content(third) == expected
+    third.close()
+
+
+def test_what_is_past_is_cleared_away_and_nothing_else(folder: int, tmp_path: Path) -> None:
+    bucket = Bucket(folder, "a")
+    bucket.describe(b"mine")
+    bucket.put("kept", b"k" * 1000, None, 2**30)
+    for number in range(40):
+        bucket.put("busy", bytes([number]) * 100_000, None, 2**30)
+        bucket.sync()
+    assert (tmp_path / "a").stat().st_size < 3 * SIZE
+    expected = content(bucket)
+    assert expected["busy"] == (41, bytes([39]) * 100_000)
+    bucket.close()
+    assert about_of(folder, "a") == b"mine"
+    again = Bucket(folder, "a")
+    assert content(again) == expected
+    assert again.put("kept", b"", None, 2**30) == 42
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    again.close()
+
+
+def test_a_disk_that_is_full_changes_nothing(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = Bucket(folder, "a")
+    bucket.put("k", b"1", None, SIZE)
+    real = os.pwrite
+
+    def half(file: int, data: bytes, at: int) -> int:
+        if len(data) < 20:
+            raise OSError(28, "No space left on device")
+        return real(file, data[: len(data) - 10], at)
+
+    monkeypatch.setattr(os, "pwrite", half)
+    with pytest.raises(OSError, match="No space"):
+        bucket.put("k", b"2" * 50, None, SIZE)
+    monkeypatch.undo()
+    assert bucket.get("k") == (1, b"1")
+    bucket.put("l", b"3", None, SIZE)
+    bucket.close()
+    again = Bucket(folder, "a")
+    assert content(again) == {"k": (1, b"1"), "l": (2, b"3")}
+    again.close()
+
+
+def test_pages_go_on_where_they_ended(folder: int) -> None:
+    bucket = Bucket(folder, "a")
+    for key in ("b/1", "b/2", "b/3", "a"):
+        bucket.put(key, b"", None, SIZE)
+    first = bucket.list("b/", "", 2)
+    assert ([entry[0] for entry in first.entries], first.more) == (["b/1", "b/2"], True)
+    rest = bucket.list("b/", "b/2", 2)
+    assert ([entry[0] for entry in rest.entries], rest.more) == (["b/3"], False)
+    bucket.close()
+
+
+def test_what_is_a_key() -> None:
+    assert all(map(is_key, ["a", "A/b.c_d-e=1", "x" * 255]))
+    assert not any(map(is_key, ["", "a b", "ä", "x" * 256, "a\n", "a\0"]))
