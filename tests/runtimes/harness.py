@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from crucible.errors import NotFound
 from crucible.model.usage import Usage
 from crucible.model.workload import Limits, Slot, Workload
 from crucible.runtimes.base import STDERR, STDOUT
@@ -108,6 +109,13 @@ class Common:
         self.runtime: Runtime
         self.heard: list[str] = []
         self.opened: list[Runtime] = []
+        self.secrets: dict[str, dict[str, bytes]] = {}
+
+    def secrets_of(self, namespace: str, name: str) -> dict[str, bytes]:
+        """Return what is in a Secret of the namespace that these workloads are of."""
+        if namespace != "default" or name not in self.secrets:
+            raise NotFound(f"there is no Secret {name} in {namespace}")
+        return self.secrets[name]
 
     def instance(self, workload: Workload, slot: Slot = FIRST) -> Instance:
         (found,) = (one for one in self.runtime.instances(workload.plugin_uid) if one.slot == slot)
@@ -286,7 +294,7 @@ class ProcessHarness(Common):
         return ProcessSettings(**(values | changes))  # type: ignore[arg-type]
 
     async def open(self) -> None:
-        self.runtime = ProcessRuntime(self.settings(), self.sources.joinpath)
+        self.runtime = ProcessRuntime(self.settings(), self.sources.joinpath, self.secrets_of)
         await self.runtime.open(self.heard.append)
 
     async def reopen(self) -> None:

@@ -65,8 +65,10 @@ async def test_nothing_of_the_host_can_be_reached(found: dict[str, Any]) -> None
     assert set(reads.values()) <= {"ENOENT", "EACCES", "EPERM"}, reads
     assert len(reads) == 9
     assert found["hosts"] == []
+    assert found["run"] == ["crucible"]
     assert SECRET not in json.dumps(found)
-    assert found["root"] == sorted({"config", "dev", "etc", "plugin", "proc", "tmp", "usr", *_libraries()})
+    places = {"config", "data", "dev", "etc", "plugin", "proc", "run", "secrets", "tmp", "usr"}
+    assert found["root"] == sorted({*places, *_libraries()})
     assert [name for name in found["programs"] if not name.startswith("python3")] == []
     assert found["shell"] == 127
     assert found["setuid files"] == []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from build import UID, plugin
 
+from crucible.control.secrets import MountedSecrets
 from crucible.errors import Conflict, CrucibleError, InvalidSource, Unavailable, Underway
 from crucible.loop import Ports, Retry, read_status, supervise
 from crucible.model.instance import Exit, Instance, State
@@ -117,7 +118,13 @@ async def living(host: FakeHost, voice: Voice | None = None, **spec: Any) -> Asy
     life = Life(host, plugin(**spec), voice or Voice(), Sources())
     await life.runtime.open(lambda _: life.wake.set())
     ports = Ports(
-        life.runtime, life.sources, life.voice, life.endpoints, Prober(life.runtime, time.time), time.time
+        life.runtime,
+        life.sources,
+        life.voice,
+        life.endpoints,
+        Prober(life.runtime, time.time),
+        time.time,
+        MountedSecrets(),
     )
     task = asyncio.create_task(supervise(lambda: life.obj, ports, life.wake, lambda: life.stopped))
     try:

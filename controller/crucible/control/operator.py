@@ -79,6 +79,12 @@ class Loops:
         if uid in self._bells:
             self._bells[uid].set()
 
+    def ring_those(self, concerns: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Wake the loop of every Plugin that something concerns."""
+        for uid, plugin in self._objects.items():
+            if concerns(plugin):
+                self.ring(uid)
+
     async def close(self) -> None:
         """Let every loop finish the turn it is in, and end. Instances go on running."""
         self._stopping = True

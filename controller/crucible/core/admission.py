@@ -47,6 +47,7 @@ def admit(plugin: Mapping[str, Any]) -> PluginSpec:
         raise InvalidManifest((*violations, *error.violations)) from None
     violations += [Violation(*f"spec.{message}".split(": ", 1)) for message in broken_rules(spec)]
     violations += _entrypoint(spec)
+    violations += _secrets(spec)
     violations += _config(spec)
     if violations:
         raise InvalidManifest(tuple(violations))
@@ -92,6 +93,14 @@ def _entrypoint(spec: PluginSpec) -> Iterator[Violation]:
     if inline is not None:
         for folder in {name for name in inline for other in inline if other.startswith(f"{name}/")}:
             yield Violation(f"spec.source.inline.{folder}", "is a file and, by another name, a folder")
+
+
+def _secrets(spec: PluginSpec) -> Iterator[Violation]:
+    for index, variable in enumerate(spec.env):
+        if variable.secret is not None and variable.secret.name not in spec.capabilities.secrets:
+            yield Violation(
+                f"spec.env[{index}].secret.name", f"add {variable.secret.name} to capabilities.secrets"
+            )
 
 
 def _config(spec: PluginSpec) -> Iterator[Violation]:

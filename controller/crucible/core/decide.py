@@ -11,6 +11,7 @@ from crucible.core.enforce import Refusal, refusal_of
 from crucible.core.health import Asking
 from crucible.core.render import render
 from crucible.core.replica import Policy, supervise_replica, wind_down
+from crucible.core.secrets import missing
 from crucible.core.takeover import turn_of
 from crucible.model.decision import Decision, Hold, Start
 from crucible.model.manifest import PluginSpec
@@ -53,6 +54,9 @@ def decide(world: World) -> Decision:
         return _suspend(world, world.spec)
     if world.reach is not None:
         return _attend(world, world.reach)
+    absent = missing(world.spec, world.secrets)
+    if absent:
+        return report.without_secret(world, absent)
     return _run(world, world.spec, world.source)
 
 
@@ -98,7 +102,7 @@ def _suspend(world: World, spec: PluginSpec) -> Decision:
 
 
 def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
-    workload = render(world.identity, spec, source)
+    workload = render(world.identity, spec, source, world.secrets)
     known = {replica.ordinal: replica for replica in world.status.instances}
     attempts = report.attempts_of(world)
     asking = Asking(spec.health, world.streaks, elsewhere=world.capabilities.asks)

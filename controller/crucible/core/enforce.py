@@ -47,9 +47,17 @@ class _Pick:
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
-    """A capability, and the control that holds a plugin to what was granted of it."""
+    """A capability, and the control that holds a plugin to what was granted of it.
+
+    Attributes:
+        control: which.
+        reason: the word for a capability that nothing gives here.
+        field: where a manifest asks for it.
+        asked: whether one does.
+    """
 
     control: Control
+    reason: str
     field: str
     asked: Callable[[PluginSpec], bool]
 
@@ -77,8 +85,21 @@ _PICKS: Final = (
 _GRANTS: Final = (
     _Grant(
         Control.LISTEN,
+        "ListenUnavailable",
         "spec.capabilities.network.listen",
         lambda spec: bool(spec.capabilities.network.listen),
+    ),
+    _Grant(
+        Control.SECRETS,
+        "SecretsUnavailable",
+        "spec.capabilities.secrets",
+        lambda spec: bool(spec.capabilities.secrets),
+    ),
+    _Grant(
+        Control.SECRET_ENV,
+        "SecretEnvironmentUnavailable",
+        "spec.env",
+        lambda spec: any(variable.secret is not None for variable in spec.env),
     ),
 )
 _GRANTED: Final = frozenset(grant.control for grant in _GRANTS)
@@ -143,9 +164,8 @@ def _ungranted(spec: PluginSpec, here: Capabilities) -> Refusal | None:
     for grant in _GRANTS:
         entry = levels[grant.control]
         if entry.level is Level.UNAVAILABLE and grant.asked(spec):
-            word = grant.control.value
             return Refusal(
-                f"{word[0].upper()}{word[1:]}Unavailable",
+                grant.reason,
                 f"{grant.field}: is not to be had on the {here.runtime} runtime of this host: {entry.by}",
             )
     return None

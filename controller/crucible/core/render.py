@@ -5,30 +5,38 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from crucible.model.secret import SecretVariable
 from crucible.model.workload import Limits, Workload
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
+    from crucible.model.secret import SecretSeen
     from crucible.model.status import SourceReport
 
 
-def render(identity: Identity, spec: PluginSpec, source: SourceReport) -> Workload:
+def render(
+    identity: Identity, spec: PluginSpec, source: SourceReport, secrets: Sequence[SecretSeen] = ()
+) -> Workload:
     """Return the workload; it differs exactly when instances have to be replaced.
 
     Args:
         identity: of the Plugin.
         spec: an admitted one.
         source: what its source was resolved to.
+        secrets: what is known of the Secrets that it names.
     """
     resources = spec.resources
+    versions = {seen.name: seen.version for seen in secrets}
     return Workload(
         namespace=identity.namespace,
         plugin=identity.name,
         plugin_uid=identity.uid,
         type=spec.type.value,
         entrypoint=spec.entrypoint,
-        env=tuple((variable.name, variable.value or "") for variable in spec.env),
+        env=tuple((variable.name, variable.value) for variable in spec.env if variable.value is not None),
         config=json.dumps(spec.config, sort_keys=True),
         source=source.digest,
         limits=Limits(
@@ -45,4 +53,10 @@ def render(identity: Identity, spec: PluginSpec, source: SourceReport) -> Worklo
         listen=spec.capabilities.network.listen,
         fuel=resources.fuel,
         time=resources.time,
+        secrets=tuple((name, versions.get(name, "")) for name in sorted(set(spec.capabilities.secrets))),
+        secret_env=tuple(
+            SecretVariable(variable.name, variable.secret.name, variable.secret.key)
+            for variable in spec.env
+            if variable.secret is not None
+        ),
     )

@@ -126,6 +126,11 @@ def without_source(world: World, violation: Violation) -> Decision:
     return _held_up(world, "SourceUnavailable", str(violation))
 
 
+def without_secret(world: World, message: str) -> Decision:
+    """Report on a Plugin one of whose Secrets is not there yet. What runs goes on running."""
+    return _held_up(world, "SecretMissing", message)
+
+
 def fetching(world: World, message: str) -> Decision:
     """Report on a Plugin whose source is on its way. What runs goes on running."""
     status = _status(

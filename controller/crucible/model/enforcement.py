@@ -25,6 +25,8 @@ class Control(StrEnum):
     DISK = "disk"
     OPEN_FILES = "openFiles"
     LISTEN = "listen"
+    SECRETS = "secrets"
+    SECRET_ENV = "secretEnvironment"  # noqa: S105 - a control's name
 
 
 class Level(StrEnum):

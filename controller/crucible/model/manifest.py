@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, model_validator
 from crucible.model.enforcement import Control
 from crucible.model.fields import Bytes, Cpu, Duration, ListMap, NotYet, Part, Version, Word, rules
 from crucible.model.probe import Health
-from crucible.model.source import SPEC_RULES, Source
+from crucible.model.source import SECRETS_RULE, SPEC_RULES, Source
 
 _MI = 2**20
 
@@ -57,12 +57,15 @@ class UpdateStrategy(StrEnum):
     HANDOVER = "handover"
 
 
+SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
+
+
 class SecretKey(Part):
     """One key of a Secret in the Plugin's own namespace."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    name: SecretName
     """Of the Secret."""
-    key: Annotated[str, Field(min_length=1, max_length=253)]
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)]
     """In the Secret's data."""
 
 
@@ -79,8 +82,8 @@ class EnvVar(Part):
     """A letter or underscore, then letters, digits and underscores."""
     value: Annotated[str | None, Field(max_length=32768)] = None
     """Its value."""
-    secret: Annotated[SecretKey | None, NotYet(instead="give a value that is not secret")] = None
-    """Takes the value from a Secret."""
+    secret: SecretKey | None = None
+    """Takes the value from a Secret, which ``capabilities.secrets`` has to name too."""
 
     @model_validator(mode="after")
     def _means_something(self) -> EnvVar:
@@ -153,8 +156,8 @@ class Capabilities(Part):
     """The network."""
     files: Annotated[tuple[FileCapability, ...], Field(max_length=16), NotYet()] = ()
     """Volumes."""
-    secrets: Annotated[tuple[Annotated[str, Field(max_length=253)], ...], Field(max_length=16), NotYet()] = ()
-    """Secrets of its namespace it may read, as files."""
+    secrets: Annotated[tuple[SecretName, ...], Field(max_length=16)] = ()
+    """Secrets of its namespace that it may read, each key as the file ``/secrets/NAME/KEY``."""
     bus: BusCapability = BusCapability()
     """Messages."""
     store: Annotated[StoreCapability | None, NotYet()] = None
@@ -263,7 +266,7 @@ class Update(Part):
 class PluginSpec(Part):
     """The desired state of one plugin."""
 
-    model_config = ConfigDict(json_schema_extra=rules(*SPEC_RULES))
+    model_config = ConfigDict(json_schema_extra=rules(*SPEC_RULES, SECRETS_RULE))
 
     version: Version
     """Semantic version of the plugin."""

@@ -122,6 +122,16 @@ SPEC_RULES = (
 )
 """What the fields of a spec ask of each other: CEL for the API server, then ``field: message``."""
 
+_GRANTED = (
+    "(has(self.capabilities) && has(self.capabilities.secrets)"
+    " && each.secret.name in self.capabilities.secrets)"
+)
+SECRETS_RULE = (
+    f"!has(self.env) || self.env.all(each, !has(each.secret) || {_GRANTED})",
+    "env: takes a value from a Secret that capabilities.secrets does not name: add it there",
+)
+"""What admission says of each variable by name, in CEL for the API server."""
+
 
 def broken_rules(spec: PluginSpec) -> tuple[str, ...]:
     """Return the messages of the :data:`SPEC_RULES` that a spec breaks: in Python what those say in CEL."""

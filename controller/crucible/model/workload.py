@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crucible.model.door import Door
+    from crucible.model.secret import SecretVariable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Workload:
         fuel: instructions one run may execute; None: any number. Types wasm and rune only.
         time: seconds one run may take; None: any. Types wasm and rune only.
         doors: the doors it has; what is granted through one is no part of this, so that it can change.
+        secrets: name and version of each Secret it may read. What is in them is never here.
+        secret_env: variables whose values are in those.
     """
 
     namespace: str
@@ -70,6 +73,8 @@ class Workload:
     fuel: int | None = None
     time: float | None = None
     doors: tuple[Door, ...] = field(default=(), repr=False)
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    secret_env: tuple[SecretVariable, ...] = field(default=(), repr=False)
 
     @property
     def revision(self) -> str:

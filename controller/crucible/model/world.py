@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from crucible.model.instance import Instance
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
+    from crucible.model.secret import SecretSeen
     from crucible.model.status import PluginStatus, SourceReport
 
 
@@ -45,6 +46,7 @@ class World:
         reach: of the endpoint, for a Plugin that is one; None for every other.
         outage: why the runtime does not answer now; empty while it does.
         streaks: the newest answers to each probe that is being asked, by attempt and check.
+        secrets: what is known of the Secrets that it names.
         instances: all the runtime has for this Plugin, oldest first.
         status: what was last said of it.
     """
@@ -59,3 +61,4 @@ class World:
     reach: Reach | None = None
     outage: str = ""
     streaks: Mapping[tuple[int, Check], Streak] = field(default_factory=dict)
+    secrets: tuple[SecretSeen, ...] = ()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from build import UID, plugin
 
 from crucible.control.operator import Loops, without_managed_fields
+from crucible.control.secrets import MountedSecrets
 from crucible.loop import Ports
 from crucible.model.names import FINALIZER
 from crucible.model.status import PluginStatus, SourceReport
@@ -53,7 +54,9 @@ class Scene:
 
     def ports(self) -> Ports:
         prober = Prober(self.runtime, time.time)
-        return Ports(self.runtime, self.outside, self.outside, self.outside, prober, time.time)
+        return Ports(
+            self.runtime, self.outside, self.outside, self.outside, prober, time.time, MountedSecrets()
+        )
 
     async def open(self) -> None:
         await self.runtime.open(self.loops.ring)

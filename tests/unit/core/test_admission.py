@@ -67,11 +67,9 @@ def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], me
     ("spec", "field"),
     [
         ({"source": {"artifact": "oci://x"}}, "spec.source.artifact"),
-        ({"env": [{"name": "A", "secret": {"name": "s", "key": "k"}}]}, "spec.env[0].secret"),
         ({"dependencies": [{"name": "x"}]}, "spec.dependencies"),
         ({"capabilities": {"network": {"connect": ["a:1"]}}}, "spec.capabilities.network.connect"),
         ({"capabilities": {"files": [{"volume": "v", "mount": "/data/v"}]}}, "spec.capabilities.files"),
-        ({"capabilities": {"secrets": ["s"]}}, "spec.capabilities.secrets"),
         ({"capabilities": {"bus": {"call": ["a.b"]}}}, "spec.capabilities.bus.call"),
         ({"capabilities": {"store": {"size": "1Mi"}}}, "spec.capabilities.store"),
         ({"resources": {"network": "1Mi"}}, "spec.resources.network"),

@@ -19,6 +19,7 @@ from crucible.runtimes.process.output import Allowance
 from crucible.runtimes.process.proc import Identity
 from crucible.runtimes.process.record import Record, decode, encode, read_status, slot_of
 from crucible.runtimes.process.settings import LogLimits
+from crucible.runtimes.secrets import Opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,7 @@ def test_the_command_line() -> None:
 
 
 def test_what_comes_through_the_pipe() -> None:
-    found = " ".join(argv.confirmation(WORKLOAD, PYTHON, "word-count-0-1", argv.SHOWN))
+    found = " ".join(argv.confirmation(WORKLOAD, PYTHON, "word-count-0-1", argv.SHOWN, Opened()))
     assert found == (
         "--ro-bind /tmp/root / --ro-bind /tmp/source /plugin --proc /proc --dev-bind /dev/null /dev/null "
         "--dev-bind /dev/zero /dev/zero --dev-bind /dev/full /dev/full --dev-bind /dev/random /dev/random "
@@ -81,6 +82,20 @@ def test_what_comes_through_the_pipe() -> None:
         "--setenv CRUCIBLE_CONFIG /config/config.json --setenv CRUCIBLE_SOURCE /plugin "
         "--setenv MODE fast --setenv HOME /elsewhere"
     )
+
+
+def test_a_secret_is_a_file_in_memory_and_never_an_argument() -> None:
+    opened = Opened({"api/token": b"hunter2", "api/user": b"x" * 5000}, (("TOKEN", "hunter2"),))
+    found = " ".join(argv.confirmation(WORKLOAD, PYTHON, "word-count-0-1", argv.SHOWN, opened))
+    assert (
+        "--perms 0500 --size 12288 --tmpfs /secrets --perms 0500 --dir /secrets/api "
+        "--perms 0400 --file 300 /secrets/api/token --perms 0400 --file 301 /secrets/api/user "
+        "--remount-ro /secrets"
+    ) in found
+    assert found.endswith("--setenv TOKEN hunter2")
+    assert "hunter2" not in found.removesuffix("--setenv TOKEN hunter2")
+    assert "hunter2" not in " ".join(argv.command_line(WORKLOAD, PYTHON, "m", held=False))
+    assert "hunter2" not in repr(opened)
 
 
 def test_a_scratch_space_is_never_without_limit() -> None:

@@ -225,6 +225,15 @@ class ApiServer:
             await self._runner.cleanup()
         await self._store.close()
 
+    def peek(self, collection: str, namespace: str, name: str) -> Object | None:
+        """Return a stored object as it is now, for the process that the server is part of."""
+        record = self._store.get(Key(collection, namespace, name))
+        return None if record is None else record.body
+
+    def listen(self, told: Callable[[Key], None]) -> None:
+        """Call ``told`` with the key of each object that changes, once it has. It must not raise."""
+        self._store.listen(lambda commit: told(commit.event.key))
+
     async def backup(self, target: Path) -> None:
         """Write a consistent copy of everything stored to ``target``, while serving."""
         await self._store.backup(target)

@@ -35,6 +35,9 @@ _LIMITS: Final = {
 }
 
 
+_NOT_YET: Final = frozenset({Control.SECRETS, Control.SECRET_ENV})
+
+
 def capabilities(info: Mapping[str, Any]) -> Capabilities:
     """Return what the core may count on, from the answer to ``GET /info``."""
     vm = {"vm"} if vm_runtime(info) else set()
@@ -56,6 +59,8 @@ def vm_runtime(info: Mapping[str, Any]) -> str:
 def _enforcement(control: Control, info: Mapping[str, Any]) -> Enforcement:
     if control is Control.SYSCALLS:
         return _system_calls(info)
+    if control in _NOT_YET:
+        return Enforcement(control, Level.UNAVAILABLE, "this release has it with the process runtime only")
     if control in _LIMITS:
         return _limit(control, info)
     return Enforcement(control, Level.ENFORCED, _HELD_BY[control])

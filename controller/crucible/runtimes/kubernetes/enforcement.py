@@ -31,6 +31,9 @@ _NOT_HELD: Final = {
 }
 
 
+_NOT_YET: Final = frozenset({Control.SECRETS, Control.SECRET_ENV})
+
+
 def capabilities(settings: KubernetesSettings) -> Capabilities:
     """Return what the core may count on."""
     vm = {"vm"} if settings.vm_runtime_class else set()
@@ -51,6 +54,8 @@ def offers_user_namespaces(version: Mapping[str, Any]) -> bool:
 
 
 def _enforcement(control: Control, settings: KubernetesSettings) -> Enforcement:
+    if control in _NOT_YET:
+        return Enforcement(control, Level.UNAVAILABLE, "this release has it with the process runtime only")
     if control in _NOT_HELD:
         return Enforcement(control, Level.DEGRADED, _NOT_HELD[control])
     if control is Control.NETWORK:

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
+from crucible.core.secrets import FOLDER
 from crucible.model.door import DOORS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crucible.model.workload import Workload
+    from crucible.runtimes.secrets import Opened
 
 # Numbers of the descriptors that bubblewrap is given. 0 to 2 are the plugin's own.
 ARGS_FD: Final = 3
@@ -24,11 +28,14 @@ STATUS_FD: Final = 4
 SECCOMP_FD: Final = 5
 CONFIG_FD: Final = 6
 BLOCK_FD: Final = 7
+SECRETS_FD: Final = 300
+"""The first of as many as there are files of Secrets; so high that a low limit on open files is no matter."""
 
 UID: Final = 1000
 GID: Final = 1000
 SOURCE: Final = "/plugin"
 CONFIG: Final = "/config/config.json"
+_PAGE: Final = 4096
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 
 
@@ -83,7 +90,9 @@ def command_line(workload: Workload, program: Program, mark: str, *, held: bool)
     )
 
 
-def confirmation(workload: Workload, program: Program, instance: str, places: Places) -> tuple[str, ...]:
+def confirmation(
+    workload: Workload, program: Program, instance: str, places: Places, opened: Opened
+) -> tuple[str, ...]:
     """Return the arguments that go through the pipe: file systems, host name, environment."""
     scratch, shared = scratch_sizes(workload.limits)
     return (
@@ -95,17 +104,36 @@ def confirmation(workload: Workload, program: Program, instance: str, places: Pl
         *("--perms", "1777", "--size", str(scratch), "--tmpfs", "/tmp"),  # noqa: S108 - inside the sandbox
         *("--perms", "1777", "--size", str(shared), "--tmpfs", "/dev/shm"),  # noqa: S108 - the same
         *("--perms", "0444", "--ro-bind-data", str(CONFIG_FD), CONFIG),
+        *_secret_files(opened.files),
         *("--hostname", _host_name(instance), "--chdir", SOURCE),
         *(
             word
-            for name, value in environment(workload, program, instance)
+            for name, value in (*environment(workload, program, instance), *opened.variables)
             for word in ("--setenv", name, value)
         ),
     )
 
 
+def _secret_files(files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return what makes a file in memory of each descriptor, for the plugin's user alone."""
+    if not files:
+        return ()
+    folders = dict.fromkeys(path.partition("/")[0] for path in files)
+    size = sum(len(content) // _PAGE + 1 for content in files.values()) * _PAGE
+    return (
+        *("--perms", "0500", "--size", str(size), "--tmpfs", FOLDER),
+        *(word for name in folders for word in ("--perms", "0500", "--dir", f"{FOLDER}/{name}")),
+        *(
+            word
+            for number, path in enumerate(files, SECRETS_FD)
+            for word in ("--perms", "0400", "--file", str(number), f"{FOLDER}/{path}")
+        ),
+        *("--remount-ro", FOLDER),
+    )
+
+
 def environment(workload: Workload, program: Program, instance: str) -> tuple[tuple[str, str], ...]:
-    """Return every variable the plugin finds; the manifest's own come last and so prevail."""
+    """Return every variable the plugin finds, but those from Secrets; the manifest's own prevail."""
     return (
         ("PATH", "/usr/local/bin:/usr/bin:/bin"),
         ("HOME", "/tmp"),  # noqa: S108 - inside the sandbox

@@ -8,33 +8,44 @@ import os
 import socket
 import sysconfig
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from crucible.errors import Conflict, CrucibleError, Unavailable, Unsupported
+from crucible.errors import Conflict, CrucibleError, NotFound, Unavailable, Unsupported
 from crucible.runtimes.process import argv, surroundings
 from crucible.runtimes.process.cgroups.base import joins
 from crucible.runtimes.process.host import open_program
 from crucible.runtimes.process.session import Session, open_streams
 from crucible.runtimes.process.spawn import Launch, Spawned, read_to_end
+from crucible.runtimes.secrets import variables_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crucible.model.secret import SecretVariable
     from crucible.runtimes.process.live import Live
     from crucible.runtimes.process.session import Given
     from crucible.runtimes.process.spawn import Spawner
+    from crucible.runtimes.secrets import SecretsOf
 
 _ENTRANCE: Final = Path(__file__).with_name("entrance.py")
 
 
-async def run(  # noqa: PLR0913 - what the runtime's verb says, and what it takes
-    spawner: Spawner, seccomp: Path, live: Live, command: Sequence[str], *, stdin: bool, tty: bool
-) -> Session:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the runtime runs commands with: its spawner, its filter, and who reads Secrets."""
+
+    spawner: Spawner
+    seccomp: Path
+    secrets_of: SecretsOf
+
+
+async def run(means: Means, live: Live, command: Sequence[str], *, stdin: bool, tty: bool) -> Session:
     """Start a command in an instance.
 
     Raises:
-        Conflict: the instance has ended, or its plugin does not run yet.
+        Conflict: the instance has ended, its plugin does not run yet, or a Secret of its environment is gone.
         Unavailable: it has no room for another process.
         Unsupported: the kernel does not let this controller in, or an earlier release started the instance.
     """
@@ -44,7 +55,7 @@ async def run(  # noqa: PLR0913 - what the runtime's verb says, and what it take
         raise Conflict(f"{name} {'has ended' if live.ended.is_set() else 'does not run yet'}")
     with ExitStack() as stack:
         stack.callback(os.close, plugin)
-        request = _request(live, seccomp, command, tty=tty)
+        request = _request(live, means, command, tty=tty)
         ours, theirs = socket.socketpair()
         stack.enter_context(theirs)
         ours.setblocking(False)
@@ -52,7 +63,7 @@ async def run(  # noqa: PLR0913 - what the runtime's verb says, and what it take
         stack.callback(_close, given)
         session = Session(ours, streams)
         try:
-            await _open_entrance(spawner, (*given, theirs.fileno(), plugin))
+            await _open_entrance(means.spawner, (*given, theirs.fileno(), plugin))
             theirs.close()  # the entrance has it now, and its end is to be heard
             answer = await session.begin(request)
         except BaseException:
@@ -65,22 +76,34 @@ async def run(  # noqa: PLR0913 - what the runtime's verb says, and what it take
     return session
 
 
-def _request(live: Live, seccomp: Path, command: Sequence[str], *, tty: bool) -> bytes:
+def _request(live: Live, means: Means, command: Sequence[str], *, tty: bool) -> bytes:
     """Return what the entrance is asked."""
     found = surroundings.load(live.directory)
     if found is None:
         raise Unsupported(f"{live.record.name} was started by an earlier release: restart it first")
     request = {
         "command": list(command),
-        "environment": dict(found.environment),
+        "environment": {
+            **dict(found.environment),
+            **_secret_variables(live, found.secrets, means.secrets_of),
+        },
         "directory": argv.SOURCE,
         "tty": tty,
         "uid": live.record.uid,
         "groups": [str(path) for path in joins(live.cgroups)],
-        "filter": str(seccomp),
+        "filter": str(means.seccomp),
         "rlimits": found.rlimits,
     }
     return json.dumps(request).encode() + b"\n"
+
+
+def _secret_variables(live: Live, wanted: Sequence[SecretVariable], secrets_of: SecretsOf) -> dict[str, str]:
+    """Return variables from Secrets, as those are now: their values were not written down."""
+    try:
+        secrets = {each.secret: secrets_of(live.record.namespace, each.secret) for each in wanted}
+        return dict(variables_of(wanted, secrets))
+    except (NotFound, ValueError) as error:
+        raise Conflict(f"{live.record.name}: its environment cannot be had again: {error}") from error
 
 
 async def _open_entrance(spawner: Spawner, descriptors: tuple[int, ...]) -> None:

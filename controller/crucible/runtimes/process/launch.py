@@ -26,6 +26,7 @@ from crucible.runtimes.process.output import PIPE
 from crucible.runtimes.process.record import read_status, save
 from crucible.runtimes.process.spawn import Launch, Spawned, read_to_end
 from crucible.runtimes.process.surroundings import Surroundings
+from crucible.runtimes.secrets import Opened
 
 if TYPE_CHECKING:
     from crucible.model.workload import Limits, Slot, Workload
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from crucible.runtimes.process.record import Record
     from crucible.runtimes.process.spawn import Spawner
 
+NOTHING: Final = Opened()
 _PIPE_DEFAULT: Final = 1 << 16
 _INIT_SECONDS: Final = 10.0
 
@@ -79,21 +81,27 @@ class Prospect:
         directory: where; the output's pipe is in it.
         source: the plugin's files.
         doors: its doors, shut.
+        opened: what it gets of its Secrets.
     """
 
     record: Record
     directory: Path
     source: Path
     doors: Doors
+    opened: Opened = NOTHING
 
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
-    """The descriptors of one start: those the sandbox gets, and the controller's end of its two pipes."""
+    """The descriptors of one start: those the sandbox gets, and the controller's end of its two pipes.
+
+    Those of Secrets come with the number that the sandbox knows them by.
+    """
 
     given: tuple[int, ...]
     confirm: int
     release: int | None
+    secrets: tuple[tuple[int, int], ...] = ()
 
 
 async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Prospect) -> tuple[Record, int]:
@@ -114,7 +122,9 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
     held = record.uid is None and not host.holds(Control.PIDS)
     with ExitStack() as stack:
         try:
-            confirmation = argv.encode(argv.confirmation(workload, program, record.name, shown))
+            confirmation = argv.encode(
+                argv.confirmation(workload, program, record.name, shown, instance.opened)
+            )
             if host.cgroups is not None:
                 host.cgroups.make(group_name(record.plugin_uid, record.slot), workload.limits)
             instance.doors.open()
@@ -133,6 +143,7 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
                 rlimits=rlimits(host, workload.limits, own_uid=record.uid is not None),
                 views=() if shown == places else _views(host, places),
                 env=_environment(host, own_uid=shown != places),
+                further=ends.secrets,
             )
         )
         if not isinstance(spawned, Spawned):
@@ -197,7 +208,8 @@ def _surroundings(host: Host, workload: Workload, record: Record, *, held: bool)
         most = workload.limits.pids + 1
         limits = (*limits, (resource.RLIMIT_NPROC, most, most))
     # Bubblewrap says in PWD where it has gone.
-    return Surroundings((*argv.environment(workload, program, record.name), ("PWD", argv.SOURCE)), limits)
+    environment = (*argv.environment(workload, program, record.name), ("PWD", argv.SOURCE))
+    return Surroundings(environment, limits, workload.secret_env)
 
 
 def _within(which: int, most: int) -> tuple[int, int]:
@@ -227,11 +239,24 @@ def _open(stack: ExitStack, host: Host, workload: Workload, instance: Prospect, 
         keep(os.open(host.filters[workload.type], os.O_RDONLY | os.O_CLOEXEC)),
         keep(os.open(directory / "config.json", os.O_RDONLY | os.O_CLOEXEC)),
     ]
+    secrets = tuple(
+        (keep(_in_memory(content)), number)
+        for number, content in enumerate(instance.opened.files.values(), argv.SECRETS_FD)
+    )
     if not held:
-        return _Ends(tuple(given), confirm, None)
+        return _Ends(tuple(given), confirm, None, secrets)
     block, release = os.pipe2(os.O_CLOEXEC)
     given.append(keep(block))
-    return _Ends(tuple(given), confirm, release)
+    return _Ends(tuple(given), confirm, release, secrets)
+
+
+def _in_memory(content: bytes) -> int:
+    """Return a file that holds some bytes and lies nowhere on disk."""
+    opened = os.memfd_create("secret", os.MFD_CLOEXEC)
+    with open(opened, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(opened, 0, os.SEEK_SET)
+    return opened
 
 
 async def _hold_first(pidfd: int, record: Record, directory: Path, most: int, release: int) -> Record:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Changes when what is put into a root changes, so that older ones are not taken for it.
-_LAYOUT: Final = "2"
+_LAYOUT: Final = "3"
 
 PYTHON_LEFT_OUT: Final = frozenset(
     {
@@ -227,7 +227,19 @@ def forget(roots: Path, kept: frozenset[Path]) -> None:
 
 
 def _fill(recipe: Recipe, root: Path) -> None:
-    for directory in ("etc", "proc", "tmp", "dev/shm", "plugin", "config", "run/crucible", "usr/bin"):
+    folders = (
+        "etc",
+        "proc",
+        "tmp",
+        "dev/shm",
+        "plugin",
+        "config",
+        "run/crucible",
+        "secrets",
+        "data",
+        "usr/bin",
+    )
+    for directory in folders:
         (root / directory).mkdir(parents=True, exist_ok=True)
     (root / "etc/passwd").write_text("plugin:x:1000:1000::/tmp:/nonexistent\n")
     (root / "etc/group").write_text("plugin:x:1000:\n")

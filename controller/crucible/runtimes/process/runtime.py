@@ -29,6 +29,7 @@ from crucible.runtimes.process.sandbox import prepare
 from crucible.runtimes.process.settings import first_uid
 from crucible.runtimes.process.spawn import Spawner
 from crucible.runtimes.process.watch import Watch
+from crucible.runtimes.secrets import no_secrets, open_secrets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from crucible.runtimes.process.sandbox import Prepared
     from crucible.runtimes.process.session import Session
     from crucible.runtimes.process.settings import ProcessSettings
+    from crucible.runtimes.secrets import Opened, SecretsOf
 
 _log = logging.getLogger(__name__)
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -57,18 +59,25 @@ _SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 class ProcessRuntime:
     """Runs plugins as sandboxed processes; keeps the contract of :class:`crucible.runtimes.base.Runtime`."""
 
-    def __init__(self, settings: ProcessSettings, source_of: Callable[[str], Path]) -> None:
+    def __init__(
+        self,
+        settings: ProcessSettings,
+        source_of: Callable[[str], Path],
+        secrets_of: SecretsOf = no_secrets,
+    ) -> None:
         """Prepare without touching the host.
 
         Args:
             settings: where and how.
             source_of: returns the directory that holds a source snapshot, by digest. Everything in it is
                 readable for others; the directories above need not be.
+            secrets_of: returns what is in a Secret, by namespace and name.
         """
         if not _SAFE_NAME.fullmatch(settings.control_plane):
             raise InvalidInput(f"{settings.control_plane!r} is no id for a control plane")
         self._settings = settings
         self._source_of = source_of
+        self._secrets_of = secrets_of
         self._instances = settings.state_dir / "instances"
         self._lives = Lives()
         self._starting: dict[tuple[str, Slot], asyncio.Task[Instance]] = {}
@@ -205,7 +214,8 @@ class ProcessRuntime:
             raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
         filters = self._open_state().host.filters
         seccomp = filters.get(live.record.type, filters["binary"])  # without a type it never ran
-        session = await commands.run(self._spawner, seccomp, live, command, stdin=stdin, tty=tty)
+        means = commands.Means(self._spawner, seccomp, self._secrets_of)
+        session = await commands.run(means, live, command, stdin=stdin, tty=tty)
         self._sessions.add(session)
         return session
 
@@ -267,7 +277,8 @@ class ProcessRuntime:
         try:
             make_pipe(live.directory, live.record.uid)
             self._watch.listen(live)
-            prospect = Prospect(live.record, live.directory, self._source_of(workload.source), live.doors)
+            source, opened = self._source_of(workload.source), self._read_secrets(workload)
+            prospect = Prospect(live.record, live.directory, source, live.doors, opened)
             live.record, live.pidfd = await launch(host, self._spawner, workload, prospect)
         except CannotStart as error:
             await live.destroy()
@@ -280,6 +291,14 @@ class ProcessRuntime:
         else:
             self._watch.take(live)
         return live.instance()
+
+    def _read_secrets(self, workload: Workload) -> Opened:
+        try:
+            return open_secrets(workload, self._secrets_of)
+        except NotFound as error:
+            raise Unavailable(str(error)) from error  # it went after it was looked for: look again
+        except ValueError as error:
+            raise CannotStart(str(error)) from error
 
     def _write_down(self, host: Host, workload: Workload, slot: Slot) -> Live:
         """Take the slot, by making its directory, and write down what is about to be made."""

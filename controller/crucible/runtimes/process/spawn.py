@@ -36,6 +36,7 @@ class Launch:
         rlimits: resource, soft limit, hard limit.
         views: directories to show it at another path; to it alone, and only where the controller is root.
         env: environment of bubblewrap itself.
+        further: more descriptors, and the number each has in the new program.
     """
 
     argv: tuple[str, ...]
@@ -46,6 +47,7 @@ class Launch:
     rlimits: tuple[tuple[int, int, int], ...]
     views: tuple[tuple[str, str], ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    further: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,11 @@ class Spawner:
                 future.set_exception(Unavailable("the spawner ended; it will be started again"))
 
     async def _ask(self, launch: Launch, tell: int) -> Spawned | str:
-        descriptors = [*launch.descriptors, launch.program, tell]
+        further = [descriptor for descriptor, _ in launch.further]
+        descriptors = [*launch.descriptors, *further, launch.program, tell]
         request = {
             "argv": launch.argv,
-            "targets": list(range(len(launch.descriptors))),
+            "targets": [*range(len(launch.descriptors)), *(number for _, number in launch.further)],
             "exec": len(descriptors) - 2,
             "problem": len(descriptors) - 1,
             "uid": launch.uid,

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from crucible.model.secret import SecretVariable
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -19,10 +21,12 @@ class Surroundings:
     Attributes:
         environment: its variables.
         rlimits: resource, soft limit, hard limit.
+        secrets: variables whose values are in Secrets, and are not written down.
     """
 
     environment: tuple[tuple[str, str], ...]
     rlimits: tuple[tuple[int, int, int], ...]
+    secrets: tuple[SecretVariable, ...] = ()
 
 
 def save(surroundings: Surroundings, directory: Path) -> None:
@@ -39,4 +43,5 @@ def load(directory: Path) -> Surroundings | None:
     return Surroundings(
         tuple((name, value) for name, value in found["environment"]),
         tuple((which, soft, hard) for which, soft, hard in found["rlimits"]),
+        tuple(SecretVariable(**each) for each in found.get("secrets", ())),
     )
