@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from crucible.core import expression
 from crucible.errors import InvalidManifest, Violation
 from crucible.model import names
 from crucible.model.fields import RelativePath
@@ -49,6 +50,7 @@ def admit(plugin: Mapping[str, Any]) -> PluginSpec:
     violations += _entrypoint(spec)
     violations += _secrets(spec)
     violations += _config(spec)
+    violations += _expressions(spec)
     if violations:
         raise InvalidManifest(tuple(violations))
     return spec
@@ -122,6 +124,15 @@ def _config(spec: PluginSpec) -> Iterator[Violation]:
         yield Violation("spec.configSchema", f"{what}: shorten one")
         return
     yield from _schema_violations(spec.config, spec.config_schema)
+
+
+def _expressions(spec: PluginSpec) -> Iterator[Violation]:
+    for name, probe in spec.health.probes:
+        if probe.custom is not None:
+            try:
+                expression.check(probe.custom.expression)
+            except expression.Unfit as error:
+                yield Violation(f"spec.health.{name}.custom.expression", str(error))
 
 
 def _schema_violations(config: dict[str, Any], schema: dict[str, Any]) -> Iterator[Violation]:

@@ -103,6 +103,8 @@ def _suspend(world: World, spec: PluginSpec) -> Decision:
 
 def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
     workload = render(world.identity, spec, source, world.secrets)
+    if world.capabilities.asks:
+        workload = replace(workload, probes=spec.health.probes)
     known = {replica.ordinal: replica for replica in world.status.instances}
     attempts = report.attempts_of(world)
     asking = Asking(spec.health, world.streaks, elsewhere=world.capabilities.asks)

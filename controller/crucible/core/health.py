@@ -6,18 +6,19 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from crucible.model.health import Check, Streak, Watch
+from crucible.model.health import Answer, Check, Streak, Watch
 from crucible.model.instance import State
 from crucible.model.probe import Health
+from crucible.model.quantity import format_bytes
 from crucible.model.status import ProbeReport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crucible.model.health import Answer
     from crucible.model.instance import Instance
-    from crucible.model.probe import Probe
+    from crucible.model.probe import Probe, ResourceProbe
     from crucible.model.status import Replica
+    from crucible.model.usage import Usage
 
 _FIRST_RETRY: Final = 0.01
 """Seconds until one that has never passed is asked a second time; doubled up to its interval."""
@@ -63,7 +64,8 @@ class Wellbeing:
     @property
     def doubt(self) -> str:
         """Why it is not ready, in words."""
-        return next((report.message for report in self.probes if not report.ok and report.message), "")
+        said = (report.message for report in self.probes if not report.ok and report.message)
+        return next(said, "its probes fail")
 
 
 def examine(instance: Instance, known: Replica, since: float, asking: Asking) -> Wellbeing:
@@ -151,6 +153,29 @@ def tally(known: Streak | None, answer: Answer, at: float, watch: Watch) -> Stre
     if too_soon or known.count >= (probe.successes if answer.ok else probe.failures):
         return known
     return replace(known, count=known.count + 1, message=answer.message, at=at)
+
+
+def rate(before: Usage, after: Usage) -> float:
+    """Return the cores used on average between two moments."""
+    return max(after.cpu - before.cpu, 0.0) / max(after.at - before.at, 0.001)
+
+
+def within(usage: Usage, cpu: float, most: ResourceProbe) -> Answer:
+    """Return whether an instance stays within thresholds, and which it does not.
+
+    Args:
+        usage: what it uses.
+        cpu: cores, on average.
+        most: the thresholds.
+    """
+    over: list[str] = []
+    if most.memory is not None and usage.memory > most.memory:
+        over.append(f"memory {format_bytes(usage.memory)} > {format_bytes(most.memory)}")
+    if most.cpu is not None and cpu * 1000 > most.cpu:
+        over.append(f"cpu {round(cpu * 1000)}m > {most.cpu}m")
+    if most.pids is not None and usage.pids > most.pids:
+        over.append(f"pids {usage.pids} > {most.pids}")
+    return Answer(ok=not over, message=", ".join(over))
 
 
 def pause_before(watch: Watch, tries: int, *, ok: bool) -> float:

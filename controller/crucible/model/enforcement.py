@@ -65,7 +65,7 @@ class Capabilities:
     isolation: frozenset[str]
     controls: tuple[Enforcement, ...]
     sources: frozenset[str] = frozenset({"inline", "path"})
-    probes: frozenset[str] = frozenset({"process", "http", "tcp", "exec"})
+    probes: frozenset[str] = frozenset({"process", "http", "tcp", "exec", "resource", "custom"})
     asks: bool = False
 
     def __post_init__(self) -> None:

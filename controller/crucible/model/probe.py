@@ -14,9 +14,12 @@ _EXACTLY_ONE: Final = (
     f"[{', '.join(f'has(self.{kind})' for kind in KINDS)}].filter(given, given).size() == 1",
     f"give exactly one of {', '.join(KINDS)}",
 )
-_LIVE_SUCCESSES: Final = (
-    "!has(self.live) || !has(self.live.successes) || self.live.successes == 1",
-    "live: an instance that fails is replaced, so one success is all it needs: remove successes",
+_ONE_SUCCESS: Final = tuple(
+    (
+        f"!has(self.{check}) || !has(self.{check}.successes) || self.{check}.successes == 1",
+        f"{check}: one success is all it needs: remove successes",
+    )
+    for check in ("startup", "live")
 )
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -108,9 +111,9 @@ class Probe(Part):
     """The gRPC health service says SERVING."""
     ping: Annotated[PingProbe | None, NotYet(instead="use http, tcp or exec")] = None
     """The plugin answers on the bus."""
-    resource: Annotated[ResourceProbe | None, NotYet(instead="use http, tcp or exec")] = None
+    resource: ResourceProbe | None = None
     """What the instance uses stays below thresholds."""
-    custom: Annotated[CustomProbe | None, NotYet(instead="use http, tcp or exec")] = None
+    custom: CustomProbe | None = None
     """An expression holds."""
     interval: Annotated[Duration, Field(ge=0.1, le=3600)] = 10.0
     """Between two askings."""
@@ -152,7 +155,7 @@ class StartupProbe(Probe):
 class Health(Part):
     """When the plugin counts as started, ready and alive."""
 
-    model_config = ConfigDict(json_schema_extra=rules(_LIVE_SUCCESSES))
+    model_config = ConfigDict(json_schema_extra=rules(*_ONE_SUCCESS))
 
     startup: StartupProbe | None = None
     """Holds the other probes back until it passes; an instance that never does is replaced."""
@@ -168,7 +171,8 @@ class Health(Part):
         return tuple((name, probe) for name, probe in named if probe is not None)
 
     @model_validator(mode="after")
-    def _once_alive(self) -> Health:
-        if self.live is not None and self.live.successes != 1:
-            raise ValueError(_LIVE_SUCCESSES[1])
+    def _one_success(self) -> Health:
+        for probe, (_, message) in zip((self.startup, self.live), _ONE_SUCCESS, strict=True):
+            if probe is not None and probe.successes != 1:
+                raise ValueError(message)
         return self

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crucible.model.door import Door
     from crucible.model.secret import SecretVariable
+    from crucible.model.probe import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Workload:
         doors: the doors it has; what is granted through one is no part of this, so that it can change.
         secrets: name and version of each Secret it may read. What is in them is never here.
         secret_env: variables whose values are in those.
+        probes: those that the runtime asks by itself, by name.
     """
 
     namespace: str
@@ -75,6 +77,7 @@ class Workload:
     doors: tuple[Door, ...] = field(default=(), repr=False)
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secret_env: tuple[SecretVariable, ...] = field(default=(), repr=False)
+    probes: tuple[tuple[str, Probe], ...] = field(default=(), repr=False)
 
     @property
     def revision(self) -> str:

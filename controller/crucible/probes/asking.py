@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from crucible.errors import Conflict, CrucibleError, NotFound, Unavailable
+from crucible.core import expression
+from crucible.core.health import rate, within
+from crucible.errors import Conflict, CrucibleError, NotFound, Unavailable, Unsupported
 from crucible.model.health import Answer
 from crucible.probes.http import request_of, status_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crucible.model.probe import ExecProbe, HttpProbe, Probe, TcpProbe
+    from crucible.model.usage import Usage
     from crucible.model.workload import Slot
     from crucible.runtimes.base import Runtime
 
@@ -27,31 +32,78 @@ _SETTLES: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whom to ask: an instance, and what runs it."""
+    """Whom to ask: an instance, and what runs it.
+
+    Attributes:
+        runtime: what runs it.
+        plugin_uid: the Plugin.
+        slot: the instance.
+        since: unix seconds when it was first seen to run.
+        before: what it used when this probe was asked last; None: it was not.
+        others: what its other probes say now, by name.
+    """
 
     runtime: Runtime
     plugin_uid: str
     slot: Slot
+    since: float = 0.0
+    before: Usage | None = None
+    others: Mapping[str, bool] = field(default_factory=dict)
 
 
-async def ask(probe: Probe, subject: Subject) -> Answer | None:
-    """Ask once, within the probe's timeout.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one asking came to.
 
-    Returns:
-        What was answered; None where nothing can be said of the plugin, because it is the runtime that does
-        not answer, or the instance has gone.
+    Attributes:
+        answer: None where nothing can be said of the plugin, because it is the runtime that does not answer,
+            or the instance has gone.
+        usage: what the instance used, where that was asked.
     """
+
+    answer: Answer | None
+    usage: Usage | None = None
+
+
+async def ask(probe: Probe, subject: Subject) -> Asked:
+    """Ask once, within the probe's timeout."""
     try:
         async with asyncio.timeout(probe.timeout):
-            return await _ask(probe, subject)
+            if probe.resource is not None or probe.custom is not None:
+                return await _ask_usage(probe, subject)
+            return Asked(await _ask(probe, subject))
     except TimeoutError:
-        return Answer(ok=False, message=f"no answer within {probe.timeout:g} s")
+        return Asked(Answer(ok=False, message=f"no answer within {probe.timeout:g} s"))
     except (NotFound, Conflict, Unavailable):
-        return None
+        return Asked(None)
     except CrucibleError as error:
-        return Answer(ok=False, message=str(error))
+        return Asked(Answer(ok=False, message=str(error)))
     except OSError as error:
-        return Answer(ok=False, message=(error.strerror or str(error)).lower())
+        return Asked(Answer(ok=False, message=(error.strerror or str(error)).lower()))
+
+
+async def _ask_usage(probe: Probe, subject: Subject) -> Asked:
+    """Judge by what the instance uses; the first asking has no rate to speak of, and says nothing."""
+    usage = await subject.runtime.usage(subject.plugin_uid, subject.slot)
+    if usage is None:
+        raise Unsupported("what it uses cannot be told on this host: see 'crucible doctor'")
+    if subject.before is None:
+        return Asked(None, usage)
+    cpu = rate(subject.before, usage)
+    if probe.resource is not None:
+        return Asked(within(usage, cpu, probe.resource), usage)
+    if probe.custom is None:
+        raise ValueError(f"nobody asks a probe of kind {probe.kind}")
+    facts = {
+        "usage": {"memory": usage.memory, "cpu": cpu, "pids": usage.pids, "throttled": usage.throttled},
+        "probes": dict(subject.others),
+        "age": usage.at - subject.since,
+    }
+    try:
+        well = expression.holds(probe.custom.expression, facts)
+    except expression.Unfit as error:
+        return Asked(Answer(ok=False, message=f"the expression {error}"), usage)
+    return Asked(Answer(ok=well, message="" if well else "the expression does not hold"), usage)
 
 
 async def _ask(probe: Probe, subject: Subject) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from crucible.core.health import pause_before, tally
@@ -60,6 +61,14 @@ class Prober:
             self._tasks.pop(plugin_uid, None)
             self._streaks.pop(plugin_uid, None)
 
+    def _others(self, plugin_uid: str, watch: Watch) -> dict[str, bool]:
+        """Return what the other probes of an instance say."""
+        return {
+            check.value: streak.ok
+            for (attempt, check), streak in self.streaks(plugin_uid).items()
+            if attempt == watch.slot.attempt and check is not watch.check
+        }
+
     async def close(self) -> None:
         """Ask no more."""
         tasks = [task for running in self._tasks.values() for _, task in running.values()]
@@ -71,7 +80,7 @@ class Prober:
 
     async def _watch(self, plugin_uid: str, watch: Watch, news: Callable[[], None]) -> None:
         """Ask one probe for ever."""
-        subject = Subject(self._runtime, plugin_uid, watch.slot)
+        subject = Subject(self._runtime, plugin_uid, watch.slot, watch.since)
         tries, ok = 0, watch.known.ok if watch.known is not None else False
         while True:
             pause = pause_before(watch, tries, ok=ok)
@@ -80,7 +89,8 @@ class Prober:
             await asyncio.sleep(max(pause, 0))
             tries += 1
             async with self._room:
-                answer = await ask(watch.probe, subject)
+                asked = await ask(watch.probe, replace(subject, others=self._others(plugin_uid, watch)))
+            subject, answer = replace(subject, before=asked.usage), asked.answer
             if answer is None:
                 continue
             ok = answer.ok

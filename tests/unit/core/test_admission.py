@@ -75,8 +75,6 @@ def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], me
         ({"resources": {"network": "1Mi"}}, "spec.resources.network"),
         ({"health": {"ready": {"grpc": {"port": 1}}}}, "spec.health.ready.grpc"),
         ({"health": {"live": {"ping": {}}}}, "spec.health.live.ping"),
-        ({"health": {"live": {"resource": {"pids": 9}}}}, "spec.health.live.resource"),
-        ({"health": {"live": {"custom": {"expression": "true"}}}}, "spec.health.live.custom"),
         ({"recovery": {"strategy": ["recreate"]}}, "spec.recovery.strategy"),
         ({"update": {"strategy": "handover"}}, "spec.update.strategy"),
         ({"update": {"rollbackOnFailure": False}}, "spec.update.rollbackOnFailure"),

@@ -33,9 +33,14 @@ WELL = Streak(ok=True, count=1, at=999.0)
 ILL = Streak(ok=False, count=3, message="status 503", at=999.0)
 
 
+def custom(expression: str) -> dict[str, Any]:
+    return {"live": {"custom": {"expression": expression}}}
+
+
 def scene(spec: dict[str, Any], streaks: dict[Check, Streak], **changes: Any) -> World:
     """Return a world in which one instance of the wanted revision runs."""
-    revision = decide(world(spec=spec)).status.revision
+    here = {key: changes[key] for key in ("capabilities",) if key in changes}
+    revision = decide(world(spec=spec, **here)).status.revision
     attempt = changes.pop("attempt", 1)
     found = instance(attempt, revision=revision, state=changes.pop("state", State.RUNNING))
     said = {(attempt, check): streak for check, streak in streaks.items()}
@@ -209,7 +214,8 @@ def test_a_kind_the_runtime_cannot_ask_is_refused() -> None:
     [
         ({"ready": {}}, "spec.health.ready: give exactly one of process, http"),
         ({"ready": {"tcp": {"port": 1}, "process": {}}}, "spec.health.ready: give exactly one of"),
-        ({"live": {**HTTP, "successes": 2}}, "spec.health: live: an instance that fails is replaced"),
+        ({"live": {**HTTP, "successes": 2}}, "spec.health: live: one success is all it needs"),
+        ({"startup": {**HTTP, "successes": 2}}, "spec.health: startup: one success is all it needs"),
         ({"ready": {"http": {"port": 0}}}, "spec.health.ready.http.port: "),
         ({"ready": {"http": {"port": 1, "path": "x"}}}, "spec.health.ready.http.path: "),
         ({"ready": {"http": {"port": 1, "path": "/a b"}}}, "spec.health.ready.http.path: "),
@@ -219,6 +225,10 @@ def test_a_kind_the_runtime_cannot_ask_is_refused() -> None:
         ({"ready": {**HTTP, "interval": "10ms"}}, "spec.health.ready.interval: "),
         ({"ready": {**HTTP, "timeout": "61s"}}, "spec.health.ready.timeout: "),
         ({"live": {"resource": {}}}, "spec.health.live.resource: give memory, cpu or pids"),
+        (custom("usage.memory <"), "spec.health.live.custom.expression: is no CEL expression"),
+        (custom("secret > 1"), "spec.health.live.custom.expression: speaks of secret; there is age, probes"),
+        (custom("[1].all(usage, [2].map(age, true))"), "spec.health.live.custom.expression: uses all, map"),
+        (custom("'a'.matches('(a+)+b')"), "spec.health.live.custom.expression: uses matches"),
     ],
 )
 def test_what_is_wrong_with_a_probe_is_said_by_its_field(health: dict[str, Any], words: str) -> None:

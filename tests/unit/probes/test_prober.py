@@ -17,8 +17,9 @@ from crucible.core.admission import admit
 from crucible.core.decide import decide
 from crucible.model.decision import Start
 from crucible.model.health import Check, Watch
+from crucible.model.usage import Usage
 from crucible.model.workload import Slot
-from crucible.probes.asking import Subject, ask
+from crucible.probes.asking import Asked, Subject, ask
 from crucible.probes.http import status_of
 from crucible.probes.prober import Prober
 from crucible.runtimes.base import Connected
@@ -50,7 +51,7 @@ async def running(behaviour: Behaviour) -> FakeRuntime:
 
 async def answer(behaviour: Behaviour, **fields: Any) -> Answer | None:
     runtime = await running(behaviour)
-    return await ask(probe(**fields), Subject(runtime, UID, SLOT))
+    return (await ask(probe(**fields), Subject(runtime, UID, SLOT))).answer
 
 
 @pytest.mark.parametrize(
@@ -110,11 +111,48 @@ async def test_a_command_says_by_its_status(command: list[str], message: str, *,
 async def test_a_runtime_that_does_not_answer_says_nothing_of_the_plugin() -> None:
     runtime = await running(Behaviour(listens={8080: OK}))
     runtime.host.up = False
-    assert await ask(probe(http={"port": 8080}), Subject(runtime, UID, SLOT)) is None
+    assert await ask(probe(http={"port": 8080}), Subject(runtime, UID, SLOT)) == Asked(None)
     runtime.host.up = True
     runtime.host.crash(UID, SLOT, code=1)
-    assert await ask(probe(http={"port": 8080}), Subject(runtime, UID, SLOT)) is None
-    assert await ask(probe(tcp={"port": 8080}), Subject(runtime, "other", SLOT)) is None
+    assert await ask(probe(http={"port": 8080}), Subject(runtime, UID, SLOT)) == Asked(None)
+    assert await ask(probe(tcp={"port": 8080}), Subject(runtime, "other", SLOT)) == Asked(None)
+
+
+BEFORE = Usage(at=100.0, cpu=1.0, memory=0, memory_peak=None, pids=1, throttled=0.0)
+NOW = Usage(at=110.0, cpu=6.0, memory=50 << 20, memory_peak=None, pids=7, throttled=0.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"resource": {"memory": "50Mi", "cpu": "500m", "pids": 7}}, ""),
+        ({"resource": {"memory": "49Mi", "pids": 7}}, "memory 50Mi > 49Mi"),
+        ({"resource": {"cpu": "499m", "pids": 6}}, "cpu 500m > 499m, pids 7 > 6"),
+        ({"custom": {"expression": "usage.cpu < 0.6 && usage.pids == 7 && age > 9.0 && probes.live"}}, ""),
+        ({"custom": {"expression": "usage.memory < 10"}}, "the expression does not hold"),
+        ({"custom": {"expression": "probes.startup"}}, "the expression cannot be evaluated: "),
+        ({"custom": {"expression": "age"}}, "the expression is 10.0, neither true nor false"),
+    ],
+)
+async def test_what_it_uses_is_judged(asked: dict[str, Any], message: str) -> None:
+    runtime = await running(Behaviour())
+    runtime.host.usage = NOW
+    subject = Subject(runtime, UID, SLOT, since=100.0, before=BEFORE, others={"live": True})
+    found = await ask(probe(**asked), subject)
+    assert found.usage == NOW
+    assert found.answer is not None
+    assert found.answer.ok is not bool(message)
+    assert found.answer.message.startswith(message)
+
+
+async def test_without_an_earlier_sample_nothing_is_judged_and_without_any_it_is_not_well() -> None:
+    runtime = await running(Behaviour())
+    subject = Subject(runtime, UID, SLOT)
+    unknown = await ask(probe(resource={"pids": 1}), subject)
+    assert unknown.answer is not None
+    assert not unknown.answer.ok
+    runtime.host.usage = NOW
+    assert await ask(probe(resource={"pids": 1}), subject) == Asked(None, NOW)
 
 
 class Relaying(FakeRuntime):
@@ -137,7 +175,7 @@ async def test_what_a_relay_accepts_counts_only_if_it_lasts() -> None:
     relaying = Relaying(FakeHost())
     for refuses in (True, False):
         relaying.refuses = refuses
-        found = await ask(probe(tcp={"port": 8080}, timeout="10s"), Subject(relaying, UID, SLOT))
+        found = (await ask(probe(tcp={"port": 8080}, timeout="10s"), Subject(relaying, UID, SLOT))).answer
         assert found is not None
         assert found.ok is not refuses
 

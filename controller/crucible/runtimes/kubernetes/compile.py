@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, Final
 
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
@@ -12,10 +13,12 @@ from crucible.runtimes.kubernetes.volumes import CONFIG, LOG_ROOM, SOURCE, TMP, 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crucible.model.probe import Probe
     from crucible.model.workload import Limits, Slot, Workload
     from crucible.runtimes.kubernetes.settings import KubernetesSettings
 
 CONTAINER = "plugin"
+_PROBES: Final = {"startup": "startupProbe", "ready": "readinessProbe", "live": "livenessProbe"}
 
 
 def pod(
@@ -70,6 +73,7 @@ def _container(
         "env": [{"name": name, "value": _plain(value)} for name, value in _environment(workload, slot)],
         "ports": [{"containerPort": port, "protocol": "TCP"} for port in workload.listen],
         "resources": _resources(workload.limits),
+        **{_PROBES[name]: found for name, probe in workload.probes if (found := kubelet_probe(probe))},
         "volumeMounts": mounts(source=source),
         "securityContext": {
             "runAsNonRoot": True,
@@ -81,6 +85,29 @@ def _container(
         "terminationMessagePolicy": "File",
         "stdin": False,
         "tty": False,
+    }
+
+
+def kubelet_probe(probe: Probe) -> dict[str, Any]:
+    """Return a probe in the kubelet's words; empty for one that asks only whether the instance runs.
+
+    The kubelet counts in whole seconds, so times are rounded up.
+    """
+    if probe.http is not None:
+        asked: dict[str, Any] = {"httpGet": {**probe.http.model_dump(), "scheme": "HTTP"}}
+    elif probe.tcp is not None:
+        asked = {"tcpSocket": probe.tcp.model_dump()}
+    elif probe.exec is not None:
+        asked = {"exec": {"command": list(probe.exec.command)}}
+    else:
+        return {}
+    return {
+        **asked,
+        "periodSeconds": math.ceil(probe.interval),
+        "timeoutSeconds": math.ceil(probe.timeout),
+        "failureThreshold": probe.failures,
+        "successThreshold": probe.successes,
+        "initialDelaySeconds": math.ceil(probe.initial),
     }
 
 

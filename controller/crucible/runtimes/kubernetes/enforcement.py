@@ -43,7 +43,8 @@ def capabilities(settings: KubernetesSettings) -> Capabilities:
         isolation=frozenset({"process", "container", "language"} | vm),
         controls=tuple(_enforcement(control, settings) for control in Control),
         sources=frozenset({"inline", "image"}),
-        probes=frozenset({"process"}),
+        probes=frozenset({"process", "http", "tcp", "exec"}),
+        asks=True,
     )
 
 

@@ -66,6 +66,7 @@ def instance_of(pod: Mapping[str, Any], owner: marks.Owner, slot: Slot) -> Insta
         plugin=owner.plugin,
         source=annotations.get(marks.SOURCE, ""),
         endpoints=_endpoints(pod, owner) if alive else (),
+        ready=_ready(pod),
     )
 
 
@@ -111,6 +112,14 @@ def _container(pod: Mapping[str, Any]) -> Mapping[str, Any]:
             state: Mapping[str, Any] = status.get("state") or {}
             return state
     return {}
+
+
+def _ready(pod: Mapping[str, Any]) -> bool | None:
+    """Return what the kubelet's probes came to; None where it does not say."""
+    for status in pod.get("status", {}).get("containerStatuses") or ():
+        if status.get("name") == CONTAINER and "ready" in status:
+            return bool(status["ready"])
+    return None
 
 
 def _exit(pod: Mapping[str, Any]) -> Exit | None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from crucible.core.admission import admit
 from crucible.core.render import render
 from crucible.model.plugin import read_identity
+from crucible.model.probe import Health
 from crucible.model.status import SourceReport
 from crucible.model.workload import Limits, Slot
 from crucible.runtimes.kubernetes import marks
@@ -36,6 +37,11 @@ OWNER = marks.Owner("team-a", "word-count", UID)
 SETTINGS = KubernetesSettings(images="example.org/crucible", tag="1.0.0")
 IMAGE = "example.org/team/thing@sha256:" + "1" * 64
 
+PROBES = Health.model_validate_json(
+    """{"startup": {"tcp": {"port": 80}, "failures": 9},
+        "ready": {"http": {"port": 80, "path": "/r?x=$(HOME)"}, "interval": "1500ms", "successes": 2},
+        "live": {"exec": {"command": ["sh", "-c", "true"]}, "timeout": "100ms", "initial": "5s"}}"""
+)
 CASES: dict[str, Any] = {
     "python": (workload(), FILES, SETTINGS),
     "javascript": (workload(type="javascript", entrypoint=("main.js",)), {"main.js": "1"}, SETTINGS),
@@ -52,7 +58,11 @@ CASES: dict[str, Any] = {
         SETTINGS,
     ),
     "everything-set": (
-        workload(isolation="vm", env=(("TEXT", "$(HOME) and $HOME"), ("HOME", "/elsewhere"))),
+        workload(
+            isolation="vm",
+            env=(("TEXT", "$(HOME) and $HOME"), ("HOME", "/elsewhere")),
+            probes=PROBES.probes,
+        ),
         FILES,
         KubernetesSettings(
             images="example.org/crucible",

@@ -41,6 +41,14 @@ def test_a_pod_that_nobody_looked_at_yet_is_starting() -> None:
     assert found.endpoints == ("80 at word-count.team-a.svc:80",)
 
 
+def test_readiness_is_what_the_kubelet_says() -> None:
+    status = {"phase": "Running", **container(running={"startedAt": AT})}
+    assert read(status).ready is None
+    for ready in (True, False):
+        status["containerStatuses"][0]["ready"] = ready
+        assert read(status).ready is ready
+
+
 def test_a_pod_whose_container_runs_is_running_and_one_that_is_deleted_is_stopping() -> None:
     status = {"phase": "Running", **container(running={"startedAt": AT})}
     assert read(status).state is State.RUNNING
