@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crucible.model.door import Door
-    from crucible.model.secret import SecretVariable
     from crucible.model.probe import Probe
+    from crucible.model.secret import SecretVariable
 
 
 @dataclass(frozen=True, slots=True)

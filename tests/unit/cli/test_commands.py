@@ -292,6 +292,45 @@ class TestDelete:
         assert crucible("delete", *words).code == 2
 
 
+class TestChanging:
+    @pytest.mark.parametrize(
+        "case",
+        [
+            (("suspend", "demo"), {"suspend": True}, "suspended"),
+            (("resume", "demo"), {"suspend": False}, "resumed"),
+            (("scale", "demo", "--replicas", "3"), {"replicas": 3}, "scaled"),
+        ],
+    )
+    def test_sets_its_field_and_nothing_else(
+        self, crucible: Any, server: Any, make_plugin: Any, case: Any
+    ) -> None:
+        words, spec, word = case
+        before = make_plugin(spec={"suspend": word == "resumed", "replicas": 1})
+        server.answer("GET", f"{PLUGINS}/demo", before)
+        server.answer("PATCH", f"{PLUGINS}/demo", before)
+        assert crucible(*words).out == f"plugin.crucible.dev/demo {word}\n"
+        (asked,) = server.said("PATCH")
+        assert asked.body == {"spec": spec}
+
+    def test_leaves_alone_what_is_so_already(self, crucible: Any, server: Any, make_plugin: Any) -> None:
+        server.answer("GET", f"{PLUGINS}/demo", make_plugin(spec={"suspend": True}))
+        assert crucible("suspend", "demo").out == "plugin.crucible.dev/demo unchanged\n"
+        assert server.said("PATCH") == []
+
+    def test_waits_until_all_have_stopped(self, crucible: Any, server: Any, make_plugin: Any) -> None:
+        stopping, resting = (make_plugin(status={"phase": phase}) for phase in ("Stopping", "Suspended"))
+        server.answer("GET", f"{PLUGINS}/demo", stopping, stopping, resting)
+        server.answer("PATCH", f"{PLUGINS}/demo", stopping)
+        ended = crucible("suspend", "demo", "--wait")
+        assert ended.out.splitlines()[-1] == "plugin.crucible.dev/demo stopped"
+
+    @pytest.mark.parametrize(
+        "words", [("suspend",), ("scale", "demo"), ("scale", "demo", "--replicas", "-1")]
+    )
+    def test_wrong_usage(self, crucible: Any, words: Any) -> None:
+        assert crucible(*words).code == 2
+
+
 class TestRestart:
     def test_writes_the_annotation_and_waits_for_another_revision(
         self, crucible: Any, server: Any, make_plugin: Any, make_ready: Any
