@@ -6,7 +6,7 @@ JOBS   ?= 2
 STAMP  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit check generate lock bench fuzz mutants cluster images scan clean
+.PHONY: help setup demo test unit check generate lock bench chaos fuzz mutants cluster images scan clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ lock:  ## Resolve the dependencies anew
 
 bench: $(STAMP)  ## Measure; prints a table and writes build/bench.json (ONLY=name for one)
 	@$(BIN)/python tests/bench/run.py $(if $(ONLY),--only $(ONLY))
+
+chaos: $(STAMP)  ## Break everything at random and count what is not as it was (RUNS=200 SEED=7 SOAK=30m); writes build/chaos.json
+	@$(BIN)/python tests/chaos/run.py --runs $(or $(RUNS),20) --seed $(or $(SEED),7) --soak $(or $(SOAK),1m)
 
 fuzz: $(STAMP)  ## Run the property tests for longer
 	@CRUCIBLE_LONG=1 $(BIN)/pytest tests/unit tests/controlplane -m "not slow" $(ARGS)

@@ -179,7 +179,7 @@ async def _sweep_for_ever(client: Client, ports: Ports, loops: Loops) -> None:
             plugins = (await client.get(path))["items"]
             loops.compare([plugin["metadata"]["uid"] for plugin in plugins])
             await sweep(plugins, ports)
-        except CrucibleError as error:
+        except (CrucibleError, OSError) as error:
             log.warning("no sweep this time: %s", error)
         try:
             async with asyncio.timeout(SWEEP_INTERVAL):

@@ -33,6 +33,7 @@ class Faults:
             the path of a watch with ``?watch`` at its end.
         answer_after: as ``answer``, once the server has done what was asked.
         asked: every request that came, as ``VERB path``.
+        latency: seconds each request waits before it is handed on.
     """
 
     def __init__(self, upstream: Endpoint) -> None:
@@ -40,6 +41,7 @@ class Faults:
         self.answer: Callable[[str, str], Answer | None] = lambda _verb, _path: None
         self.answer_after: Callable[[str, str], Answer | None] = lambda _verb, _path: None
         self.asked: list[str] = []
+        self.latency = 0.0
         self._upstream = upstream
         self._watches: set[asyncio.Task[Any]] = set()
         self.url = ""
@@ -83,6 +85,8 @@ class Faults:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(f"{request.method} {request.path}")
+        if self.latency:
+            await asyncio.sleep(self.latency)
         if self.away:
             self._hang_up(request)
         watch = "?watch" if "watch" in request.query else ""

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from crucible.model.workload import Workload
 
 
+CLOCKS_DIFFER = 60.0
+"""Seconds by which the clock of whoever asked an instance to stop may be ahead of ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What one replica needs now.
@@ -89,9 +93,12 @@ def wind_down(
                     actions.append(Remove(instance.slot))
                 revisits.append(now)
             case State.STOPPING:
-                deadline = (instance.stopping_at or now) + grace
-                revisits.append(max(deadline, now))
-                if now >= deadline:
+                asked = instance.stopping_at or now
+                deadline = asked + grace
+                # Asked in the future: the clock was set back since, and how long ago it was is not known.
+                over = now >= deadline or asked > now + CLOCKS_DIFFER
+                revisits.append(now if over else max(deadline, now))
+                if over:
                     actions.append(Kill(instance.slot))
             case State.STARTING | State.RUNNING:
                 actions.append(Stop(instance.slot))
@@ -116,6 +123,7 @@ def supervise_replica(
     revision, now = workload.revision, policy.now
     known = before if before.revision == revision else _fresh(before, revision)
     replica, events = _absorb(known, instances, policy.recovery)
+    replica = restart.not_ahead(replica, now)
     fit = tuple(each for each in instances if each.slot.attempt != before.condemned)
     newcomer = newest_of(fit, revision)
     if newcomer is not None:

@@ -10,6 +10,7 @@ from crucible.model.manifest import Strategy
 
 if TYPE_CHECKING:
     from crucible.model.manifest import Backoff, Recovery
+    from crucible.model.status import Replica
 
 _JITTER = 0.1
 
@@ -24,6 +25,24 @@ class RestartAt:
 @dataclass(frozen=True, slots=True)
 class Quarantine:
     """Do not start again until a person says so."""
+
+
+def not_ahead(replica: Replica, now: float) -> Replica:
+    """Bring to now what a clock that was set back since wrote down, or it would be waited for until then.
+
+    Written down in its turn, so that from then on time goes by.
+    """
+    return replica.model_copy(
+        update={
+            "crashes": tuple(min(at, now) for at in replica.crashes),
+            "running_since": _not_after(replica.running_since, now),
+            "ready_since": _not_after(replica.ready_since, now),
+        }
+    )
+
+
+def _not_after(at: float | None, now: float) -> float | None:
+    return None if at is None else min(at, now)
 
 
 def recent(crashes: tuple[float, ...], recovery: Recovery, now: float) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crucible.errors import InvalidSource, NotFound
+from crucible.errors import InvalidSource, NotFound, Unavailable
 from crucible.model.status import SourceReport
 from crucible.packages.folder import File, Link, digest_of, inline_tree, read_folder
 
@@ -53,6 +53,7 @@ class SnapshotStore:
 
         Raises:
             InvalidSource: the source cannot be had, or lacks the entrypoint.
+            Unavailable: the disk takes no snapshot now.
         """
         source = spec.source
         wanted = occasion(identity, spec)
@@ -80,8 +81,9 @@ class SnapshotStore:
         for entry in self._root.iterdir():
             digest = f"sha256:{entry.name}"
             if digest not in wanted and digest not in spared and entry.name not in self._making:
-                shutil.rmtree(entry)
-                gone.append(digest)
+                shutil.rmtree(entry, ignore_errors=True)
+                if not entry.exists():
+                    gone.append(digest)
         return tuple(gone)
 
     async def _keep(self, tree: Tree, resolved_for: str, spec: PluginSpec) -> SourceReport:
@@ -90,7 +92,10 @@ class SnapshotStore:
         digest = digest_of(tree)
         self._fresh.add(digest)
         if not self._path(digest).is_dir():
-            await asyncio.to_thread(self._write, digest, tree)
+            try:
+                await asyncio.to_thread(self._write, digest, tree)
+            except OSError as error:
+                raise Unavailable(f"its snapshot cannot be kept: {error}") from error
         return SourceReport(digest=digest, resolved_for=resolved_for)
 
     def _path(self, digest: str) -> Path:
@@ -118,8 +123,7 @@ class SnapshotStore:
                     raise
         finally:
             self._making.discard(folder.name)
-            if folder.exists():
-                shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # what cannot be deleted now, a sweep deletes
 
 
 def occasion(identity: Identity, spec: PluginSpec) -> str:

@@ -183,6 +183,18 @@ def test_an_instance_that_ignores_the_request_to_stop_is_killed_after_the_grace_
     assert decide(world(stubborn, now=1000.0)).actions == (Kill(Slot(0, 1)),)
 
 
+def test_a_clock_that_was_set_back_delays_no_kill_and_no_restart_by_more_than_their_own_time() -> None:
+    asked = world(instance(state=State.STOPPING, stopping_at=9000.0), spec={"suspend": True}, now=1000.0)
+    assert decide(asked).actions == (Kill(Slot(0, 1)),)
+    status = crash_loop(2)
+    crashed = status.instances[0].model_copy(update={"crashes": (8000.0, 9000.0), "next_start": 9000.1})
+    ahead = status.model_copy(update={"instances": (crashed,)})
+    waiting = decide(world(status=ahead, now=1000.0))
+    assert waiting.revisit is not None
+    assert waiting.revisit <= 1000.1
+    assert decide(world(status=waiting.status, now=1000.2)).actions != ()
+
+
 def test_of_two_instances_for_one_replica_the_newer_stays() -> None:
     decision = decide(world(instance(1, revision=REVISION), instance(2, revision=REVISION)))
     assert decision.actions == (Stop(Slot(0, 1)),)

@@ -3,8 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crucible.core.restart import Quarantine, RestartAt, after_crash, delay, recent
+from crucible.core.restart import Quarantine, RestartAt, after_crash, delay, not_ahead, recent
 from crucible.model.manifest import Recovery, Strategy
+from crucible.model.status import Replica
 
 POLICY = Recovery.model_validate_json(
     '{"maxRestarts": 3, "window": "60s", "backoff": {"initial": "100ms", "max": "2s"}}'
@@ -53,3 +54,11 @@ def test_at_most_a_hundred_crashes_are_kept_the_newest() -> None:
 @given(st.integers(min_value=0, max_value=10_000))
 def test_no_wait_is_negative_or_beyond_the_limit(crashes: int) -> None:
     assert 0 <= delay(crashes, POLICY.backoff, "a") <= POLICY.backoff.max
+
+
+def test_what_a_clock_that_was_set_back_wrote_down_is_brought_to_now() -> None:
+    replica = Replica(ordinal=0, crashes=(90.0, 4000.0), running_since=5000.0, ready_since=95.0)
+    mended = not_ahead(replica, 100.0)
+    assert (mended.crashes, mended.running_since, mended.ready_since) == ((90.0, 100.0), 100.0, 95.0)
+    assert not_ahead(mended, 200.0) == mended
+    assert after_crash(mended.crashes, POLICY, "a").at <= 100.0 + POLICY.backoff.max  # type: ignore[union-attr]

@@ -69,6 +69,17 @@ def survey(
                 yield Found(directory, plugin.name, slot, _judge(record), record)
 
 
+def never_ran(directory: Path, control_plane: str) -> bool:
+    """Tell whether a directory is there and is what a start of ours left that had no process yet."""
+    if not directory.is_dir():
+        return False
+    try:
+        record = load(directory)
+    except ValueError:
+        return False
+    return record is None or (record.control_plane == control_plane and _judge(record) is Find.NEVER_RAN)
+
+
 def _judge(record: Record) -> Find:
     if record.exit is not None:
         return Find.ENDED

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import resource
@@ -19,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from crucible.errors import Unavailable
 from crucible.model.enforcement import Control
 from crucible.runtimes.process import argv, proc, surroundings
 from crucible.runtimes.process.cgroups.base import SANDBOX_PIDS, Refused, joins
@@ -37,6 +39,13 @@ if TYPE_CHECKING:
     from crucible.runtimes.process.spawn import Spawner
 
 NOTHING: Final = Opened()
+SHORTAGES: Final = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+    }
+)
+"""What a host lacks, whoever asks: room on a disk, descriptors, memory, processes."""
 _PIPE_DEFAULT: Final = 1 << 16
 _INIT_SECONDS: Final = 10.0
 
@@ -70,6 +79,14 @@ class Host:
 
 class CannotStart(Exception):
     """This instance cannot run: the reason, in words."""
+
+
+def cause_of(error: BaseException) -> CannotStart | Unavailable:
+    """Say whether one instance cannot run, or the host can start none now: no plugin is blamed for that."""
+    reason = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(reason, OSError) and reason.errno in SHORTAGES:
+        return Unavailable(f"this host cannot start anything now: {error}")
+    return CannotStart(str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +149,7 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
             if len(confirmation) > _PIPE_DEFAULT:
                 fcntl.fcntl(ends.confirm, fcntl.F_SETPIPE_SZ, len(confirmation))
         except (OSError, ValueError, Refused) as error:
-            raise CannotStart(str(error)) from error
+            raise cause_of(error) from error
         spawned, told = await spawner.launch(
             Launch(
                 argv=argv.command_line(workload, program, record.mark, held=held),
@@ -150,7 +167,12 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
             os.close(told)
             raise CannotStart(spawned)
         record = replace(record, monitor=proc.Identity(spawned.pid, spawned.started, host.boot))
-        save(record, directory)
+        try:
+            save(record, directory)
+        except OSError as error:
+            os.close(told)
+            os.close(spawned.pidfd)
+            raise cause_of(error) from error
         os.write(ends.confirm, confirmation)
     problem = await read_to_end(told)
     if problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from dataclasses import replace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from crucible.runtimes.process.output import Output
     from crucible.runtimes.process.record import Record
 
+_log = logging.getLogger(__name__)
 _KILL_SECONDS: Final = 10.0
 _INIT_PID: Final = 1
 _MAIN_PID: Final = 2
@@ -69,10 +71,17 @@ class Live:
         return monitor is not None and monitor.boot != proc.boot_id()
 
     def note(self, **changes: object) -> None:
-        """Change the record, on disk first."""
-        fresh = replace(self.record, **changes)  # type: ignore[arg-type] # names and types are Record's own
-        save(fresh, self.directory)
-        self.record = fresh
+        """Change the record, on disk too where that takes it.
+
+        A full or read-only disk must not keep an instance from being looked after. What is lost with it
+        should the controller end now can be found out again: an end from what is left, a request to end by
+        asking once more.
+        """
+        self.record = replace(self.record, **changes)  # type: ignore[arg-type] # names and types are Record's own
+        try:
+            save(self.record, self.directory)
+        except OSError as error:
+            _log.warning("%s: %s is not on record: %s", self.record.name, ", ".join(changes), error)
 
     def instance(self) -> Instance:
         """Describe it for the core."""
@@ -234,6 +243,8 @@ class Live:
         found = []
         if self.output is not None and self.output.throttled:
             found.append(f"output is held to {self.output.rate_text}")
+        if self.output is not None and self.output.problem:
+            found.append(self.output.problem)
         return tuple(found)
 
 

@@ -96,6 +96,7 @@ class Output:
         self._waiting: list[asyncio.Future[None]] = []
         self.rate_text = f"{limits.rate / (1 << 20):g} MiB/s"
         self.throttled = False
+        self.problem = ""
         self.ended = False
         self._loop.add_reader(self._pipe, self._read)
 
@@ -124,7 +125,7 @@ class Output:
             return
         self.ended = True
         if self._unfinished.text:
-            self._files.append([self._unfinished.text], time.time())
+            self._append([self._unfinished.text])
         self._loop.remove_reader(self._pipe)
         os.close(self._pipe)
         for timer in (self._pause, self._relief):
@@ -170,9 +171,20 @@ class Output:
     def _store(self, chunk: bytes) -> int:
         """Keep a chunk; return the bytes it takes, which for short lines are mostly their times."""
         lines, self._unfinished = frame(self._unfinished, chunk, self._limits.line_bytes)
-        stored = self._files.append(lines, time.time())
+        stored = self._append(lines)
         self._wake()
         return max(stored, len(chunk))
+
+    def _append(self, lines: list[bytes]) -> int:
+        """Keep lines where the disk takes them; where it does not, the plugin goes on and they are lost."""
+        try:
+            stored, problem = self._files.append(lines, time.time()), ""
+        except OSError as error:
+            stored, problem = 0, f"output is not kept: {error.strerror}"
+        if (lines or problem) and problem != self.problem:
+            self.problem = problem
+            self._changed()
+        return stored
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []

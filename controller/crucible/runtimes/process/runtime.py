@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import re
@@ -20,7 +19,7 @@ from crucible.runtimes.process import adopt, lock, strays
 from crucible.runtimes.process import command as commands
 from crucible.runtimes.process import record as records
 from crucible.runtimes.process.cgroups import base as groups
-from crucible.runtimes.process.launch import CannotStart, Prospect, group_name, launch
+from crucible.runtimes.process.launch import SHORTAGES, CannotStart, Prospect, cause_of, group_name, launch
 from crucible.runtimes.process.live import Live, Lives
 from crucible.runtimes.process.logs import Reader
 from crucible.runtimes.process.output import make_pipe
@@ -52,8 +51,6 @@ _log = logging.getLogger(__name__)
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _REMOVE_SECONDS: Final = 10.0
 _BUSY_SECONDS: Final = 0.002
-_SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What the whole process lacks, and no one instance is to blame for."""
 
 
 class ProcessRuntime:
@@ -283,10 +280,12 @@ class ProcessRuntime:
         except CannotStart as error:
             await live.destroy()
             self._watch.conclude(live, Exit(at=time.time(), problem=str(error)))
-        except BaseException:
+        except BaseException as error:
             # Nothing was confirmed, so nothing ran: leave nothing.
             await live.destroy()
             await self._forget(live)
+            if isinstance(error, OSError):
+                raise cause_of(error) from error
             raise
         else:
             self._watch.take(live)
@@ -301,15 +300,15 @@ class ProcessRuntime:
             raise CannotStart(str(error)) from error
 
     def _write_down(self, host: Host, workload: Workload, slot: Slot) -> Live:
-        """Take the slot, by making its directory, and write down what is about to be made."""
+        """Take the slot, by making its directory, and write down what is about to be made.
+
+        Raises:
+            Unavailable: nothing can be written now.
+        """
         if not _SAFE_NAME.fullmatch(workload.plugin_uid):
             raise InvalidInput(f"{workload.plugin_uid!r} is no plugin uid")
         directory = self._instances / workload.plugin_uid / str(slot)
-        directory.parent.mkdir(mode=0o700, exist_ok=True)
-        try:
-            directory.mkdir(mode=0o700)
-        except FileExistsError as error:
-            raise Conflict(f"{directory} belongs to an instance of another control plane") from error
+        self._take(directory)
         cgroups = host.cgroups.directories(group_name(workload.plugin_uid, slot)) if host.cgroups else ()
         root = host.roots.get(workload.type)
         record = Record(
@@ -327,8 +326,25 @@ class ProcessRuntime:
             source=workload.source,
             doors=workload.doors,
         )
-        records.save(record, directory)
+        try:
+            records.save(record, directory)
+        except OSError as error:
+            records.discard(directory)
+            raise cause_of(error) from error
         return Live(record, directory)
+
+    def _take(self, directory: Path) -> None:
+        """Make an instance's directory; what a start left that could not be cleared away is taken over."""
+        try:
+            directory.parent.mkdir(mode=0o700, exist_ok=True)
+            if adopt.never_ran(directory, self._settings.control_plane):
+                records.discard(directory)
+                directory.parent.mkdir(mode=0o700, exist_ok=True)
+            directory.mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise Conflict(f"{directory} belongs to an instance of another control plane") from error
+        except OSError as error:
+            raise cause_of(error) from error
 
     def _free_uid(self) -> int:
         used = {live.record.uid for live in self._lives}
@@ -346,11 +362,21 @@ class ProcessRuntime:
         return self._lives.get(plugin_uid, slot)
 
     async def _forget(self, live: Live) -> None:
-        """Delete all that was made for an instance none of whose processes is left."""
+        """Delete all that was made for an instance none of whose processes is left.
+
+        Raises:
+            Unavailable: its files cannot be deleted now. One that ended stays listed, to be removed later;
+                one that never ran is cleared away by the next sweep.
+        """
         self._passage.forget(_house_key(live))
         await _remove_cgroup(live)
         self._watch.let_go(live)
-        records.discard(live.directory)
+        if not live.ended.is_set():
+            self._lives.drop(live)
+        try:
+            records.discard(live.directory)
+        except OSError as error:
+            raise Unavailable(f"{live.record.name} cannot be cleared away now: {error}") from error
         self._lives.drop(live)
 
     async def _try_to_adopt(self, found: adopt.Found) -> None:
@@ -369,7 +395,7 @@ class ProcessRuntime:
             if live is not None:
                 self._watch.let_go(live)
                 self._lives.drop(live)
-            if error.errno in _SHORT:
+            if error.errno in SHORTAGES:
                 raise Unavailable(f"{found.directory} cannot be taken over now: {error}") from error
             _log.error("%s cannot be adopted and is ended: %s", found.directory, error)
             if found.record is not None:

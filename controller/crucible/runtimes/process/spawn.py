@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _PROGRAM = Path(__file__).with_name("spawner.py")
 _MAX_ANSWER = 4096
+_ANSWER_SECONDS = 15.0
+_END_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +97,18 @@ class Spawner:
             os.close(tell)
 
     def close(self) -> None:
-        """End the spawner. What it started lives on."""
+        """End the spawner, by force where it does not end by itself. What it started lives on."""
         loop = asyncio.get_running_loop()
         if self._link is not None:
             loop.remove_reader(self._link)
             self._link.close()
             self._link = None
         if self._process is not None:
-            self._process.wait()
+            try:
+                self._process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             self._process = None
         while self._waiting:
             future = self._waiting.popleft()
@@ -126,12 +132,23 @@ class Spawner:
         packet = json.dumps(request).encode()
         async with self._sending:
             try:
-                future = await self._send(self._link or self._open(), packet, descriptors)
+                future = await self._send(self._link or self._open_or_say(), packet, descriptors)
             except OSError:
                 # It had died, and this request never reached it.
                 self.close()
-                future = await self._send(self._open(), packet, descriptors)
-        return await future
+                future = await self._send(self._open_or_say(), packet, descriptors)
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            self._kill()
+            raise Unavailable("the spawner does not answer; it will be started again") from None
+
+    def _kill(self) -> None:
+        """End a spawner that hangs. Whatever it had begun ends too: what it waits for never comes."""
+        if self._process is not None:
+            self._process.kill()
+        self.close()
 
     async def _send(
         self, link: socket.socket, packet: bytes, descriptors: list[int]
@@ -153,6 +170,12 @@ class Spawner:
                 future: asyncio.Future[Spawned | str] = loop.create_future()
                 self._waiting.append(future)
                 return future
+
+    def _open_or_say(self) -> socket.socket:
+        try:
+            return self._open()
+        except OSError as error:
+            raise Unavailable(f"the spawner cannot be started now: {error}") from error
 
     def _open(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -181,8 +204,13 @@ class Spawner:
         if not packet or not self._waiting:
             self.close()
             return
-        answer = _answer(json.loads(packet), ancillary)
         future = self._waiting.popleft()
+        try:
+            answer = _answer(json.loads(packet), ancillary)
+        except Unavailable as error:
+            if not future.done():
+                future.set_exception(error)
+            return
         if not future.done():
             future.set_result(answer)
         elif isinstance(answer, Spawned):
@@ -190,11 +218,21 @@ class Spawner:
 
 
 def _answer(answer: dict[str, Any], ancillary: list[tuple[int, int, bytes]]) -> Spawned | str:
+    """Read an answer.
+
+    Raises:
+        Unavailable: this host cannot start anything now; of what was started nothing goes on.
+    """
+    if "unavailable" in answer:
+        raise Unavailable(str(answer["unavailable"]))
     if "problem" in answer:
         return str(answer["problem"])
     descriptors = array.array("i")
     for _, _, data in ancillary:
         descriptors.frombytes(data)
+    if not descriptors:
+        # The kernel drops what it cannot hand over. The process waits for what it will not be sent, and ends.
+        raise Unavailable("no descriptor is left to hold a new process by: raise the limit on open files")
     return Spawned(pid=answer["pid"], started=answer["started"], pidfd=descriptors[0])
 
 

@@ -15,7 +15,8 @@ Each request is one JSON packet with file descriptors attached, and gets one ans
 program itself, ``problem`` the index of a pipe into which the child writes why it could not become that one.
 ``views`` are directories to show, to this child alone, at another path: below the private directories of the
 controller, another user could not walk to them, and bubblewrap walks the path even of an open directory. The
-answer is ``{"pid": …, "started": …}`` with the child's pidfd attached, or ``{"problem": "…"}``.
+answer is ``{"pid": …, "started": …}`` with the child's pidfd attached, ``{"problem": "…"}``, or
+``{"unavailable": "…"}`` where this host can start nothing now.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def _answer(link: socket.socket, request: dict[str, Any], descriptors: list[int]
     try:
         pid = os.fork()
     except OSError as error:
-        link.send(json.dumps({"problem": f"cannot fork: {error.strerror}"}).encode())
+        link.send(json.dumps({"unavailable": f"cannot fork: {error.strerror}"}).encode())
         return
     if pid == 0:
         _become(request, descriptors)

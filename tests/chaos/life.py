@@ -1,0 +1,57 @@
+"""One life: a control plane that goes through several runs, and is taken down at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from desired import History
+from ordeal import plan_of
+from trial import Result, carry_out, come_to_rest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from places import Place
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What one life consists of.
+
+    Attributes:
+        ground: what it takes place on.
+        seed: of all runs together.
+        numbers: of its runs.
+    """
+
+    ground: str
+    seed: int
+    numbers: range
+
+
+async def live(place: Place, life: Life, told: Callable[[Result], None] = lambda _: None) -> list[Result]:
+    """Go through every run, then delete every plugin; the last result holds what was left after that."""
+    history = History()
+    results: list[Result] = []
+    await place.open()
+    try:
+        await place.desired.begin()
+        for number in life.numbers:
+            result = await carry_out(
+                place, plan_of(life.seed, number, life.ground, sorted(place.faults)), history
+            )
+            results.append(result)
+            told(result)
+            if result.wrong:
+                break
+        await place.desired.delete_all()
+        end = await come_to_rest(place, history, results[-1].plan)
+        results[-1].orphans += end.orphans
+        results[-1].lost += end.lost
+    finally:
+        left = await place.close()
+    results[-1].orphans += left
+    if "Traceback" in place.log():
+        results[-1].lost.append("the log holds a traceback")
+    return results

@@ -1,0 +1,372 @@
+"""One machine's control plane, its sandboxes, and every way there is to break them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from desired import Desired
+from places import Seen, chosen, pause
+from plane import Plane
+
+from crucible.runtimes.process import proc
+
+if TYPE_CHECKING:
+    from ordeal import Step
+    from places import Fault
+
+HERE = Path(__file__).parent
+BODY = {
+    "version": "1.0.0",
+    "type": "python",
+    "source": {"inline": {"main.py": "import time\nwhile True: time.sleep(3600)\n"}},
+    "entrypoint": ["main.py"],
+    "update": {"strategy": "recreate"},
+    "stopGrace": "500ms",
+    "recovery": {"strategy": ["restart"], "backoff": {"initial": "50ms", "max": "1s"}},
+    "resources": {"memory": "32Mi"},
+}
+DISK = "48m"
+
+
+class Machine:
+    """A control plane whose state lies on a small disk of its own, where root may mount one.
+
+    The API server is part of the controller's process here: what kills one kills both.
+    """
+
+    def __init__(
+        self, folder: Path, roots: Path, *arguments: str, environment: dict[str, str] | None = None
+    ) -> None:
+        self.folder = folder
+        self.roots = roots
+        self.disk = folder / "disk"
+        self.clock = folder / "clock"
+        self.clock.write_bytes(struct.pack("d", 0.0))
+        self.plane = Plane(
+            self.disk / "state",
+            *arguments,
+            become=(sys.executable, str(HERE / "clockwork.py"), str(self.clock)),
+            environment={"PYTHONFAULTHANDLER": "1", **(environment or {})},
+        )
+        self.plane._log = folder / "up.log"
+        self.desired = Desired(self.plane.client, BODY)
+        self.sessions: set[int] = set()
+        self.mounted = os.geteuid() == 0
+        self._stack: list[str] = []
+        self.faults: dict[str, Fault] = {
+            "kill controller": self.kill_controller,
+            "freeze controller": self.freeze_controller,
+            "restart controller": self.restart_controller,
+            "crash plugin": self.crash_plugin,
+            "freeze plugin": self.freeze_plugin,
+            "kill monitor": self.kill_monitor,
+            "kill spawner": self.kill_spawner,
+            "freeze spawner": self.freeze_spawner,
+            "clock jump": self.clock_jump,
+            "few descriptors": self.few_descriptors,
+            "lock database": self.lock_database,
+            "tear database log": self.tear_log,
+            **(
+                {
+                    "full disk": self.full_disk,
+                    "read-only disk": self.read_only_disk,
+                    "few pids": self.few_pids,
+                }
+                if self.mounted
+                else {}
+            ),
+        }
+
+    async def open(self) -> None:
+        self.disk.mkdir()
+        if self.mounted:
+            _run("mount", "-t", "tmpfs", "-o", f"size={DISK},mode=0700", "chaos", str(self.disk))
+        process = self.disk / "state/process"
+        process.mkdir(mode=0o700, parents=True)
+        (self.disk / "state").chmod(0o700)
+        (process / "roots").symlink_to(self.roots)
+        self.start()
+        await self.plane.ready()
+
+    def start(self) -> None:
+        """Start a controller, and remember its session: none of its helpers may outlive it."""
+        self.plane.start()
+        assert self.plane.process is not None
+        self.sessions.add(self.plane.process.pid)
+
+    def log(self) -> str:
+        return self.plane.log()
+
+    # Faults of the controller, and of the API server with it.
+
+    async def kill_controller(self, _: Step) -> None:
+        self.plane.end(signal.SIGKILL)
+        self.start()
+
+    async def restart_controller(self, _: Step) -> None:
+        await asyncio.to_thread(self.plane.end, signal.SIGTERM)
+        self.start()
+
+    async def freeze_controller(self, step: Step) -> None:
+        await self._freeze(self.controller, step)
+
+    async def kill_spawner(self, _: Step) -> None:
+        for pid in self._spawners():
+            _tell(pid, signal.SIGKILL)
+
+    async def freeze_spawner(self, step: Step) -> None:
+        for pid in self._spawners():
+            await self._freeze(pid, step)
+
+    # Faults of plugins.
+
+    async def crash_plugin(self, step: Step) -> None:
+        for _, pid in chosen(self._inits(), step):
+            for child in proc.children(pid):
+                _tell(child, signal.SIGKILL)
+
+    async def freeze_plugin(self, step: Step) -> None:
+        for _, pid in chosen(self._inits(), step):
+            for child in proc.children(pid):
+                await self._freeze(child, step)
+
+    async def kill_monitor(self, step: Step) -> None:
+        for _, pid in chosen(self._monitors(), step):
+            _tell(pid, signal.SIGKILL)
+
+    # Faults of the host.
+
+    async def clock_jump(self, step: Step) -> None:
+        """Set the clock by up to two hours, either way, until the next jump or the run's end."""
+        self.clock.write_bytes(struct.pack("d", float(step.pick % 14400 - 7200)))
+
+    async def few_descriptors(self, step: Step) -> None:
+        """Leave the controller room for as many descriptors as it has, and one or two more."""
+        pid = self.controller
+        if pid is None:
+            return
+        with suppress(OSError, ProcessLookupError):
+            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            held = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir())
+            before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (held + 1 + step.pick % 3, hard))
+            await pause(step.lasts)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+    async def few_pids(self, step: Step) -> None:
+        """Put the controller and its spawner into a cgroup in which nothing more can be forked."""
+        top = _pids_hierarchy()
+        pid = self.controller
+        if top is None or pid is None:
+            return
+        group = top / f"chaos-{os.getpid()}-{self.folder.name}"
+        home = _cgroup_of(pid, top)
+        group.mkdir(exist_ok=True)
+        try:
+            for each in (pid, *self._spawners()):
+                with suppress(OSError):
+                    (group / "cgroup.procs").write_text(str(each))
+            (group / "pids.max").write_text("1")
+            await pause(step.lasts)
+        finally:
+            (group / "pids.max").write_text("max")
+            await _empty(group, home)
+
+    async def full_disk(self, step: Step) -> None:
+        ballast = self.disk / "ballast"
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"\0" * (1 << 16))
+        await pause(step.lasts)
+        ballast.unlink(missing_ok=True)
+
+    async def read_only_disk(self, step: Step) -> None:
+        """Cover the state with a read-only view of itself: only what is open already can be written."""
+        state = str(self.disk / "state")
+        _run("mount", "--bind", state, state)
+        self._stack.append(state)
+        _run("mount", "-o", "remount,bind,ro", state)
+        await pause(step.lasts)
+        self._uncover()
+
+    async def lock_database(self, step: Step) -> None:
+        """Hold the lock of another writer, as a backup program or a person with ``sqlite3`` would."""
+        with suppress(sqlite3.OperationalError):
+            link = sqlite3.connect(self.disk / "state/control/control.db", isolation_level=None, timeout=0.2)
+            try:
+                link.execute("BEGIN IMMEDIATE")
+                await pause(step.lasts)
+                link.execute("ROLLBACK")
+            finally:
+                link.close()
+
+    async def tear_log(self, step: Step) -> None:
+        """Kill the controller as in the middle of a write: its write-ahead log ends with nonsense."""
+        self.plane.end(signal.SIGKILL)
+        with suppress(OSError), (self.disk / "state/control/control.db-wal").open("ab") as file:
+            file.write(step.pick.to_bytes(4, "big") * 700)
+        self.start()
+
+    async def mend(self) -> None:
+        """Set the clock right, uncover the disk, see to it that a controller runs."""
+        self.clock.write_bytes(struct.pack("d", 0.0))
+        self._uncover()
+        (self.disk / "ballast").unlink(missing_ok=True)
+        process = self.plane.process
+        if process is not None and process.poll() is not None:
+            self.plane.end()
+        if self.plane.process is None:
+            self.start()
+
+    # Looking.
+
+    def alive(self) -> Counter[str]:
+        return self.plane.sandboxes() if (self.plane.places.root / "id").exists() else Counter()
+
+    async def look(self) -> Seen:
+        things = [(what, _owner(what)) for what in self.plane.leftovers() if str(self.disk) not in what]
+        root = self.plane.places.root
+        things += [
+            (str(folder), folder.parent.name)
+            for folder in (root / "process/instances").glob("*/*")
+            if folder.is_dir()
+        ]
+        things += [(str(path), "") for path in (root / "process").glob("probe-*")]
+        things += [(str(path), "") for path in (root / "sources").glob("making-*")]
+        digests = {path.name for path in (root / "sources").iterdir()}
+        wanted = {
+            str(((plugin.get("status") or {}).get("source") or {}).get("digest", "")).removeprefix("sha256:")
+            for plugin in await self.desired.plugins()
+        }
+        things += [(f"snapshot {digest}", "") for digest in digests - wanted]
+        things += [(f"process {pid} of a controller that is gone", "") for pid in self._left_by_controllers()]
+        return Seen(self.alive(), tuple(things))
+
+    async def close(self) -> list[str]:
+        wrong = []
+        try:
+            if (
+                self.plane.process is not None
+                and await asyncio.to_thread(self.plane.end, signal.SIGTERM) != 0
+            ):
+                wrong.append("the controller did not end with 0")
+            left = [what for what in self.plane.leftovers() if str(self.disk) not in what]
+            wrong += [f"left at the end: {what}" for what in left]
+            wrong += [f"left at the end: process {pid}" for pid in self._left_by_controllers()]
+        finally:
+            self.plane.end(signal.SIGKILL)
+            self._uncover()
+            if self.mounted:
+                _run("umount", "--lazy", str(self.disk))
+        return wrong
+
+    @property
+    def controller(self) -> int | None:
+        """Return the controller's pid; None while there is none."""
+        return self.plane.process.pid if self.plane.process is not None else None
+
+    def _spawners(self) -> list[int]:
+        pid = self.controller
+        return [] if pid is None else [one for one in proc.children(pid) if _runs(one, b"spawner.py")]
+
+    def _left_by_controllers(self) -> list[int]:
+        gone = self.sessions - {self.controller}
+        return [pid for pid in proc.all_pids() if _session(pid) in gone and proc.started(pid) is not None]
+
+    def _monitors(self) -> list[tuple[str, int]]:
+        return [one for one in self._sandboxed() if len(proc.pids_by_namespace(one[1])) == 1]
+
+    def _inits(self) -> list[tuple[str, int]]:
+        return [one for one in self._sandboxed() if proc.pids_by_namespace(one[1])[1:] == (1,)]
+
+    def _sandboxed(self) -> list[tuple[str, int]]:
+        prefix = f"crucible:{self.plane.mark()}/".encode()
+        found = [(proc.arguments(pid)[:1], pid) for pid in proc.all_pids()]
+        return sorted(
+            (words[0].decode(), pid) for words, pid in found if words and words[0].startswith(prefix)
+        )
+
+    async def _freeze(self, pid: int | None, step: Step) -> None:
+        held = None if pid is None else proc.hold(pid)
+        if held is None:
+            return
+        try:
+            proc.tell(held, signal.SIGSTOP)
+            await pause(step.lasts)
+            proc.tell(held, signal.SIGCONT)
+        finally:
+            os.close(held)
+
+    def _uncover(self) -> None:
+        while self._stack:
+            _run("umount", "--lazy", self._stack.pop())
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True)
+
+
+def _tell(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _runs(pid: int, name: bytes) -> bool:
+    return any(word.endswith(name) for word in proc.arguments(pid))
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _owner(what: str) -> str:
+    """Return whose a thing is, from its name: ``uid/slot`` of a process, ``…/uid_slot`` of a cgroup."""
+    name = what.rpartition("/")[2]
+    return name.rpartition("_")[0] if what.startswith("/sys/fs/cgroup") else what.partition("/")[0]
+
+
+def _pids_hierarchy() -> Path | None:
+    for top in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")):
+        if (top / "cgroup.procs").exists() and (top / "pids").is_dir() is False and _offers_pids(top):
+            return top
+    return None
+
+
+def _offers_pids(top: Path) -> bool:
+    return top.name == "pids" or "pids" in (top / "cgroup.controllers").read_text().split()
+
+
+def _cgroup_of(pid: int, top: Path) -> Path:
+    """Return the group of a process in the hierarchy at ``top``."""
+    wanted = "pids" if top.name == "pids" else ""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if wanted in controllers.split(","):
+            return top / path.lstrip("/")
+    return top
+
+
+async def _empty(group: Path, home: Path) -> None:
+    """Move what is in a group back to where it was, and delete it."""
+    for _ in range(500):
+        for line in (group / "cgroup.procs").read_text().split():
+            with suppress(OSError):
+                (home / "cgroup.procs").write_text(line)
+        with suppress(OSError):
+            group.rmdir()
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{group} stays busy")

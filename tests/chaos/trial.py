@@ -1,0 +1,119 @@
+"""Carries out one plan, waits until all is as it should be, and counts what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from desired import LOOPER, History, missed, unsettled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ordeal import Plan, Step
+    from places import Place, Seen
+
+CONVERGE = 120.0
+"""Seconds after which a run that has not come to rest has failed."""
+_LOOKS = 0.05
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of one run.
+
+    Attributes:
+        plan: it.
+        converged: seconds from the last fault's end until all was as it should be.
+        duplicates: replicas seen to run twice at once, at any moment.
+        orphans: things that were there in the end and nobody wanted.
+        lost: what was asked for and is not there, or is not as it was asked for; history that was forgotten.
+    """
+
+    plan: Plan
+    converged: float = 0.0
+    duplicates: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[str]:
+        return [*self.duplicates, *self.orphans, *self.lost]
+
+
+async def carry_out(place: Place, plan: Plan, history: History) -> Result:
+    """Carry out one plan on a place that is as it should be."""
+    result = Result(plan)
+    watching = asyncio.create_task(_watch(place, result))
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_play(plan.faults, lambda step: place.faults[step.what](step)))
+            group.create_task(_play(plan.changes, place.desired.change))
+        await place.mend()
+        begun = time.monotonic()
+        await _converge(place, history, result)
+        result.converged = time.monotonic() - begun
+    finally:
+        watching.cancel()
+    return result
+
+
+async def come_to_rest(place: Place, history: History, plan: Plan) -> Result:
+    """Wait until all is as it should be, with no fault before."""
+    result = Result(plan)
+    await _converge(place, history, result)
+    return result
+
+
+async def _play(steps: tuple[Step, ...], act: Callable[[Step], Awaitable[None]]) -> None:
+    begun = time.monotonic()
+    for step in steps:
+        await asyncio.sleep(max(0.0, step.at - (time.monotonic() - begun)))
+        await act(step)
+
+
+async def _watch(place: Place, result: Result) -> None:
+    """Note every replica that runs twice, whenever that is."""
+    while True:
+        for replica, count in place.alive().items():
+            told = f"{replica} ran {count} times at once"
+            if count > 1 and told not in result.duplicates:
+                result.duplicates.append(told)
+        await asyncio.sleep(_LOOKS)
+
+
+async def _converge(place: Place, history: History, result: Result) -> None:
+    deadline = time.monotonic() + CONVERGE
+    while True:
+        plugins = await place.desired.plugins()
+        seen = await place.look()
+        waiting = unsettled(plugins, place.desired.wanted)
+        orphans, lost = _amiss(place, seen)
+        lost += missed(plugins, place.desired.wanted)
+        lost += history.broken(plugins)
+        if not (waiting or orphans or lost):
+            return
+        if time.monotonic() > deadline:
+            result.orphans, result.lost = orphans, [*lost, *waiting]
+            return
+        await asyncio.sleep(_LOOKS)
+
+
+def _amiss(place: Place, seen: Seen) -> tuple[list[str], list[str]]:
+    """Return what is there and should not be, and what should be and is not."""
+    wanted = place.desired.wanted
+    expected = Counter(
+        {
+            f"{one.uid}/{ordinal}": 1
+            for name, one in wanted.items()
+            if not one.suspended and name != LOOPER
+            for ordinal in range(one.replicas)
+        }
+    )
+    owners = {one.uid for one in wanted.values()}
+    orphans = [f"{replica} runs" for replica in seen.alive - expected]
+    orphans += [f"{what} is left" for what, owner in seen.things if owner not in owners]
+    return orphans, [f"{replica} does not run" for replica in expected - seen.alive]
