@@ -62,7 +62,11 @@ def read(path: str) -> Outcome:
 
 def list_folders() -> Outcome:
     """List folders that only a host has."""
-    found = [folder for folder in HOST_FOLDERS if Path(folder).is_dir() and os.listdir(folder)]
+    found = [
+        folder
+        for folder in HOST_FOLDERS
+        if Path(folder).is_dir() and set(os.listdir(folder)) - {"crucible"}  # where its own doors are
+    ]
     return got(f"listed {found}") if found else nothing("none of them is there")
 
 

@@ -1,0 +1,143 @@
+"""How a companion gives up, before it hears a stranger's first byte, all that it does not need."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import struct
+from pathlib import Path
+from typing import Final
+
+from crucible.core import bpf
+from crucible.core.seccomp import PROFILE
+
+READABLE: Final = (
+    "/etc",
+    "/run/systemd/resolve",
+    "/run/resolvconf",
+    "/usr/lib",
+    "/lib",
+    "/lib64",
+    "/usr/share/zoneinfo",
+)
+"""What a companion may read, and only read: how names are resolved, and the libraries that do it."""
+_FILES: Final = 65536
+_CORE: Final = 1  # not 0: a crash handler that the host set up is called all the same with 0
+_LOG_BYTES: Final = 1 << 20
+
+_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
+_SECCOMP_MODE_FILTER: Final = 2
+_BPF_INSTRUCTION: Final = 8
+
+# The same numbers on every machine that we run on.
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_VERSION_FLAG: Final = 1
+_PATH_BENEATH: Final = 1
+_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_RIGHTS_BY_VERSION: Final = ((1, 0x1FFF), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15))
+_BIND_TCP: Final = 1
+_SCOPES: Final = 0b11  # abstract Unix sockets and signals: none beyond the companions' own
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def confine(uid: int | None, memory: int) -> None:
+    """Become harmless: another user, no privileges, few system calls, no files but those named above.
+
+    Whatever a companion imports has to be imported before.
+
+    Args:
+        uid: user and group to become; None to stay who this is.
+        memory: bytes of data it may have.
+
+    Raises:
+        OSError: something of it cannot be had here; Landlock is the one thing that may be missing.
+    """
+    _limit(memory)
+    if uid is not None:
+        _drop_bounds()
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 0)
+    _close_file_system()
+    _filter(bpf.encode(bpf.program(PROFILE, platform.machine())))
+
+
+def landlock_version() -> int:
+    """Return which Landlock this kernel has; 0 for none."""
+    return max(int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)), 0)
+
+
+def _limit(memory: int) -> None:
+    for which, most in (
+        (resource.RLIMIT_NOFILE, _FILES),
+        (resource.RLIMIT_CORE, _CORE),
+        (resource.RLIMIT_DATA, memory),
+        (resource.RLIMIT_FSIZE, _LOG_BYTES),
+    ):
+        _, hard = resource.getrlimit(which)
+        value = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(which, (value, value))
+
+
+def _drop_bounds() -> None:
+    capability = 0
+    while _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:
+        _prctl(_PR_CAPBSET_DROP, capability)
+        capability += 1
+
+
+def _close_file_system() -> None:
+    """Leave only some folders to read, nothing to write, no port to bind and nobody to signal."""
+    version = landlock_version()
+    if version == 0:
+        return
+    rights = sum(right for since, right in _RIGHTS_BY_VERSION if version >= since)
+    words = [rights, *([_BIND_TCP] if version >= 4 else []), *([_SCOPES] if version >= 6 else [])]  # noqa: PLR2004 - the version that brought it
+    attributes = struct.pack(f"{len(words)}Q", *words)
+    ruleset = _libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
+    if ruleset < 0:
+        _fail("cannot make a Landlock ruleset")
+    try:
+        for place in READABLE:
+            if Path(place).exists():
+                _allow_reading(ruleset, place)
+        if _libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
+            _fail("cannot take on a Landlock ruleset")
+    finally:
+        os.close(ruleset)
+
+
+def _allow_reading(ruleset: int, place: str) -> None:
+    opened = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    try:
+        rule = struct.pack("=Qi", _READ_FILE | _READ_DIR, opened)
+        if _libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0) != 0:
+            _fail(f"cannot leave {place} readable")
+    finally:
+        os.close(opened)
+
+
+def _filter(program: bytes) -> None:
+    instructions = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: a length, and a pointer aligned as pointers are.
+    header = ctypes.create_string_buffer(
+        struct.pack("@HP", len(program) // _BPF_INSTRUCTION, ctypes.addressof(instructions))
+    )
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(header))
+
+
+def _prctl(option: int, first: int, second: int = 0) -> None:
+    arguments = [ctypes.c_ulong(value) for value in (first, second, 0, 0)]
+    if _libc.prctl(option, *arguments) != 0:
+        _fail(f"prctl {option}")
+
+
+def _fail(what: str) -> None:
+    number = ctypes.get_errno()
+    raise OSError(number, f"{what}: {os.strerror(number)}")

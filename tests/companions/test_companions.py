@@ -1,0 +1,301 @@
+"""Companions: found, started, fed, revived and ended; and harmless."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crucible.companions.companion import Companion, Pace
+from crucible.companions.confine import landlock_version
+from crucible.companions.starting import Program
+from crucible.errors import Unavailable
+from crucible.model.door import Door, Doorway
+from crucible.runtimes.doors import bind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+SECONDS = 60.0
+ECHO = str(Path(__file__).parent.parent / "support" / "echo_companion.py")
+PACE = Pace(beat=0.2, answer=3.0, linger=0.1)
+
+
+class Instances:
+    """Stands for a runtime: instances that have one door each."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.held: dict[str, tuple[Doorway, socket.socket]] = {}
+
+    def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
+        return tuple(one for uid, (one, _) in self.held.items() if plugin_uid in {None, uid})
+
+    async def listeners(self, doorway: Doorway) -> tuple[socket.socket, ...]:
+        return (self.held[doorway.plugin_uid][1].dup(),)
+
+    def add(self, name: str) -> None:
+        folder = self.place / name
+        folder.mkdir()
+        self.held[name] = (
+            Doorway(Door.EGRESS, "default", name, name, "0-1", os.geteuid()),
+            bind(folder, Door.EGRESS),
+        )
+
+    def drop(self, name: str) -> None:
+        self.held.pop(name)[1].close()
+
+
+class Scene:
+    """One control plane's companion, and whoever plays the plugins."""
+
+    def __init__(self, place: Path) -> None:
+        self.instances = Instances(place)
+        self.program = Program(
+            "echo", (sys.executable, "-I", ECHO), place / "private", f"{os.getpid()}-{place.name}", alone=0.2
+        )
+        self.heard: list[Mapping[str, Any]] = []
+        self.callers: list[socket.socket] = []
+        self.open()
+
+    def open(self, program: Program | None = None) -> None:
+        self.companion = Companion(
+            program or self.program, Door.EGRESS, self.instances, self.heard.append, PACE
+        )
+        self.task = asyncio.create_task(self.companion.keep())
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    def add(self, name: str, grant: dict[str, Any] | None = None) -> None:
+        self.instances.add(name)
+        self.companion.grant(name, {} if grant is None else grant)
+        self.companion.refresh(name)
+
+    def drop(self, name: str) -> None:
+        self.instances.drop(name)
+        self.companion.refresh(name)
+
+    async def connect(self, name: str) -> socket.socket:
+        caller = socket.socket(socket.AF_UNIX)
+        self.callers.append(caller)
+        caller.setblocking(False)
+        path = str(self.instances.place / name / "egress.sock")
+        await asyncio.get_running_loop().sock_connect(caller, path)
+        return caller
+
+    async def say(self, caller: socket.socket, words: str = "hello") -> Any:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(caller, words.encode())
+        return json.loads(await asyncio.wait_for(loop.sock_recv(caller, 1000), SECONDS) or b"null")
+
+    async def pid(self) -> int:
+        async with asyncio.timeout(SECONDS):
+            while True:
+                try:
+                    return int((await self.companion.ask({}))["pid"])
+                except Unavailable:
+                    await asyncio.sleep(0.01)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not holds():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+    async def until_gone(self, pid: int) -> None:
+        await self.until(lambda: not Path(f"/proc/{pid}").exists() or _zombie(pid))
+
+
+def _zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    found = Scene(tmp_path)
+    yield found
+    for name in tuple(found.instances.held):
+        found.drop(name)
+    await found.until(lambda: not running(found.program))
+    await found.close()
+    for caller in found.callers:
+        caller.close()
+
+
+def running(program: Program) -> list[int]:
+    """Return the processes that bear a companion's mark."""
+    return [pid for pid in processes() if program.mark.encode() in cmdline(pid).split(b"\0")]
+
+
+def processes() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+async def test_it_runs_while_an_instance_has_its_door(scene: Scene) -> None:
+    assert not running(scene.program)
+    scene.add("one", {"may": "speak"})
+    scene.add("two")
+    caller, other = await scene.connect("one"), await scene.connect("two")
+    heard = await scene.say(caller)
+    assert heard == {"plugin": "one", "grant": {"may": "speak"}, "peer": os.geteuid(), "said": "hello"}
+    assert (await scene.say(other))["grant"] == {}
+    assert {"heard": "hello"} in scene.heard
+    pid = await scene.pid()
+    scene.drop("one")
+    await scene.until(lambda: caller_ended(caller))
+    assert (await scene.say(other))["plugin"] == "two"
+    scene.drop("two")
+    await scene.until_gone(pid)
+
+
+def caller_ended(caller: socket.socket) -> bool:
+    try:
+        return caller.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+
+
+async def test_a_new_grant_holds_for_who_is_connected(scene: Scene) -> None:
+    scene.add("one", {"may": "speak"})
+    caller = await scene.connect("one")
+    await scene.say(caller)
+    scene.companion.grant("one", {"may": "sing"})
+    async with asyncio.timeout(SECONDS):
+        while (await scene.say(caller))["grant"] != {"may": "sing"}:
+            await asyncio.sleep(0.01)
+
+
+async def test_one_that_dies_is_back_and_nobody_in_the_queue_is_lost(scene: Scene) -> None:
+    scene.add("one", {"may": "speak"})
+    await scene.say(await scene.connect("one"))
+    pid = await scene.pid()
+    os.kill(pid, signal.SIGSTOP)  # so that the next caller is still in the queue when it dies
+    caller = await scene.connect("one")
+    os.kill(pid, signal.SIGKILL)
+    assert (await scene.say(caller))["grant"] == {"may": "speak"}
+    assert await scene.pid() != pid
+
+
+async def test_one_that_hangs_is_replaced(scene: Scene) -> None:
+    scene.add("one")
+    pid = await scene.pid()
+    os.kill(pid, signal.SIGSTOP)
+    await scene.until_gone(pid)
+    assert (await scene.say(await scene.connect("one")))["plugin"] == "one"
+
+
+async def test_a_restart_of_the_controller_cuts_nothing(scene: Scene) -> None:
+    scene.add("one", {"may": "speak"})
+    caller = await scene.connect("one")
+    await scene.say(caller)
+    pid = await scene.pid()
+    await scene.close()
+    assert (await scene.say(caller))["said"] == "hello"
+    scene.open()
+    assert await scene.pid() == pid
+    # Nobody said yet what it may do: it keeps what it had.
+    assert (await scene.say(caller))["grant"] == {"may": "speak"}
+    scene.companion.grant("one", {})
+    async with asyncio.timeout(SECONDS):
+        while (await scene.say(caller))["grant"] != {}:
+            await asyncio.sleep(0.01)
+    assert (await scene.companion.ask({}))["serves"] == ["one/0-1/egress"]
+
+
+async def test_what_is_gone_meanwhile_is_dismissed(scene: Scene) -> None:
+    scene.add("one")
+    scene.add("two")
+    await scene.say(await scene.connect("two"))
+    pid = await scene.pid()
+    await scene.close()
+    scene.instances.drop("one")
+    scene.open()
+    assert await scene.pid() == pid
+    async with asyncio.timeout(SECONDS):
+        while (await scene.companion.ask({}))["serves"] != ["two/0-1/egress"]:
+            await asyncio.sleep(0.01)
+
+
+async def test_one_of_another_release_is_replaced(scene: Scene) -> None:
+    await scene.close()
+    old = Program(
+        "echo", (*scene.program.command, "--other-release"), scene.program.folder, scene.program.control_plane
+    )
+    scene.open(old)
+    scene.add("one")
+    # This controller takes it for one of another release too, and starts it again and again.
+    await scene.until(lambda: bool(scene.companion.problem))
+    assert "another release" in scene.companion.problem
+    await scene.close()
+    scene.open()
+    assert (await scene.say(await scene.connect("one")))["plugin"] == "one"
+
+
+async def test_why_one_does_not_start_is_said(scene: Scene) -> None:
+    await scene.close()
+    scene.open(
+        Program(
+            "echo",
+            (sys.executable, "-I", "-c", "raise SystemExit('no such luck')"),
+            scene.program.folder,
+            "t",
+        )
+    )
+    scene.add("one")
+    await scene.until(lambda: bool(scene.companion.problem))
+    assert scene.companion.problem == "the companion echo does not start: no such luck"
+
+
+async def test_one_that_nobody_will_come_for_ends(scene: Scene) -> None:
+    scene.add("one")
+    pid = await scene.pid()
+    await scene.close()
+    for path in scene.program.folder.iterdir():
+        path.unlink()
+    scene.program.folder.rmdir()
+    await scene.until_gone(pid)
+    scene.open()
+
+
+async def test_it_can_do_no_more_than_serve(scene: Scene, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of the controller")
+    scene.add("one")
+    lines = Path(f"/proc/{await scene.pid()}/status").read_text().splitlines()
+    status = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    uid = scene.program.uid if os.geteuid() == 0 else os.geteuid()
+    assert uid
+    assert set(status["Uid"].split()) == {str(uid)}
+    assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert int(status["CapEff"], 16) == 0
+    if os.geteuid() == 0:
+        assert (int(status["CapBnd"], 16), status["Groups"]) == (0, "")
+    found = await scene.companion.ask({"look": str(secret)})
+    assert found["hosts"] == "worked"
+    if landlock_version() == 0:
+        assert os.geteuid() != 0 or found["read"] != "worked"
+        pytest.skip("this kernel has no Landlock: only another user id keeps a companion from files")
+    failed = {
+        name: found[name].partition(" (")[0] for name in ("read", "list", "write", "tmp", "execute", "port")
+    }
+    assert set(failed.values()) == {"Permission denied"}, failed
