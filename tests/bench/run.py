@@ -34,6 +34,8 @@ MEASURES: dict[str, Measure] = {
     "apiserver": apiserver.requests,
     "operator-1000": apiserver.operator,
     "cluster-operator-1000": operator_cluster.footprint,
+    "cluster-operator-10000": operator_cluster.many,
+    "cluster-faults": operator_cluster.faults,
 }
 
 

@@ -83,7 +83,7 @@ class Scene:
         )
 
     async def clear(self) -> None:
-        """Stop every loop and remove every instance."""
+        """Stop every loop, remove every instance, and forget what was said of them."""
         for task in self.loops.values():
             task.cancel()
         for task in self.loops.values():
@@ -91,6 +91,7 @@ class Scene:
                 await task
         self.loops.clear()
         self.bells.clear()
+        self.voice.said.clear()  # else what is measured next would find its plugins Ready before they run
         instances = self.runtime.instances()
         await asyncio.gather(*(self.runtime.remove(found.plugin_uid, found.slot) for found in instances))
 
