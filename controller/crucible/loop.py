@@ -23,6 +23,7 @@ from crucible.errors import (
 )
 from crucible.model.decision import Hold, Kill, Remove, Start, Stop
 from crucible.model.manifest import PluginSpec
+from crucible.model.neighbour import Around
 from crucible.model.plugin import read_identity
 from crucible.model.status import PluginStatus
 from crucible.model.world import Reach, Waiting, World
@@ -137,8 +138,16 @@ class Ports:
     secrets: Secrets
 
 
+def _alone() -> Around:
+    return Around()
+
+
 async def supervise(
-    observe: Callable[[], Mapping[str, Any]], ports: Ports, wake: asyncio.Event, stopped: Callable[[], bool]
+    observe: Callable[[], Mapping[str, Any]],
+    ports: Ports,
+    wake: asyncio.Event,
+    stopped: Callable[[], bool],
+    around: Callable[[], Around] = _alone,
 ) -> None:
     """Keep one Plugin as it should be until it is gone or the controller stops.
 
@@ -147,15 +156,20 @@ async def supervise(
         ports: the outside.
         wake: set by anyone who saw something change.
         stopped: the controller is stopping; instances go on.
+        around: returns the Plugins that it needs and that need it.
     """
     try:
-        await _supervise(observe, ports, wake, stopped)
+        await _supervise(observe, ports, wake, stopped, around)
     finally:
         ports.prober.attend(observe()["metadata"]["uid"], (), wake.set)
 
 
 async def _supervise(
-    observe: Callable[[], Mapping[str, Any]], ports: Ports, wake: asyncio.Event, stopped: Callable[[], bool]
+    observe: Callable[[], Mapping[str, Any]],
+    ports: Ports,
+    wake: asyncio.Event,
+    stopped: Callable[[], bool],
+    around: Callable[[], Around],
 ) -> None:
     said: PluginStatus | None = None
     read: Read | None = None
@@ -165,7 +179,7 @@ async def _supervise(
         try:
             seen = observe()
             read = read if read is not None and read.plugin is seen else read_plugin(seen)
-            turn = await step(read, said, ports)
+            turn = await step(read, said, ports, around())
             decision, said = turn.decision, turn.decision.status
             ports.prober.attend(read.identity.uid, decision.watches, wake.set)
             if decision.released:
@@ -247,14 +261,14 @@ class Step:
     fault: CrucibleError | None = None
 
 
-async def step(read: Read, said: PluginStatus | None, ports: Ports) -> Step:
+async def step(read: Read, said: PluginStatus | None, ports: Ports, around: Around) -> Step:
     """Gather, decide, perform and report once.
 
     Acting comes before reporting: what was done can be read back from the runtime, so a controller that
     dies in between forgets nothing, and a restart does not wait for the control plane.
     """
     fault: CrucibleError | None = None
-    world = await gather(read, said, ports)
+    world = await gather(read, said, ports, around)
     decision = decide(world)
     if Hold() in decision.actions:  # first, and its conflict is with a newer Plugin: nothing to report
         await perform(Hold(), world.identity, ports)
@@ -275,13 +289,14 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports) -> Step:
     return Step(decision, fault)
 
 
-async def gather(read: Read, said: PluginStatus | None, ports: Ports) -> World:
+async def gather(read: Read, said: PluginStatus | None, ports: Ports, around: Around) -> World:
     """Read everything a decision looks at.
 
     Args:
         read: the Plugin as last seen.
         said: the status this controller reported last; it may be newer than the object's.
         ports: the outside.
+        around: the Plugins that it needs and that need it.
     """
     status = said or read_status(read.plugin.get("status"))
     source = await _resolve(read, status, ports.sources)
@@ -297,7 +312,17 @@ async def gather(read: Read, said: PluginStatus | None, ports: Ports) -> World:
         outage=ports.runtime.outage,
         streaks=dict(ports.prober.streaks(read.identity.uid)),
         secrets=_look_at_secrets(read, ports.secrets),
+        around=around,
+        started_lately=_started_lately(read, ports),
     )
+
+
+def _started_lately(read: Read, ports: Ports) -> int:
+    """Count the starts of the last second, of whatever plugin, for one that may be started after an end."""
+    if all(instance.alive for instance in ports.runtime.instances(read.identity.uid)):
+        return 0
+    since = ports.now() - 1
+    return sum(instance.created_at > since for instance in ports.runtime.instances())
 
 
 async def _resolve(read: Read, status: PluginStatus, sources: Sources) -> SourceReport | Violation | Waiting:

@@ -20,6 +20,7 @@ from crucible.model.health import Answer
 from crucible.model.instance import Exit, Instance, State
 from crucible.model.manifest import UpdateStrategy
 from crucible.model.names import FINALIZER
+from crucible.model.neighbour import Around, Neighbour
 from crucible.model.status import PluginStatus, SourceReport
 from crucible.model.world import World
 
@@ -52,6 +53,8 @@ class Life(RuleBasedStateMachine):
         self.up_since: dict[Slot, float] = {}
         self.rolled = False
         self.streaks: dict[tuple[int, Check], Streak] = {}
+        self.needed: dict[str, Neighbour] = {}
+        self.crowd = 0
 
     def change_to(self, spec: PluginSpec) -> None:
         """Somebody applies another manifest."""
@@ -108,9 +111,16 @@ class Life(RuleBasedStateMachine):
         for action in decision.actions[:part]:
             self.perform(action, fails=False)
 
+    @rule(ready=st.sampled_from([True, False, None]), crowd=st.sampled_from([0, 100]))
+    def change_what_is_around(self, *, ready: bool | None, crowd: int) -> None:
+        """What it needs comes, goes or is not well; others are started, or are not."""
+        self.needed = {} if ready is None else {"base": Neighbour("base", "1.0.0", ready)}
+        self.crowd = crowd
+
     @rule()
     def settle(self) -> None:
         """Left alone, every life comes to a point where nothing more is to do, and says so twice alike."""
+        self.crowd = 0
         for _ in range(STEPS_TO_SETTLE):
             decision = decide(self.world())
             if self.at_rest(decision) and not (self.identity.deleting and not self.released):
@@ -153,7 +163,14 @@ class Life(RuleBasedStateMachine):
         """The manifest asks for instances, and nothing stands in their way."""
         free = not isinstance(self.spec, tuple) and not isinstance(self.source, Violation)
         free = free and not self.identity.deleting
-        return free and not self.spec.suspend and self.allowed()
+        return free and not self.spec.suspend and self.allowed() and not self.waits()
+
+    def waits(self) -> bool:
+        """What the manifest cannot do without is not there."""
+        return any(
+            not wanted.optional and not (wanted.name in self.needed and self.needed[wanted.name].ready)
+            for wanted in self.spec.dependencies
+        )
 
     def rolls(self) -> bool:
         return self.runs() and self.spec.update.strategy is UpdateStrategy.ROLLING
@@ -182,6 +199,8 @@ class Life(RuleBasedStateMachine):
             instances,
             self.status,
             streaks=dict(self.streaks),
+            around=Around(self.needed),
+            started_lately=self.crowd,
         )
 
     def at_rest(self, decision: Decision) -> bool:
@@ -214,6 +233,7 @@ class Life(RuleBasedStateMachine):
             case Start(workload=workload, slot=slot):
                 assert not isinstance(self.spec, tuple), "a refused plugin was started"
                 assert not self.identity.deleting, "a plugin was started while it is deleted"
+                assert not self.waits(), "a plugin was started without what it needs"
                 assert self.allowed(), "a plugin was started though a control does not hold"
                 assert self.identity.held, "a plugin was started while its object could disappear"
                 assert slot not in self.used, "a slot was used twice"

@@ -14,6 +14,7 @@ import kopf
 from kopf._cogs.clients.errors import APIError
 from kopf._cogs.clients.watching import WatchingError
 
+from crucible.control.neighbours import Neighbours
 from crucible.errors import Unavailable
 from crucible.loop import supervise
 from crucible.model import names
@@ -41,6 +42,7 @@ class Loops:
         self.turns = 0
         self._ports = ports
         self._stopping = False
+        self._neighbours = Neighbours()
         self._objects: dict[str, Mapping[str, Any]] = {}
         self._bells: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -57,10 +59,12 @@ class Loops:
         """Take in a Plugin as it is now; begin its loop, or wake it."""
         uid = plugin["metadata"]["uid"]
         self._objects[uid] = without_managed_fields(plugin)
+        concerned = self._neighbours.see(plugin)
         if uid not in self._tasks and not self._stopping:
             self._bells[uid] = asyncio.Event()
             self._tasks[uid] = asyncio.create_task(self._run(uid))
-        self.ring(uid)
+        for each in (uid, *concerned):
+            self.ring(each)
 
     def lose(self, uid: str) -> None:
         """Take in that a Plugin is no more: what was made for it goes, whoever removed the finalizer."""
@@ -97,10 +101,18 @@ class Loops:
 
     async def _run(self, uid: str) -> None:
         try:
-            await supervise(lambda: self._observe(uid), self._ports, self._bells[uid], lambda: self._stopping)
+            await supervise(
+                lambda: self._observe(uid),
+                self._ports,
+                self._bells[uid],
+                lambda: self._stopping,
+                lambda: self._neighbours.around(uid),
+            )
         finally:
             for known in (self._objects, self._bells, self._tasks):
                 known.pop(uid, None)
+            for each in self._neighbours.lose(uid):
+                self.ring(each)
             self.gone.set()
 
     def _observe(self, uid: str) -> Mapping[str, Any]:

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crucible.core import report
+from crucible.core.dependencies import awaited_by, leaving_first, left_behind
 from crucible.core.enforce import Refusal, refusal_of
 from crucible.core.health import Asking
 from crucible.core.render import render
 from crucible.core.replica import Policy, supervise_replica, wind_down
+from crucible.core.restart import STARTS_A_SECOND
 from crucible.core.secrets import missing
 from crucible.core.takeover import turn_of
 from crucible.model.decision import Decision, Hold, Start
@@ -67,10 +69,14 @@ def _await_runtime(world: World) -> Decision:
 
 
 def _terminate(world: World) -> Decision:
+    first = leaving_first(world.identity.name, world.spec, world.around)
+    if first and world.instances:
+        return report.outliving(world, first)
     down = wind_down(world.instances, _grace(world), world.now)
     return Decision(
         actions=down.actions,
         status=report.terminating(world),
+        events=report.bereaved(world, left_behind(world.around)),
         revisit=down.revisit,
         released=not world.instances,
     )
@@ -107,13 +113,21 @@ def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
         workload = replace(workload, probes=spec.health.probes)
     known = {replica.ordinal: replica for replica in world.status.instances}
     attempts = report.attempts_of(world)
+    awaited = awaited_by(world.identity.name, spec, world.around.needed)
     asking = Asking(spec.health, world.streaks, elsewhere=world.capabilities.asks)
     turn = turn_of(world.instances, known, workload.revision, spec.replicas)
     verdicts = []
     for ordinal in range(spec.replicas):
         before = known.get(ordinal, Replica(ordinal=ordinal))
         policy = Policy(
-            spec.recovery, spec.update, attempts + 1, world.now, turn=ordinal == turn, asking=asking
+            spec.recovery,
+            spec.update,
+            attempts + 1,
+            world.now,
+            turn=ordinal == turn,
+            asking=asking,
+            awaited=bool(awaited.words),
+            crowded=world.started_lately >= STARTS_A_SECOND,
         )
         verdict = supervise_replica(before, _of(world.instances, ordinal), workload, policy)
         attempts = max(attempts, verdict.replica.attempt)
@@ -124,7 +138,8 @@ def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
         world.now,
         world.status.attempts,
     )
-    decision = report.supervised(world, spec, workload.revision, verdicts, surplus)
+    supervision = report.Supervision(spec, workload.revision, tuple(verdicts), surplus, awaited)
+    decision = report.supervised(world, supervision)
     starts = any(isinstance(action, Start) for action in decision.actions)
     if starts and not world.identity.held:
         return replace(decision, actions=(Hold(), *decision.actions))

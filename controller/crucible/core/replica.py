@@ -60,6 +60,8 @@ class Policy:
         now: unix seconds.
         turn: this replica is the one that may have two instances at once.
         asking: what its instance is asked, and what it answered.
+        awaited: what it cannot do without is not there: nothing is started, and no end is held against it.
+        crowded: so many were started lately that one that crashed waits for its turn.
     """
 
     recovery: Recovery
@@ -68,6 +70,8 @@ class Policy:
     now: float
     turn: bool = False
     asking: Asking = field(default_factory=Asking)
+    awaited: bool = False
+    crowded: bool = False
 
 
 def wind_down(
@@ -122,7 +126,7 @@ def supervise_replica(
     """
     revision, now = workload.revision, policy.now
     known = before if before.revision == revision else _fresh(before, revision)
-    replica, events = _absorb(known, instances, policy.recovery)
+    replica, events = _absorb(known, instances, policy)
     replica = restart.not_ahead(replica, now)
     fit = tuple(each for each in instances if each.slot.attempt != before.condemned)
     newcomer = newest_of(fit, revision)
@@ -174,7 +178,7 @@ def _look_after(
     well = examine(newcomer, known, replica.running_since or policy.now, policy.asking)
     since = (replica.ready_since or policy.now) if well.ready else None
     replica = replica.model_copy(update={"ready": well.ready, "ready_since": since, "probes": well.probes})
-    if not well.failed:
+    if not well.failed or policy.awaited:
         return replica, _turned(known, newcomer, well, policy.asking), well.watches
     condemned = {
         "condemned": newcomer.slot.attempt,
@@ -220,7 +224,7 @@ def _fresh(before: Replica, revision: str) -> Replica:
 
 
 def _absorb(
-    replica: Replica, instances: tuple[Instance, ...], recovery: Recovery
+    replica: Replica, instances: tuple[Instance, ...], policy: Policy
 ) -> tuple[Replica, tuple[Event, ...]]:
     """Write down every end that the replica does not know of yet, in the order in which they came."""
     events: list[Event] = []
@@ -232,8 +236,9 @@ def _absorb(
         by_itself = instance.stopping_at is None
         condemned = instance.slot.attempt == replica.condemned
         crashes = replica.crashes
-        if by_itself and not condemned and instance.revision == replica.revision:
-            crashes = (*restart.recent(crashes, recovery, ended.at), ended.at)
+        held = not (condemned or policy.awaited)
+        if by_itself and held and instance.revision == replica.revision:
+            crashes = (*restart.recent(crashes, policy.recovery, ended.at), ended.at)
         replica = replica.model_copy(
             update={
                 "last_exit": LastExit(
@@ -308,8 +313,8 @@ def _start_again(replica: Replica, workload: Workload, policy: Policy) -> Verdic
             "probes": (),
         }
     )
-    if replica.quarantined:
-        return Verdict(idle)
+    if replica.quarantined or policy.awaited:
+        return Verdict(idle.model_copy(update={"next_start": None}))
     if replica.crashes:
         seed = f"{workload.plugin_uid}/{replica.ordinal}"
         match restart.after_crash(replica.crashes, policy.recovery, seed):
@@ -325,6 +330,9 @@ def _start_again(replica: Replica, workload: Workload, policy: Policy) -> Verdic
             case restart.RestartAt(at=at) if at > policy.now:
                 waiting = idle.model_copy(update={"next_start": at})
                 return Verdict(waiting, revisit=at)
+            case restart.RestartAt() if policy.crowded:
+                turn = restart.turn(policy.now, seed)
+                return Verdict(idle.model_copy(update={"next_start": turn}), revisit=turn)
             case restart.RestartAt():
                 pass
     slot = Slot(replica.ordinal, policy.attempt)

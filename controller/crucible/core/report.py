@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from crucible.core.enforce import accepted_gaps, enforcement_of, weaknesses
@@ -22,6 +23,7 @@ from crucible.model.status import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crucible.core.dependencies import Awaited
     from crucible.core.replica import Verdict
     from crucible.errors import Violation
     from crucible.model.decision import Action
@@ -32,30 +34,50 @@ Claim = tuple[str, bool, str, str]
 """Condition type, whether it holds, reason, message."""
 
 
-def supervised(
-    world: World, spec: PluginSpec, revision: str, verdicts: Sequence[Verdict], surplus: Verdict
-) -> Decision:
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """What was found of a Plugin whose replicas are kept running.
+
+    Attributes:
+        spec: what it asks for.
+        revision: of the workload that should run.
+        verdicts: one for each replica.
+        surplus: instances of replicas that are wanted no more, on their way out.
+        awaited: what it needs and has not.
+    """
+
+    spec: PluginSpec
+    revision: str
+    verdicts: tuple[Verdict, ...]
+    surplus: Verdict
+    awaited: Awaited
+
+
+def supervised(world: World, found: Supervision) -> Decision:
     """Report on a Plugin whose replicas are kept running."""
+    spec, verdicts, surplus = found.spec, found.verdicts, found.surplus
     replicas = tuple(verdict.replica for verdict in verdicts)
     ready = sum(
         verdict.replica.ready and verdict.serving is not None and verdict.serving.state is State.RUNNING
         for verdict in verdicts
     )
-    phase, reason, message = _summary(spec, verdicts, ready, surplus)
+    phase, reason, message = _waiting(found) or _summary(spec, verdicts, ready, surplus)
     settled = phase in {Phase.RUNNING, Phase.BACK_OFF, Phase.QUARANTINED}
-    degraded = _degradation(world, spec, verdicts)
+    degraded = _degradation(world, found)
+    stalled = phase is Phase.QUARANTINED or reason == "DependencyCycle"
     status = _status(
         world,
         phase,
         ("Ready", ready == spec.replicas and phase is not Phase.STOPPING, reason, message),
         ("Progressing", not settled, reason, message),
         ("Degraded", *(degraded or (False, "AsExpected", "every control holds and nothing crashed lately"))),
-        ("Stalled", phase is Phase.QUARANTINED, reason, message),
+        ("Stalled", stalled, reason, message),
         # Ready alone would tell kstatus that the update is over.
         *([("Reconciling", True, reason, message)] if phase is Phase.UPDATING else []),
     ).model_copy(
         update={
-            "revision": revision,
+            "revision": found.revision,
+            "dependencies": found.awaited.reports,
             "ready_replicas": ready,
             "instances": replicas,
             "attempts": max([attempts_of(world), *(replica.attempt for replica in replicas)]),
@@ -66,6 +88,8 @@ def supervised(
         }
     )
     events = tuple(event for verdict in verdicts for event in verdict.events)
+    if phase is Phase.WAITING and not _said(world, "Ready", reason):
+        events = (*events, Event("Warning", reason, message))
     revisits = [verdict.revisit for verdict in (*verdicts, surplus) if verdict.revisit is not None]
     actions = [*surplus.actions, *(action for verdict in verdicts for action in verdict.actions)]
     watches = tuple(watch for verdict in verdicts for watch in verdict.watches)
@@ -274,8 +298,43 @@ def _back_off_message(replica: Replica) -> str:
     )
 
 
-def _degradation(world: World, spec: PluginSpec, verdicts: Sequence[Verdict]) -> tuple[bool, str, str] | None:
+def _waiting(found: Supervision) -> tuple[Phase, str, str] | None:
+    """Say whom it waits for, where one of its replicas does not run for that."""
+    if found.awaited.reason and any(
+        verdict.serving is None and not verdict.replica.quarantined for verdict in found.verdicts
+    ):
+        return Phase.WAITING, found.awaited.reason, found.awaited.words[:2048]
+    return None
+
+
+def _said(world: World, kind: str, reason: str) -> bool:
+    return any(each.type == kind and each.reason == reason for each in world.status.conditions)
+
+
+def outliving(world: World, first: tuple[str, ...]) -> Decision:
+    """Report on a Plugin that is being deleted, and goes on until those that need it are gone."""
+    message = f"goes after {', '.join(first)}, which need it and are being deleted too"
+    status = _status(
+        world,
+        Phase.TERMINATING,
+        ("Ready", False, "Deleting", message),
+        ("Progressing", True, "Deleting", message),
+        ("Degraded", False, "Deleting", message),
+        ("Stalled", False, "Deleting", message),
+    ).model_copy(update={"instances": world.status.instances})
+    return Decision((), status)
+
+
+def bereaved(world: World, left: tuple[str, ...]) -> tuple[Event, ...]:
+    """Say once who needs a Plugin that is being deleted all the same."""
+    if not left or world.status.phase is Phase.TERMINATING:
+        return ()
+    return (Event("Warning", "StillNeeded", f"{', '.join(left)} need it and stay: they will wait for it"),)
+
+
+def _degradation(world: World, found: Supervision) -> tuple[bool, str, str] | None:
     """Return the most pressing thing that is not as it should be although the plugin may run."""
+    spec, verdicts = found.spec, found.verdicts
     for verdict in verdicts:
         replica = verdict.replica
         if replica.quarantined:
@@ -287,6 +346,8 @@ def _degradation(world: World, spec: PluginSpec, verdicts: Sequence[Verdict]) ->
     lost = _lost_readiness(verdicts)
     if lost:
         return True, "NotReady", lost
+    if found.awaited.reason:
+        return True, found.awaited.reason, found.awaited.words[:2048]
     for verdict in verdicts:
         if verdict.serving is not None and verdict.serving.notices:
             return True, "Limited", f"{verdict.serving.name}: {'; '.join(verdict.serving.notices)}"

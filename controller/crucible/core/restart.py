@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from crucible.model.manifest import Backoff, Recovery
     from crucible.model.status import Replica
 
+STARTS_A_SECOND = 32
+"""So many starts within a second are enough: one that crashed waits, so that a fault of the host that ends
+all plugins at once does not bring them all back in the same instant."""
 _JITTER = 0.1
+_TURN = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,12 @@ def after_crash(crashes: tuple[float, ...], recovery: Recovery, seed: str) -> Re
     if len(crashes) > recovery.max_restarts and Strategy.QUARANTINE in recovery.strategy:
         return Quarantine()
     return RestartAt(crashes[-1] + delay(len(crashes), recovery.backoff, seed))
+
+
+def turn(now: float, seed: str) -> float:
+    """Return when one that is held back by the many others is looked at again: soon, not all at once."""
+    digest = hashlib.sha256(f"{seed}/{now}".encode()).digest()
+    return now + _TURN * (1 + int.from_bytes(digest[:4], "big") / 2**32)
 
 
 def delay(crashes: int, backoff: Backoff, seed: str) -> float:

@@ -87,6 +87,12 @@ SEMVER = (
     r"(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?$"
 )
 
+RANGE_PATTERN = (
+    r"^(\*|(\^|~|==|=|!=|>=|<=|>|<)?[0-9]{1,9}(\.[0-9]{1,9}){0,2}(-[0-9A-Za-z.-]{1,64})?"
+    r"(, ?(\^|~|==|=|!=|>=|<=|>|<)?[0-9]{1,9}(\.[0-9]{1,9}){0,2}(-[0-9A-Za-z.-]{1,64})?){0,7})$"
+)
+"""A version or a comparison of one, up to eight of them with commas between; or any."""
+
 
 def _inside(path: str) -> str:
     """Refuse a path that is absolute, climbs, or could mean two things."""

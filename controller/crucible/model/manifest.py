@@ -13,7 +13,18 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from crucible.model.enforcement import Control
-from crucible.model.fields import Bytes, Cpu, Duration, ListMap, NotYet, Part, Version, Word, rules
+from crucible.model.fields import (
+    RANGE_PATTERN,
+    Bytes,
+    Cpu,
+    Duration,
+    ListMap,
+    NotYet,
+    Part,
+    Version,
+    Word,
+    rules,
+)
 from crucible.model.probe import Health
 from crucible.model.source import SECRETS_RULE, SPEC_RULES, Source
 
@@ -103,10 +114,10 @@ class Dependency(Part):
 
     name: Annotated[str, Field(min_length=1, max_length=50)]
     """Of the other Plugin."""
-    version: Annotated[str, Field(min_length=1, max_length=128)] = "*"
-    """The versions that fit, like ``>=2,<3``."""
+    version: Annotated[str, Field(min_length=1, max_length=128, pattern=RANGE_PATTERN)] = "*"
+    """The versions that fit, like ``>=2,<3`` or ``^1.4``."""
     optional: bool = False
-    """Start without it where it is absent."""
+    """Start without it where it is not to be had."""
 
 
 class NetworkCapability(Part):
@@ -288,8 +299,8 @@ class PluginSpec(Part):
     """How many instances run."""
     suspend: bool = False
     """Stop every instance, keep everything else."""
-    dependencies: Annotated[tuple[Dependency, ...], Field(max_length=32), ListMap("name"), NotYet()] = ()
-    """Plugins this one needs."""
+    dependencies: Annotated[tuple[Dependency, ...], Field(max_length=32), ListMap("name")] = ()
+    """Plugins this one needs: it starts once they are ready."""
     capabilities: Capabilities = Capabilities()
     """What it may do."""
     resources: Resources = Resources()

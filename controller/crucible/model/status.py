@@ -17,6 +17,7 @@ class Phase(StrEnum):
     """One word for a table. Programs read the conditions instead."""
 
     PENDING = "Pending"
+    WAITING = "Waiting"
     STARTING = "Starting"
     RUNNING = "Running"
     UPDATING = "Updating"
@@ -178,6 +179,21 @@ class SourceReport(_Part):
     """The image to run, by digest or by its id; empty where the source is files."""
 
 
+class DependencyReport(_Part):
+    """What became of one dependency."""
+
+    name: Annotated[str, Field(max_length=63)]
+    """Of the other Plugin."""
+    version: Annotated[str, Field(max_length=128)] = ""
+    """What there is; empty: nothing."""
+    fits: bool
+    """It is there, in a version that fits, and ready."""
+    optional: bool = False
+    """It is done without where it is not."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """Why it does not fit."""
+
+
 class PluginStatus(_Part):
     """What is."""
 
@@ -203,6 +219,8 @@ class PluginStatus(_Part):
     """What the source was resolved to."""
     instances: Annotated[tuple[Replica, ...], Field(max_length=100), ListMap("ordinal")] = ()
     """One entry for each replica."""
+    dependencies: Annotated[tuple[DependencyReport, ...], Field(max_length=32), ListMap("name")] = ()
+    """What became of each dependency."""
     endpoints: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     """Where its ports can be reached from the host: ``8080 at 127.0.0.1:49153``."""
     enforcement: Annotated[tuple[ControlReport, ...], Field(max_length=32), ListMap("control")] = ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crucible.model.neighbour import Around
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -47,6 +49,8 @@ class World:
         outage: why the runtime does not answer now; empty while it does.
         streaks: the newest answers to each probe that is being asked, by attempt and check.
         secrets: what is known of the Secrets that it names.
+        around: the other Plugins that it needs, and those that need it.
+        started_lately: instances of all Plugins that were started within the last second.
         instances: all the runtime has for this Plugin, oldest first.
         status: what was last said of it.
     """
@@ -61,4 +65,6 @@ class World:
     reach: Reach | None = None
     outage: str = ""
     streaks: Mapping[tuple[int, Check], Streak] = field(default_factory=dict)
+    around: Around = field(default_factory=Around)
+    started_lately: int = 0
     secrets: tuple[SecretSeen, ...] = ()

@@ -67,7 +67,6 @@ def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], me
     ("spec", "field"),
     [
         ({"source": {"artifact": "oci://x"}}, "spec.source.artifact"),
-        ({"dependencies": [{"name": "x"}]}, "spec.dependencies"),
         ({"capabilities": {"network": {"connect": ["a:1"]}}}, "spec.capabilities.network.connect"),
         ({"capabilities": {"files": [{"volume": "v", "mount": "/data/v"}]}}, "spec.capabilities.files"),
         ({"capabilities": {"bus": {"call": ["a.b"]}}}, "spec.capabilities.bus.call"),

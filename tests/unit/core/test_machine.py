@@ -33,6 +33,7 @@ RECREATED: tuple[dict[str, Any], ...] = (
     {"sandbox": {"allowDegraded": ["memory"]}},
     {"stopGrace": "0s"},
     {"health": {"ready": READY, "live": LIVE}},
+    {"dependencies": [{"name": "base"}, {"name": "more", "optional": True}]},
     {"health": {"startup": {"tcp": {"port": 1}, "failures": 2}, "ready": READY}, "replicas": 2},
 )
 ROLLED: tuple[dict[str, Any], ...] = (
@@ -43,6 +44,7 @@ ROLLED: tuple[dict[str, Any], ...] = (
     {"update": ROLLING, "config": {"a": 3}, "replicas": 2, "recovery": {"maxRestarts": 1}},
     {"update": {"strategy": "rolling", "verify": "0s"}, "config": {"a": 4}, "replicas": 2},
     {"update": ROLLING, "config": {"a": 5}, "replicas": 2, "health": {"ready": READY, "live": LIVE}},
+    {"update": ROLLING, "config": {"a": 7}, "dependencies": [{"name": "base", "version": "1"}]},
     {"update": ROLLING, "config": {"a": 6}, "health": {"startup": {"exec": {"command": ["x"]}}}},
 )
 ANY = tuple(admit(plugin(**fields)) for fields in (*RECREATED, *ROLLED))
