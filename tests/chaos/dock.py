@@ -103,6 +103,12 @@ class Dock(Machine):
         return self._last
 
     async def look(self) -> Seen:
+        try:
+            return await self._look()
+        except (DockerException, OSError) as error:
+            return Seen(Counter(), ((f"an engine that does not answer ({error})", ""),))
+
+    async def _look(self) -> Seen:
         alive: Counter[str] = Counter()
         things: list[tuple[str, str]] = []
         for entry in await asyncio.to_thread(self._containers, ""):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from places import Place
+
+
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n  File \"(?!<frozen getpath>)")
+"""One of ours: an interpreter that has no descriptor left to find itself with prints one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +50,14 @@ async def live(place: Place, life: Life, told: Callable[[Result], None] = lambda
             told(result)
             if result.wrong:
                 break
-        await place.desired.delete_all()
-        end = await come_to_rest(place, history, results[-1].plan)
-        results[-1].orphans += end.orphans
-        results[-1].lost += end.lost
+        if not results[-1].wrong:
+            await place.desired.delete_all()
+            end = await come_to_rest(place, history, results[-1].plan)
+            results[-1].orphans += end.orphans
+            results[-1].lost += end.lost
     finally:
         left = await place.close()
     results[-1].orphans += left
-    if "Traceback" in place.log():
+    if _TRACEBACK.search(place.log()):
         results[-1].lost.append("the log holds a traceback")
     return results

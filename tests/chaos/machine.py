@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from desired import Desired
 from places import Seen, chosen, pause
-from plane import Plane
+from plane import DEADLINE, Plane
 
 from crucible.runtimes.process import proc
 
@@ -64,6 +64,7 @@ class Machine:
         self.sessions: set[int] = set()
         self.mounted = os.geteuid() == 0
         self._stack: list[str] = []
+        self._keeper: asyncio.Task[None] | None = None
         self.faults: dict[str, Fault] = {
             "kill controller": self.kill_controller,
             "freeze controller": self.freeze_controller,
@@ -98,6 +99,16 @@ class Machine:
         (process / "roots").symlink_to(self.roots)
         self.start()
         await self.plane.ready()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def _keep(self) -> None:
+        """Start the controller again whenever it ended, as its service does (``Restart=always``)."""
+        while True:
+            await asyncio.sleep(0.2)
+            process = self.plane.process
+            if process is not None and process.poll() is not None:
+                self.plane.end()
+                self.start()
 
     def start(self) -> None:
         """Start a controller, and remember its session: none of its helpers may outlive it."""
@@ -115,7 +126,11 @@ class Machine:
         self.start()
 
     async def restart_controller(self, _: Step) -> None:
-        await asyncio.to_thread(self.plane.end, signal.SIGTERM)
+        process = self.plane.process
+        self.plane.process = None  # it is ours to start again, not its service's
+        if process is not None:
+            process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(process.wait, DEADLINE)
         self.start()
 
     async def freeze_controller(self, step: Step) -> None:
@@ -192,10 +207,14 @@ class Machine:
 
     async def read_only_disk(self, step: Step) -> None:
         """Cover the state with a read-only view of itself: only what is open already can be written."""
-        state = str(self.disk / "state")
-        _run("mount", "--bind", state, state)
+        state, view = str(self.disk / "state"), self.folder / "view"
+        view.mkdir(exist_ok=True)
+        # Made read-only apart, where nobody writes yet, and only then laid over the state.
+        _run("mount", "--bind", state, str(view))
+        self._stack.append(str(view))
+        _run("mount", "-o", "remount,bind,ro", str(view))
+        _run("mount", "--bind", str(view), state)
         self._stack.append(state)
-        _run("mount", "-o", "remount,bind,ro", state)
         await pause(step.lasts)
         self._uncover()
 
@@ -218,15 +237,10 @@ class Machine:
         self.start()
 
     async def mend(self) -> None:
-        """Set the clock right, uncover the disk, see to it that a controller runs."""
+        """Set the clock right, uncover the disk, make room on it."""
         self.clock.write_bytes(struct.pack("d", 0.0))
         self._uncover()
         (self.disk / "ballast").unlink(missing_ok=True)
-        process = self.plane.process
-        if process is not None and process.poll() is not None:
-            self.plane.end()
-        if self.plane.process is None:
-            self.start()
 
     # Looking.
 
@@ -254,6 +268,8 @@ class Machine:
 
     async def close(self) -> list[str]:
         wrong = []
+        if self._keeper is not None:
+            self._keeper.cancel()
         try:
             if (
                 self.plane.process is not None

@@ -56,6 +56,8 @@ async def carry_out(place: Place, plan: Plan, history: History) -> Result:
         begun = time.monotonic()
         await _converge(place, history, result)
         result.converged = time.monotonic() - begun
+    except* Exception as group_of:  # noqa: BLE001 - a run that broke down is a result too
+        result.lost += [f"the run broke down: {error!r}" for error in group_of.exceptions]
     finally:
         watching.cancel()
     return result

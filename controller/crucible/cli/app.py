@@ -38,6 +38,8 @@ class _Entry:
 
 _COMMANDS: Final = {
     "up": _Entry("up", "Run the control plane on this machine."),
+    "down": _Entry("down", "Stop it, and every plugin it runs."),
+    "service": _Entry("service", "Run it as a service of systemd, from boot on."),
     "dev": _Entry("dev", "Run a plugin while you write it: every save takes over."),
     "apply": _Entry("apply", "Create or change plugins from manifests."),
     "get": _Entry("get", "List plugins."),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from crucible.runtimes.process.cgroups.base import Refused, put
 from crucible.runtimes.process.cgroups.v1 import CgroupsV1
 from crucible.runtimes.process.cgroups.v2 import CgroupsV2
+from crucible.service import LEAF
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,8 +106,13 @@ def _v2_parent(parent: str | None) -> str:
         return ""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         if line.startswith("0::/"):
-            return line.removeprefix("0::/")
+            return beside_controller(line.removeprefix("0::/"))
     return ""
+
+
+def beside_controller(group: str) -> str:
+    """Return where plugins' groups belong: beside the controller's, where its service put it apart."""
+    return group.removesuffix(f"/{LEAF}")
 
 
 def _advice(problem: str) -> str:
