@@ -26,16 +26,19 @@ class Ledger:
 
     Attributes:
         asked: what was asked for each object and not answered: it may have been done or not.
+        writes: every revision that was acknowledged.
     """
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[int, int] | None] = {}
         self.asked: dict[str, str] = {}
+        self.writes: set[int] = set()
         self.newest = 0
 
     def note(self, name: str, body: dict[str, Any]) -> None:
         revision = int(body["metadata"]["resourceVersion"])
         self.objects[name] = (revision, body["spec"]["replicas"])
+        self.writes.add(revision)
         self.newest = max(self.newest, revision)
 
 
@@ -87,10 +90,11 @@ async def live_until_killed(child: Child, ledger: Ledger, events: list[Any], dic
             )
             for at in range(WRITERS)
         ]
-        target = ledger.newest + dice.randint(20, 120)
-        async with asyncio.timeout(20):
-            while max(ledger.newest, since) < target and not all(task.done() for task in writers):
+        target = ledger.newest + dice.randint(20, 120) if ledger.newest else since + 20
+        async with asyncio.timeout(30):
+            while ledger.newest < target and not all(task.done() for task in writers):
                 await asyncio.sleep(0.005)
+        assert ledger.newest >= target, "nobody wrote"
         await child.end(signal.SIGKILL)
         await asyncio.gather(*writers, watching)
 
@@ -129,9 +133,18 @@ async def test_kills_under_load_lose_nothing(state: Path) -> None:
         await live_until_killed(child, ledger, events, dice)
     child = await spawn(state)
     await check(child, ledger)
-    await child.end()
+    async with child.probe() as probe:  # whoever watched through all of it catches up with the last writes
+        watching = asyncio.create_task(follow(probe, events[-1][0], events))
+        async with asyncio.timeout(30):
+            while events[-1][0] < ledger.newest:
+                await asyncio.sleep(0.005)
+        await child.end()
+        await watching
     revisions = [revision for revision, _, _ in events]
     assert revisions == sorted(set(revisions)), "an event came twice or out of order"
+    first = revisions[0]
+    missed = {revision for revision in ledger.writes if revision >= first} - set(revisions)
+    assert not missed, "a write was acknowledged and no watcher saw it"
     alive: dict[str, bool] = {}
     for _, kind, name in events:
         assert (kind == "ADDED") == (not alive.get(name, False)), f"a gap before {kind} {name}"

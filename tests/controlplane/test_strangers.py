@@ -13,9 +13,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+import aiohttp.web
 import pytest
 import yaml
-from probe import Probe, probing
+from probe import PLUGINS, Probe, probing
 
 from crucible.control.apiserver import ApiServer, ServerSettings
 from crucible.control.client import Client
@@ -226,3 +228,18 @@ async def test_two_control_planes_share_one_kubeconfig(tmp_path: Path) -> None:
         later = merge_kubeconfig(merged, yaml.safe_load(again.kubeconfig.read_text()))
         for section in ("clusters", "users", "contexts"):
             assert all(entry in merged[section] for entry in later[section]), "names stay over restarts"
+
+
+async def test_a_client_that_leaves_amid_its_answer_is_no_defect(
+    probe: Probe, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def left(*_: object) -> None:
+        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+
+    monkeypatch.setattr(aiohttp.web.StreamResponse, "write", left)
+    with pytest.raises((aiohttp.ClientError, EOFError)):
+        async with probe.watch(f"{PLUGINS}?watch=1&resourceVersion=0") as watch:
+            await watch.next()
+    monkeypatch.undo()
+    assert (await probe.get(PLUGINS)).code == 200
+    assert "cannot answer" not in caplog.text

@@ -7,7 +7,7 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from crucible.errors import CrucibleError, NotFound, Unsupported
 
@@ -73,25 +73,30 @@ class Frontend:
         self._active += 1
         try:
             return await self._handle(request)
-        except status.ApiError as error:
-            return _failure(error)
-        except web.HTTPRequestEntityTooLarge:
-            return _failure(_too_large(self._settings.max_body))
-        except TimeoutError:
-            return _failure(status.ApiError(504, "Timeout", "the request took too long"))
-        except NotFound as error:
-            return _failure(status.ApiError(404, "NotFound", str(error)))
-        except Unsupported as error:
-            return _failure(status.ApiError(501, "NotImplemented", str(error)))
-        except CrucibleError as error:
-            return _failure(status.ApiError(503 if error.retry else 500, "ServiceUnavailable", str(error)))
-        except Exception:  # noqa: BLE001 - a defect of ours reaches clients as a Status, like all else
-            _LOG.exception("cannot answer %s %s", request.method, request.path)
-            return _failure(
-                status.ApiError(500, "InternalError", "an internal error occurred; the log has it")
-            )
+        except ClientConnectionResetError:
+            raise  # the client left amid its answer: nobody's fault, and there is nobody to tell
+        except Exception as error:  # noqa: BLE001 - a defect of ours reaches clients as a Status, like all else
+            return _failure(self._told(request, error))
         finally:
             self._active -= 1
+
+    def _told(self, request: web.Request, error: Exception) -> status.ApiError:
+        """Return what a client is told of an error."""
+        match error:
+            case status.ApiError():
+                return error
+            case web.HTTPRequestEntityTooLarge():
+                return _too_large(self._settings.max_body)
+            case TimeoutError():
+                return status.ApiError(504, "Timeout", "the request took too long")
+            case NotFound():
+                return status.ApiError(404, "NotFound", str(error))
+            case Unsupported():
+                return status.ApiError(501, "NotImplemented", str(error))
+            case CrucibleError():
+                return status.ApiError(503 if error.retry else 500, "ServiceUnavailable", str(error))
+        _LOG.error("cannot answer %s %s", request.method, request.path, exc_info=error)
+        return status.ApiError(500, "InternalError", "an internal error occurred; the log has it")
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         has_certificate = bool(request.transport and request.transport.get_extra_info("peercert"))
