@@ -215,7 +215,7 @@ def make_adapters(options: UpOptions, store: SnapshotStore, secrets_of: SecretsO
         case "docker":
             from crucible.runtimes.docker import DockerRuntime, DockerSettings  # noqa: PLC0415 - 40 ms
 
-            docker = DockerRuntime(DockerSettings(places.docker, control_plane), store.path_of)
+            docker = DockerRuntime(DockerSettings(places.docker, control_plane), store.path_of, secrets_of)
             return Adapters(docker, docker.images)
         case _:
             raise Unsupported(f"runtime {options.runtime} is not supported: use process or docker")

@@ -43,7 +43,7 @@ class DockerHarness(Common):
         return DockerSettings(**(values | changes))  # type: ignore[arg-type]
 
     async def open(self) -> None:
-        self.runtime = DockerRuntime(self.settings(), self.sources.joinpath)
+        self.runtime = DockerRuntime(self.settings(), self.sources.joinpath, self.secrets_of)
         await self.runtime.open(self.heard.append)
 
     async def reopen(self) -> None:
@@ -93,6 +93,9 @@ class DockerHarness(Common):
 
     def leftovers(self) -> list[str]:
         found = [str(path) for path in (self.place / "docker" / "instances").rglob("*")]
+        found += [
+            str(path) for path in (self.settings().memory / f"crucible-{self.control_plane}").rglob("*")
+        ]
         found += [str(entry["Names"]) for entry in self._containers()]
         return found + [entry["Name"] for entry in self._networks()]
 

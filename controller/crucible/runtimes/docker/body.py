@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
+from crucible.core.secrets import FOLDER
 from crucible.model.door import DOORS
 from crucible.runtimes.docker.network import NO_NAMES
 
@@ -48,6 +49,7 @@ class Setting:
         source: folder with the plugin's files there; empty for a whole image.
         network: name of the network it joins; empty for none.
         doors: folder of its doors, on the engine's host; empty: it has none.
+        secrets: folder of what is in its Secrets, in memory of the engine's host; empty: it has none.
         engine_runtime: the engine's runtime to use; empty for its default.
         log_files: how many files of output the engine keeps.
         log_bytes: how large each may become.
@@ -61,6 +63,7 @@ class Setting:
     source: str = ""
     network: str = ""
     doors: str = ""
+    secrets: str = ""
     engine_runtime: str = ""
     log_files: int = 3
     log_bytes: int = 1 << 20
@@ -154,6 +157,8 @@ def _mounts(setting: Setting) -> list[dict[str, Any]]:
         shown.append((setting.source, SOURCE))
     if setting.doors:
         shown.append((setting.doors, DOORS))
+    if setting.secrets:
+        shown.append((setting.secrets, FOLDER))
     return [
         {
             "Type": "bind",

@@ -18,6 +18,7 @@ from crucible.runtimes.docker import held as translate
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker.groups import Groups
 from crucible.runtimes.docker.held import Held
+from crucible.runtimes.docker.memory import Memory
 from crucible.runtimes.docker.relays import Relays
 from crucible.runtimes.docker.streams import lines_of
 
@@ -56,6 +57,7 @@ class Containers:
         self._by_container: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.groups = Groups(engine.url)
+        self.memory = Memory(settings.memory, settings.control_plane)
         self.relays = Relays(
             engine,
             settings.control_plane,
@@ -95,6 +97,7 @@ class Containers:
         self._by_container.pop(held.container, None)
         self.groups.drop(held.container)
         held.doors.close()
+        self.memory.discard(held.instance.plugin_uid, held.instance.slot)
         shutil.rmtree(held.directory, ignore_errors=True)
         with contextlib.suppress(OSError):
             held.directory.parent.rmdir()
@@ -317,6 +320,7 @@ class Containers:
     def _clear_directories(self) -> None:
         """Delete what was kept for instances that are no more."""
         kept = {held.directory for held in self._held.values()}
+        self.memory.sweep({(uid, str(slot)) for uid, slot in self._held})
         top = self._settings.state_dir / "instances"
         for plugin in top.iterdir() if top.is_dir() else ():
             for directory in plugin.iterdir():

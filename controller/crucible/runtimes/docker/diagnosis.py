@@ -9,8 +9,9 @@ from docker import errors
 from crucible.errors import Unavailable
 from crucible.model.enforcement import Finding, Level
 from crucible.model.manifest import PluginType
-from crucible.runtimes.docker.enforcement import capabilities, vm_runtime
+from crucible.runtimes.docker.enforcement import NOT_OFFERED, capabilities, vm_runtime
 from crucible.runtimes.docker.engine import Engine
+from crucible.runtimes.docker.memory import Memory
 
 if TYPE_CHECKING:
     from crucible.runtimes.docker.engine import Facts
@@ -28,7 +29,8 @@ async def diagnose(settings: DockerSettings) -> list[Finding]:
         return [Finding("engine", ok=False, detail=what, fix=fix)]
     finally:
         engine.close()
-    return [*_engine(facts), *images, *_controls(facts)]
+    no_memory = Memory(settings.memory, settings.control_plane).problem
+    return [*_engine(facts), *images, *_controls(facts, no_memory)]
 
 
 def _engine(facts: Facts) -> list[Finding]:
@@ -40,10 +42,11 @@ def _engine(facts: Facts) -> list[Finding]:
     ]
 
 
-def _controls(facts: Facts) -> list[Finding]:
+def _controls(facts: Facts, no_memory: str) -> list[Finding]:
     return [
         Finding(entry.control.value, entry.level is Level.ENFORCED, f"{entry.level.value}: {entry.by}")
-        for entry in capabilities(facts.info).controls
+        for entry in capabilities(facts.info, no_memory).controls
+        if entry.control not in NOT_OFFERED
     ]
 
 

@@ -26,6 +26,7 @@ _HELD_BY: Final = {
     Control.NETWORK: "no network, or an internal one of its own without a gateway",
     Control.DISK: "tmpfs of limited size, and nothing else to write to",
     Control.OPEN_FILES: "RLIMIT_NOFILE",
+    Control.SECRETS: "files in memory of this host, bound read-only, that only its user can read",
     Control.LISTEN: "a network of its own, whose one way in is a relay on the loopback of the engine's host",
 }
 _LIMITS: Final = {
@@ -35,17 +36,31 @@ _LIMITS: Final = {
 }
 
 
-_NOT_YET: Final = frozenset({Control.SECRETS, Control.SECRET_ENV})
+NOT_OFFERED: Final = {
+    Control.SECRET_ENV: "whoever may ask the engine can read a container's environment; "
+    "read the file /secrets/NAME/KEY instead, or start the controller with --runtime process",
+}
+"""What no engine gives, and why."""
 
 
-def capabilities(info: Mapping[str, Any]) -> Capabilities:
-    """Return what the core may count on, from the answer to ``GET /info``."""
+def capabilities(info: Mapping[str, Any], no_memory: str = "") -> Capabilities:
+    """Return what the core may count on.
+
+    Args:
+        info: the answer to ``GET /info``.
+        no_memory: why nothing can be kept in memory on this host; empty where it can.
+    """
     vm = {"vm"} if vm_runtime(info) else set()
     return Capabilities(
         runtime="docker",
         types=frozenset(kind.value for kind in PluginType),
         isolation=frozenset({"process", "container", "language"} | vm),
-        controls=tuple(_enforcement(control, info) for control in Control),
+        controls=tuple(
+            Enforcement(control, Level.UNAVAILABLE, no_memory)
+            if control is Control.SECRETS and no_memory
+            else _enforcement(control, info)
+            for control in Control
+        ),
         sources=frozenset({"inline", "path", "image"}),
     )
 
@@ -59,8 +74,8 @@ def vm_runtime(info: Mapping[str, Any]) -> str:
 def _enforcement(control: Control, info: Mapping[str, Any]) -> Enforcement:
     if control is Control.SYSCALLS:
         return _system_calls(info)
-    if control in _NOT_YET:
-        return Enforcement(control, Level.UNAVAILABLE, "this release has it with the process runtime only")
+    if control in NOT_OFFERED:
+        return Enforcement(control, Level.UNAVAILABLE, NOT_OFFERED[control])
     if control in _LIMITS:
         return _limit(control, info)
     return Enforcement(control, Level.ENFORCED, _HELD_BY[control])

@@ -21,10 +21,11 @@ from crucible.runtimes.docker.containers import Containers
 from crucible.runtimes.docker.enforcement import ASSUMED, capabilities
 from crucible.runtimes.docker.engine import Engine
 from crucible.runtimes.docker.images import Images
-from crucible.runtimes.docker.starting import Starter
+from crucible.runtimes.docker.starting import Given, Starter
 from crucible.runtimes.docker.streams import LogStream
 from crucible.runtimes.docker.usage import usage_of
 from crucible.runtimes.passage import NEW_NET, House, Passage
+from crucible.runtimes.secrets import no_secrets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from crucible.runtimes.base import ExecSession, LogLine
     from crucible.runtimes.docker.held import Held
     from crucible.runtimes.docker.settings import DockerSettings
+    from crucible.runtimes.secrets import SecretsOf
 
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _FOLLOWERS: Final = 64
@@ -46,12 +48,18 @@ _FOLLOWERS: Final = 64
 class DockerRuntime:
     """Runs plugins as containers; keeps the contract of :class:`crucible.runtimes.base.Runtime`."""
 
-    def __init__(self, settings: DockerSettings, source_of: Callable[[str], Path]) -> None:
+    def __init__(
+        self,
+        settings: DockerSettings,
+        source_of: Callable[[str], Path],
+        secrets_of: SecretsOf = no_secrets,
+    ) -> None:
         """Prepare without asking the engine anything.
 
         Args:
             settings: which engine, and how.
             source_of: returns the directory that holds a source snapshot, by digest.
+            secrets_of: returns what is in a Secret, by namespace and name.
         """
         if not _SAFE_NAME.fullmatch(settings.control_plane):
             raise InvalidInput(f"{settings.control_plane!r} is no id for a control plane")
@@ -69,7 +77,9 @@ class DockerRuntime:
             happened=self._containers.hear,
             turned=self._tell_all,
         )
-        self._starter = Starter(self._engine, settings, self._containers, self.images, source_of)
+        self._starter = Starter(
+            self._engine, settings, self._containers, self.images, Given(source_of, secrets_of)
+        )
         self._starting: dict[tuple[str, Slot], asyncio.Task[Instance]] = {}
         self._passage = Passage()
         self._followers = 0
@@ -78,7 +88,7 @@ class DockerRuntime:
     def capabilities(self) -> Capabilities:
         """What the engine offers; what engines usually do, until it was reached."""
         facts = self._connection.facts
-        return capabilities(facts.info if facts else ASSUMED)
+        return capabilities(facts.info if facts else ASSUMED, self._containers.memory.problem)
 
     @property
     def outage(self) -> str:

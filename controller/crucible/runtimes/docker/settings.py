@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from crucible import __version__
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +28,7 @@ class DockerSettings:
         retry: seconds until a pull that failed is tried again, twice as long each time, five minutes at most.
         log_files: how many files of output are kept for each instance.
         log_bytes: how large each of those may become.
+        memory: a file system in memory, where what is in Secrets is kept while it is shown to containers.
     """
 
     state_dir: Path
@@ -47,6 +45,7 @@ class DockerSettings:
     retry: float = 10.0
     log_files: int = 3
     log_bytes: int = 1 << 20
+    memory: Path = Path("/dev/shm")  # noqa: S108 - a private folder is made in it
 
     def image_of(self, plugin_type: str) -> str:
         """Return the name of a type's own image."""

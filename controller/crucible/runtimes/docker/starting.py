@@ -6,17 +6,19 @@ import io
 import shutil
 import tarfile
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from docker import errors
 
 from crucible.core.profiles import PROFILES, profile_of
 from crucible.core.seccomp_json import document
-from crucible.errors import InvalidSource, Unavailable
+from crucible.errors import InvalidSource, NotFound, Unavailable
 from crucible.model.instance import Exit
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker.body import Setting, body
 from crucible.runtimes.docker.held import Held, new_instance
+from crucible.runtimes.secrets import open_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,11 +32,20 @@ if TYPE_CHECKING:
     from crucible.runtimes.docker.engine import Engine
     from crucible.runtimes.docker.images import Images
     from crucible.runtimes.docker.settings import DockerSettings
+    from crucible.runtimes.secrets import SecretsOf
 
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _GROUPS: Final = "/etc/group"
 _GROUPS_MOST: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Who gives a container what it is shown: sources by digest, what is in Secrets by namespace and name."""
+
+    source_of: Callable[[str], Path]
+    secrets_of: SecretsOf
 
 
 class Starter:
@@ -46,13 +57,13 @@ class Starter:
         settings: DockerSettings,
         containers: Containers,
         images: Images,
-        source_of: Callable[[str], Path],
+        given: Given,
     ) -> None:
         self._engine = engine
         self._settings = settings
         self._containers = containers
         self._images = images
-        self._source_of = source_of
+        self._given = given
         self._filters = {profile: document(profile) for profile in PROFILES.values()}
 
     async def start(self, workload: Workload, slot: Slot) -> Instance:
@@ -105,14 +116,35 @@ class Starter:
             uid=held.uid,
             seccomp=self._filters[profile_of(workload)],
             config=str(held.directory / "config.json"),
-            source="" if workload.image else str(self._source_of(workload.source)),
+            source="" if workload.image else str(self._given.source_of(workload.source)),
             network=await self._network(workload),
             doors=held.doors.path,
+            secrets=self._show_secrets(held, workload),
             engine_runtime=self._engine.vm_runtime if workload.isolation == "vm" else "",
             log_files=self._settings.log_files,
             log_bytes=self._settings.log_bytes,
         )
         return body(workload, image, setting)
+
+    def _show_secrets(self, held: Held, workload: Workload) -> str:
+        """Write what is in a workload's Secrets into memory; return the folder, empty where it has none.
+
+        Raises:
+            Unavailable: one is gone, or nothing can be kept in memory.
+            InvalidSource: what is in them cannot be shown.
+        """
+        if not workload.secrets:
+            return ""
+        try:
+            files = open_secrets(workload, self._given.secrets_of).files
+            instance = held.instance
+            return str(self._containers.memory.write(instance.plugin_uid, instance.slot, held.uid, files))
+        except NotFound as error:
+            raise Unavailable(str(error)) from error  # it went after it was looked for: look again
+        except ValueError as error:
+            raise InvalidSource(str(error)) from error
+        except OSError as error:
+            raise Unavailable(f"its Secrets cannot be kept in memory: {error.strerror}") from error
 
     async def _network(self, workload: Workload) -> str:
         if not workload.listen:

@@ -70,11 +70,11 @@ def _container(
         "image": workload.image or f"{settings.images}/{workload.type}:{settings.tag}",
         "imagePullPolicy": settings.pull_policy,
         **_command(workload, source=source),
-        "env": [{"name": name, "value": _plain(value)} for name, value in _environment(workload, slot)],
+        "env": _variables(workload, slot),
         "ports": [{"containerPort": port, "protocol": "TCP"} for port in workload.listen],
         "resources": _resources(workload.limits),
         **{_PROBES[name]: found for name, probe in workload.probes if (found := kubelet_probe(probe))},
-        "volumeMounts": mounts(source=source),
+        "volumeMounts": mounts(workload, source=source),
         "securityContext": {
             "runAsNonRoot": True,
             "privileged": False,
@@ -127,6 +127,23 @@ def _command(workload: Workload, *, source: bool) -> dict[str, Any]:
 def _plain(text: str) -> str:
     """Return a text that the kubelet turns into this one: it expands ``$(NAME)``, and ``$$`` to ``$``."""
     return text.replace("$", "$$")
+
+
+def _variables(workload: Workload, slot: Slot) -> list[dict[str, Any]]:
+    """Return the variables of a pod; of those from Secrets it says where the kubelet finds them, no more."""
+    hidden = {variable.name for variable in workload.secret_env}
+    plain = [
+        {"name": name, "value": _plain(value)}
+        for name, value in _environment(workload, slot)
+        if name not in hidden
+    ]
+    return plain + [
+        {
+            "name": variable.name,
+            "valueFrom": {"secretKeyRef": {"name": variable.secret, "key": variable.key, "optional": False}},
+        }
+        for variable in workload.secret_env
+    ]
 
 
 def _environment(workload: Workload, slot: Slot) -> tuple[tuple[str, str], ...]:

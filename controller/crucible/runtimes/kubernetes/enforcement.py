@@ -21,6 +21,8 @@ _HELD_BY: Final = {
     Control.CPU: "the pod's cpu limit",
     Control.MEMORY: "the pod's memory limit",
     Control.LISTEN: "a Service for the declared ports",
+    Control.SECRETS: "volumes in memory that the kubelet fills, read-only; the operator may read no Secret",
+    Control.SECRET_ENV: "references that the kubelet resolves; the pod's specification holds no value",
     Control.DISK: "sized volumes and the pod's ephemeral-storage limit: the kubelet evicts who goes over",
 }
 _NOT_HELD: Final = {
@@ -29,9 +31,6 @@ _NOT_HELD: Final = {
     Control.OPEN_FILES: "a pod cannot say how many files it may open; what holds is the container runtime's "
     "own RLIMIT_NOFILE",
 }
-
-
-_NOT_YET: Final = frozenset({Control.SECRETS, Control.SECRET_ENV})
 
 
 def capabilities(settings: KubernetesSettings) -> Capabilities:
@@ -55,8 +54,6 @@ def offers_user_namespaces(version: Mapping[str, Any]) -> bool:
 
 
 def _enforcement(control: Control, settings: KubernetesSettings) -> Enforcement:
-    if control in _NOT_YET:
-        return Enforcement(control, Level.UNAVAILABLE, "this release has it with the process runtime only")
     if control in _NOT_HELD:
         return Enforcement(control, Level.DEGRADED, _NOT_HELD[control])
     if control is Control.NETWORK:

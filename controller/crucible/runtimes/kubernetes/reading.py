@@ -37,7 +37,7 @@ _FIXES: Final = {
     "ImagePullBackOff": "the image cannot be pulled: check its name, the registry and --image-pull-secret",
     "ErrImageNeverPull": "the image is not on the node, and --image-pull-policy is Never: load it there",
     "InvalidImageName": "the image's name is none: mend spec.source.image or --images",
-    "CreateContainerConfigError": "the container cannot be configured: see what its pod refers to",
+    "CreateContainerConfigError": "a Secret that its variables are in, or a key of one, is missing: make it",
     "CreateContainerError": "the node cannot create the container",
     "RunContainerError": "the node cannot start the container",
     "Unschedulable": "no node has room for it: lower spec.resources, or add nodes",
@@ -181,7 +181,27 @@ def _notices(pod: Mapping[str, Any]) -> tuple[str, ...]:
         held = condition.get("type") == "PodScheduled" and condition.get("status") == "False"
         if held and condition.get("reason") in _FIXES:
             return (_notice(condition["reason"], condition.get("message")),)
-    return ()
+    waits = _waits_for_secrets(pod)
+    return (waits,) if waits else ()
+
+
+def _waits_for_secrets(pod: Mapping[str, Any]) -> str:
+    """Say that a node mounts a pod's Secrets, which lasts for as long as one is missing; empty otherwise."""
+    named = [
+        volume["secret"].get("secretName", "")
+        for volume in pod.get("spec", {}).get("volumes") or ()
+        if "secret" in volume
+    ]
+    conditions = {
+        each.get("type"): each.get("status") for each in pod.get("status", {}).get("conditions") or ()
+    }
+    placed, mounted = conditions.get("PodScheduled"), conditions.get("PodReadyToStartContainers")
+    if not named or placed != "True" or mounted != "False":
+        return ""
+    return (
+        f"SecretMissing: its node waits until Secret {', '.join(named)} is in namespace "
+        f"{pod['metadata'].get('namespace', '')}: make what is missing; it then starts by itself"
+    )[:_MESSAGE]
 
 
 def _notice(reason: str, message: object) -> str:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.core.scratch import scratch_sizes
+from crucible.core.secrets import FOLDER
 from crucible.runtimes.kubernetes import marks
 
 if TYPE_CHECKING:
@@ -67,15 +68,21 @@ def volumes(workload: Workload, config: str, paths: Mapping[str, Any]) -> list[d
         items = [{"key": key, "path": path, "mode": _EXECUTABLE} for key, path in _keys(paths).items()]
         source = {"name": config, "items": items, "defaultMode": _EXECUTABLE}
         found.insert(0, {"name": "source", "configMap": source})
-    return found
+    # Readable for all: a pod has one user, and without a group of its own the kubelet gives files to root.
+    shown = ({"secretName": name, "defaultMode": _READABLE} for name, _ in workload.secrets)
+    return found + [{"name": f"secret-{index}", "secret": secret} for index, secret in enumerate(shown)]
 
 
-def mounts(*, source: bool) -> list[dict[str, Any]]:
+def mounts(workload: Workload, *, source: bool) -> list[dict[str, Any]]:
     """Return where a container sees its volumes."""
     found: list[dict[str, Any]] = [
         {"name": "config", "mountPath": CONFIG.rpartition("/")[0], "readOnly": True},
         {"name": "tmp", "mountPath": TMP},
         {"name": "shm", "mountPath": SHM},
+        *(
+            {"name": f"secret-{index}", "mountPath": f"{FOLDER}/{name}", "readOnly": True}
+            for index, (name, _) in enumerate(workload.secrets)
+        ),
     ]
     return [{"name": "source", "mountPath": SOURCE, "readOnly": True}, *found] if source else found
 

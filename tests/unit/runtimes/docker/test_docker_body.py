@@ -49,6 +49,11 @@ KINDS = {
     "files": (FILES, PYTHON, SETTING),
     "image": (WHOLE, Image("sha256:77", volumes=("/data", "/var/lib/x")), replace(SETTING, source="")),
     "listening": (replace(FILES, listen=(8080,)), PYTHON, replace(SETTING, network="crucible-plane-uid-1")),
+    "secrets": (
+        replace(FILES, secrets=(("api", "1"),)),
+        PYTHON,
+        replace(SETTING, secrets="/memory/uid-1/0-1"),
+    ),
     "vm": (replace(FILES, isolation="vm"), PYTHON, replace(SETTING, engine_runtime="runsc")),
 }
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

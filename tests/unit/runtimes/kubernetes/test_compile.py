@@ -18,6 +18,7 @@ from crucible.core.admission import admit
 from crucible.core.render import render
 from crucible.model.plugin import read_identity
 from crucible.model.probe import Health
+from crucible.model.secret import SecretVariable
 from crucible.model.status import SourceReport
 from crucible.model.workload import Limits, Slot
 from crucible.runtimes.kubernetes import marks
@@ -55,6 +56,15 @@ CASES: dict[str, Any] = {
     "service": (
         workload(type="service", image=IMAGE, entrypoint=(), listen=(8080, 9090)),
         {},
+        SETTINGS,
+    ),
+    "secrets": (
+        workload(
+            secrets=(("api", ""), ("db", "")),
+            secret_env=(SecretVariable("TOKEN", "api", "token"),),
+            env=(("TOKEN", "hidden"), ("MODE", "fast")),
+        ),
+        FILES,
         SETTINGS,
     ),
     "everything-set": (
@@ -103,6 +113,7 @@ def test_every_object_is_one_that_kubernetes_knows(name: str, version: str) -> N
 
 
 SAFE_TEXT = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
+NAMES = st.from_regex(r"[a-z]{1,8}", fullmatch=True)
 WORKLOADS = st.builds(
     workload,
     type=st.sampled_from(["python", "javascript", "wasm", "rune", "binary", "service"]),
@@ -120,6 +131,8 @@ WORKLOADS = st.builds(
         open_files=st.integers(16, 65536),
     ),
     grace=st.floats(0, 3600),
+    secrets=st.lists(st.tuples(NAMES, st.just("")), max_size=3, unique=True).map(tuple),
+    secret_env=st.lists(st.builds(SecretVariable, NAMES, NAMES, NAMES), max_size=3).map(tuple),
 )
 CHOICES = st.builds(
     KubernetesSettings,
@@ -143,7 +156,9 @@ def test_no_pod_is_ever_more_than_restricted(asked: Any, settings: KubernetesSet
     assert spec["restartPolicy"] == "Never"
     assert spec.get("hostUsers", False) is False
     for volume in spec["volumes"]:
-        assert volume.keys() <= {"name", "configMap", "emptyDir"}
+        assert len(volume.keys() & {"configMap", "emptyDir", "secret"}) == 1
+        assert len(volume) == 2
+        assert volume.get("secret", {}).keys() <= {"secretName", "defaultMode"}
         assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""})
     security = {**spec["securityContext"], **container["securityContext"]}
     assert security["runAsNonRoot"] is True
@@ -159,7 +174,14 @@ def test_no_pod_is_ever_more_than_restricted(asked: Any, settings: KubernetesSet
     assert resources["limits"].keys() == {"cpu", "memory", "ephemeral-storage"}
     assert not any("hostPort" in port for port in container["ports"])
     assert not {"lifecycle", "livenessProbe", "readinessProbe", "envFrom"} & container.keys()
-    assert all(each.keys() == {"name", "value"} for each in container["env"])
+    for each in container["env"]:
+        assert each.keys() in ({"name", "value"}, {"name", "valueFrom"})
+        assert each.get("valueFrom", {"secretKeyRef": ""}).keys() == {"secretKeyRef"}
+    assert {each["secret"]["secretName"] for each in spec["volumes"] if "secret" in each} == {
+        name for name, _ in asked.secrets
+    }
+    for mount in container["volumeMounts"]:
+        assert mount.get("readOnly") or mount["mountPath"] in {"/tmp", "/dev/shm"}
 
 
 def kubelet_expands(text: str) -> str:

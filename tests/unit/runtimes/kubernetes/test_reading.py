@@ -121,3 +121,21 @@ def test_a_log_line_is_its_time_and_the_plugins_own_bytes() -> None:
     assert abs(line.at - unix_time(AT) - 0.123456) < 1e-5
     assert log_line(b"2026-01-31T09:30:00Z ").text == b""
     assert log_line(b"no time").text == b"no time"
+
+
+def test_a_pod_whose_node_waits_for_a_secret_says_which() -> None:
+    made = pod(workload(secrets=(("api", ""), ("db", ""))), FIRST, KubernetesSettings(), "c", FILES)
+    made["metadata"] |= {"uid": "u", "creationTimestamp": AT}
+
+    def notices(made: dict[str, Any], placed: str, mounted: str) -> tuple[str, ...]:
+        kinds = {"PodScheduled": placed, "PodReadyToStartContainers": mounted}
+        conditions = [{"type": kind, "status": status} for kind, status in kinds.items()]
+        return instance_of({**made, "status": {"conditions": conditions}}, OWNER, FIRST).notices
+
+    (notice,) = notices(made, "True", "False")
+    assert notice.startswith("SecretMissing: its node waits until Secret api, db is in namespace team-a")
+    assert notices(made, "False", "False") == ()
+    assert notices(made, "True", "True") == ()
+    plain = pod(workload(), FIRST, KubernetesSettings(), "c", FILES)
+    plain["metadata"] |= {"uid": "u", "creationTimestamp": AT}
+    assert notices(plain, "True", "False") == ()
