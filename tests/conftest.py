@@ -12,6 +12,9 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+# Control planes of tests start with the root file systems that one of them made.
+os.environ.setdefault("CRUCIBLE_CACHE", str(engines.REPOSITORY / "build/cache"))
+
 settings.register_profile("quick", max_examples=40, deadline=None, derandomize=True)
 settings.register_profile(
     "long", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -30,6 +30,7 @@ from crucible.packages.sources import Resolver
 from crucible.probes.endpoints import HttpEndpoints
 from crucible.probes.prober import Prober
 from crucible.runtimes.process import ProcessRuntime, ProcessSettings
+from crucible.settings import default_cache
 from crucible.sweep import sweep
 from crucible.telemetry import logs
 
@@ -209,7 +210,10 @@ def make_adapters(options: UpOptions, store: SnapshotStore, secrets_of: SecretsO
     match options.runtime:
         case "process":
             settings = ProcessSettings(
-                state_dir=places.process, control_plane=control_plane, cgroup_parent=options.cgroup_parent
+                state_dir=places.process,
+                control_plane=control_plane,
+                cgroup_parent=options.cgroup_parent,
+                roots_cache=default_cache() / "roots",
             )
             return Adapters(ProcessRuntime(settings, store.path_of, secrets_of))
         case "docker":

@@ -55,3 +55,13 @@ def default_root(environment: Mapping[str, str] = os.environ) -> Path:
         return Path("/var/lib/crucible")
     state = environment.get("XDG_STATE_HOME") or Path(environment.get("HOME", "/")) / ".local" / "state"
     return Path(state) / "crucible"
+
+
+def default_cache(environment: Mapping[str, str] = os.environ) -> Path:
+    """Return ``$CRUCIBLE_CACHE``, or the usual place for what can be made again."""
+    if environment.get("CRUCIBLE_CACHE"):
+        return Path(environment["CRUCIBLE_CACHE"])
+    if os.geteuid() == 0:
+        return Path("/var/cache/crucible")
+    cache = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME", "/")) / ".cache"
+    return Path(cache) / "crucible"

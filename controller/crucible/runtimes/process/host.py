@@ -105,7 +105,8 @@ def build_roots(
     place = settings.state_dir / "roots"
     try:
         made = {
-            recipe.type: (roots.prepare(recipe, place, say), recipe.program) for recipe in recipes(settings)
+            recipe.type: (roots.prepare(recipe, place, say, settings.roots_cache), recipe.program)
+            for recipe in recipes(settings)
         }
     except OSError as error:
         raise Unsupported(f"cannot make the plugins' root file system in {place}: {error}") from error

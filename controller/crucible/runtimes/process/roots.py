@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import crucible
-from crucible.runtimes.process import elf
+from crucible.runtimes.process import elf, rootcache
 from crucible.runtimes.process.argv import CONFIG, DEVICES, SOURCE, Program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-# Changes when what is put into a root changes, so that older ones are not taken for it.
-_LAYOUT: Final = "3"
+# What is put into a root is told below: one that another text of this module made is not taken for it.
+_LAYOUT: Final = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 PYTHON_LEFT_OUT: Final = frozenset(
     {
@@ -86,7 +86,8 @@ class Recipe:
     def key(self) -> str:
         """Sixteen hex digits that change when anything this is made of does."""
         digest = hashlib.sha256(f"{_LAYOUT} {sys.version}".encode())
-        for place, path in (*self.files, *self.trees):
+        inside = ((place, path) for place, tree in self.trees for path in _files(tree))
+        for place, path in (*self.files, *inside):
             found = path.stat()
             digest.update(f"{place} {path} {found.st_size} {found.st_mtime_ns} {found.st_ino}\n".encode())
         return digest.hexdigest()[:16]
@@ -197,16 +198,26 @@ def rune_program() -> Path | None:
     return None
 
 
-def prepare(recipe: Recipe, roots: Path, say: Callable[[str], None]) -> Path:
-    """Make a root unless it is there, and return it. Takes seconds when it makes one: run it in a thread."""
+def prepare(recipe: Recipe, roots: Path, say: Callable[[str], None], cache: Path | None = None) -> Path:
+    """Make a root unless it is there, and return it. Takes seconds when it makes one: run it in a thread.
+
+    Args:
+        recipe: what to make.
+        roots: where it belongs.
+        say: told before it takes long.
+        cache: where this user's roots are kept for all control planes (:mod:`.rootcache`).
+    """
     root = roots / f"{recipe.type}-{recipe.key}"
     if root.is_dir():
         return root
-    say(f"preparing the root file system for {recipe.type} plugins (once; takes some seconds)")
     roots.mkdir(mode=0o711, parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{recipe.type}-", dir=roots))
     try:
-        _fill(recipe, fresh)
+        if cache is None or not rootcache.take(cache, root.name, fresh):
+            say(f"preparing the root file system for {recipe.type} plugins (once; takes some seconds)")
+            _fill(recipe, fresh)
+            if cache is not None:
+                rootcache.keep(cache, root.name, fresh)
         fresh.chmod(0o755)
         try:
             fresh.rename(root)
@@ -261,6 +272,14 @@ def _fill(recipe: Recipe, root: Path) -> None:
     for place in recipe.compiled:
         _compile(root, place)
     _open_to_all(root)
+
+
+def _files(tree: Path) -> Iterator[Path]:
+    """Yield what of a tree is put into a root, in an order that is always the same."""
+    for directory, folders, names in os.walk(tree):
+        left_out = _left_out(directory, [*folders, *names])
+        folders[:] = sorted(set(folders) - left_out)
+        yield from (Path(directory, name) for name in sorted(set(names) - left_out))
 
 
 def _left_out(directory: str, names: list[str]) -> set[str]:

