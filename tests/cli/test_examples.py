@@ -167,7 +167,9 @@ async def test_a_process_runs_no_image_and_says_so(process: Plane) -> None:
     crucible(process, "apply", "-f", str(EXAMPLES / "service/example/image.yaml"))
 
     async def refused() -> bool:
-        return "the process runtime of this host does not offer image" in str(plugin(process, "listing").get("status"))
+        return "the process runtime of this host does not offer image" in str(
+            plugin(process, "listing").get("status")
+        )
 
     await until(refused)
 
