@@ -6,7 +6,7 @@ JOBS   ?= 2
 STAMP  := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit check generate lock bench chaos fuzz mutants cluster images scan clean
+.PHONY: help setup demo test unit check generate doctor lock bench chaos fuzz mutants cluster images scan clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ check: $(STAMP)  ## Lint, types, import rules, generated files
 
 generate: $(STAMP)  ## Write the CRD and the manifest reference from the models
 	@$(BIN)/python scripts/generate
+
+doctor: $(STAMP)  ## Examine this host with crucible doctor, and write what it found into the README's table
+	@$(BIN)/python scripts/doctor-table $(ARGS)
 
 lock:  ## Resolve the dependencies anew
 	@scripts/lock --upgrade

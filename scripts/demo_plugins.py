@@ -70,7 +70,8 @@ def attempts_of(on: Stage) -> list[dict[str, Any]]:
                 if said["summary"]["attempts"] != len(attempts):
                     raise NotSeen(f"of {said['summary']['attempts']} attempts {len(attempts)} were reported")
                 return attempts
-            attempts.append(said)
+            if "attempt" in said:
+                attempts.append(said)
     raise NotSeen("the hostile plugin ended before it had tried everything")
 
 

@@ -175,13 +175,16 @@ async def test_a_process_runs_no_image_and_says_so(process: Plane) -> None:
 
 
 def test_doctor_asks_the_engine(engine: Engine) -> None:
-    command = [sys.executable, "-m", "crucible", "doctor", "--runtime", "docker", "-o", "json"]
+    command = [sys.executable, "-m", "crucible", "doctor", "--runtime", "docker", "--json"]
     env = {**os.environ, "DOCKER_HOST": engine.url}
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False, env=env)
-    found = {finding["name"]: finding for finding in json.loads(done.stdout)}
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False, env=env)
+    docker = json.loads(done.stdout)["runtimes"]["docker"]
     assert done.returncode == 0, done.stdout
-    assert found["python plugins"]["detail"].startswith("crucible/python:")
-    assert found["systemCalls"]["detail"].startswith("enforced: ")
+    findings = {finding["name"]: finding for finding in docker["findings"]}
+    assert findings["python plugins"]["detail"].startswith("crucible/python:")
+    controls = {entry["control"]: entry for entry in docker["controls"]}
+    assert controls["systemCalls"]["level"] == "enforced"
+    assert controls["systemCalls"]["passed"] == controls["systemCalls"]["tried"] > 100
     absent = subprocess.run(
         command, capture_output=True, timeout=60, check=False, env={**env, "DOCKER_HOST": "unix:///nowhere"}
     )

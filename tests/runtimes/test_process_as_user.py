@@ -20,6 +20,7 @@ OTHERS = "not fake and not docker"
 AGAIN = (
     *("test_conformance.py", "test_conformance_commands.py", "test_conformance_doors.py"),
     "../companions/test_companions.py",
+    "test_breakout.py",
     *("test_process_breakout.py", "test_process_contained.py", "test_process_commands.py"),
 )
 

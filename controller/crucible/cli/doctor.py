@@ -5,10 +5,11 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,42 +18,85 @@ from crucible.cli.options import Data, DataOutput
 from crucible.cli.table import table
 from crucible.cli.terminal import colourful, note, paint
 from crucible.cli.up import RuntimeName
-from crucible.errors import CrucibleError
-from crucible.model.enforcement import Control, Finding
-from crucible.runtimes.process import ProcessRuntime, ProcessSettings
+from crucible.model.enforcement import Finding, Level
+
+if TYPE_CHECKING:
+    from crucible.breakout.examination import Examination, Held
 
 EXAMPLES: Final = """\b
 Examples:
   crucible doctor
   crucible doctor --runtime docker
+  crucible doctor --quick
   crucible doctor -o json
 
-Runs a real sandbox and looks at it from inside; takes some seconds. For Docker it asks the engine. Ends
-with 0 when everything a manifest can promise is enforced here, with 1 when something is missing.
+Runs the breakout suite on every runtime there is: a hostile plugin tries some 250 ways out, each beside
+the right thing to do, and what the kernel says of its sandbox is compared with what was asked for. Takes
+about half a minute. Ends with 0 when everything a manifest can promise is enforced and held, with 1 when
+something is missing, weaker, or was got through.
 """
 _PYTHON: Final = (3, 11)
 _KERNEL: Final = (5, 10)
 """Signals by pidfd, and cgroups as they are read here."""
+_COLOURS: Final = {"ok": "green", "-": "dim"}
 
 
 def command(
     output: DataOutput = Data.TEXT,
     runtime: Annotated[
-        RuntimeName, typer.Option("--runtime", metavar="process|docker", help="Which runtime to look at.")
-    ] = RuntimeName.PROCESS,
+        RuntimeName | None,
+        typer.Option(
+            "--runtime",
+            metavar="process|docker",
+            help="Only this one. Default: process, docker if it answers.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Say what is claimed; do not try to break out.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
 ) -> None:
-    """Say what this host can enforce, and how to mend what it cannot."""
-    if output is Data.TEXT and runtime is RuntimeName.PROCESS:
-        note("trying out a sandbox; this takes some seconds ...")
-    findings = [*host(), *(processes() if runtime is RuntimeName.PROCESS else containers())]
-    if output is Data.TEXT:
-        print("\n".join(report(findings, colour=colourful())))
+    """Try out what this host can enforce, and say how to mend what it cannot."""
+    findings = host()
+    examined = asyncio.run(_examine(runtime, tried=not quick))
+    form = Data.JSON if json else output
+    if form is Data.TEXT:
+        print("\n".join(report(findings, examined, colour=colourful())))
     else:
         from crucible.cli.printing import data_as  # noqa: PLC0415 - loads YAML
 
-        print(data_as([asdict(finding) for finding in findings], output), end="")
-    if any(not finding.ok for finding in findings):
+        print(data_as(document(findings, examined), form), end="")
+    if not all((*(finding.ok for finding in findings), *(one.ok for one in examined))):
         raise typer.Exit(exits.FAILED)
+
+
+async def _examine(runtime: RuntimeName | None, *, tried: bool) -> "list[Examination]":
+    """Examine the runtime asked for, or all; an engine that is not there is no fault unless asked for."""
+    from crucible.breakout.examination import examine_docker, examine_process  # noqa: PLC0415 - loads runtimes
+
+    ways = {RuntimeName.PROCESS: examine_process, RuntimeName.DOCKER: examine_docker}
+    found = []
+    for name in [runtime] if runtime else list(ways):
+        with _folder() as place:
+            one = await ways[name](place, _progress, tried=tried)
+        if runtime is None and name is RuntimeName.DOCKER and not one.held:
+            note(f"docker: not examined: {one.findings[0].detail}")
+            continue
+        found.append(one)
+    return found
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a folder that every plugin's user can walk through."""
+    with tempfile.TemporaryDirectory(prefix="crucible-doctor-") as name:
+        place = Path(name)
+        place.chmod(0o711)
+        yield place
+
+
+def _progress(what: str) -> None:
+    note(f"{what} ...")
 
 
 def host() -> list[Finding]:
@@ -82,74 +126,122 @@ def _user() -> str:
     return "an ordinary user: plugins share your user id, apart by user namespaces"
 
 
-def containers() -> list[Finding]:
-    """Ask the engine what it offers, and which of the types' images it has."""
-    from crucible.runtimes.docker import DockerSettings, diagnose  # noqa: PLC0415 - loads the SDK
-
-    with tempfile.TemporaryDirectory(prefix="crucible-doctor-") as folder:
-        return asyncio.run(diagnose(DockerSettings(Path(folder), "doctor")))
-
-
-def processes() -> list[Finding]:
-    """Open the process runtime in a folder of its own, and return what it found."""
-    with tempfile.TemporaryDirectory(prefix="crucible-doctor-") as folder:
-        try:
-            return asyncio.run(_diagnose(Path(folder)))
-        except CrucibleError as error:
-            what, _, fix = str(error).partition(": ")
-            return [Finding("sandbox", ok=False, detail=what, fix=fix)]
+def document(findings: Sequence[Finding], examined: "Sequence[Examination]") -> dict[str, Any]:
+    """Return everything as data."""
+    return {
+        "host": [asdict(finding) for finding in findings],
+        "runtimes": {
+            one.runtime: {
+                "ok": one.ok,
+                "findings": [asdict(finding) for finding in one.findings],
+                "controls": [_control(held) for held in one.held],
+            }
+            for one in examined
+        },
+    }
 
 
-async def _diagnose(folder: Path) -> list[Finding]:
-    def no_source(_: str) -> Path:
-        return folder
+def _control(held: "Held") -> dict[str, Any]:
+    tally = held.tally
+    return {
+        "control": held.claim.control.value,
+        "level": held.claim.level.value,
+        "by": held.claim.by,
+        "ok": held.ok,
+        "passed": tally.passed if tally else 0,
+        "tried": tally.tried if tally else 0,
+        "failures": [
+            {"name": check.name, "detail": check.detail} for check in (tally.failures if tally else ())
+        ],
+    }
 
-    settings = ProcessSettings(state_dir=folder / "process", control_plane="doctor")
-    opened = ProcessRuntime(settings, source_of=no_source)
-    await opened.open(lambda _: None)
-    try:
-        return await opened.diagnose()
-    finally:
-        await opened.close()
 
-
-def report(findings: Sequence[Finding], *, colour: bool) -> list[str]:
-    """Return the lines of a report: what there is, then the commands that mend the rest."""
-    controls = {control.value for control in Control}
-    lines: list[str] = []
-    for title, chosen in (
-        ("This host", [finding for finding in findings if finding.name not in controls]),
-        ("What a plugin is held to", [finding for finding in findings if finding.name in controls]),
-    ):
-        if chosen:
-            rows = table([("", "", ""), *([_mark(f), f.name, f.detail] for f in chosen)])[1:]
-            marks = zip(chosen, rows, strict=True)
-            lines += [f"{title}:", *(f"  {_painted(finding, row, colour=colour)}" for finding, row in marks)]
-    broken = [finding for finding in findings if not finding.ok]
-    if not broken:
-        return [*lines, "", paint("Everything a manifest can promise is enforced here.", "green", on=colour)]
-    fixes: dict[str, list[str]] = {}
-    for finding in broken:
-        fixes.setdefault(fix_of(finding), []).append(finding.name)
+def report(findings: Sequence[Finding], examined: "Sequence[Examination]", *, colour: bool) -> list[str]:
+    """Return the lines of a report: what there is, the table of controls, then what mends the rest."""
+    lines = ["This host:", *_listed(findings, colour=colour)]
+    for one in examined:
+        lines += [f"{one.runtime}: what it needs", *_listed(one.findings, colour=colour)]
+        if one.held:
+            lines += [f"{one.runtime}: what a plugin is held to", *_controls(one.held, colour=colour)]
+    fixes = _fixes([*findings, *(finding for one in examined for finding in one.findings)], examined)
+    if not fixes:
+        said = "Everything a manifest can promise is enforced here."
+        return [*lines, "", paint(said, "green", on=colour)]
+    count = sum(len(names) for names in fixes.values())
     return [
         *lines,
         "",
-        paint(f"{len(broken)} to mend:", "red", on=colour),
+        paint(f"{count} to mend:", "red", on=colour),
         *(f"  {', '.join(names)}: {fix}" for fix, names in fixes.items()),
     ]
 
 
-def fix_of(finding: Finding) -> str:
-    """Return what would mend it: what follows the semicolon, where a detail ends with that."""
-    return finding.fix or finding.detail.rpartition("; ")[2]
+def _listed(findings: Sequence[Finding], *, colour: bool) -> list[str]:
+    return _marked([(_mark(f), f.name, f.detail) for f in findings], colour=colour)
+
+
+def _controls(held: "Sequence[Held]", *, colour: bool) -> list[str]:
+    rows = [(_standing(one), one.claim.control.value, _tried(one), one.claim.by) for one in held]
+    lines = _marked(rows, colour=colour)
+    for one, row in zip(held, list(lines), strict=True):
+        at = lines.index(row) + 1
+        failures = one.tally.failures if one.tally and not one.tally.holds else ()
+        lines[at:at] = table([("", "", ""), *(("", f"  got through: {f.name}", f.detail) for f in failures)])[
+            1:
+        ]
+    return lines
+
+
+def _marked(rows: Sequence[tuple[str, ...]], *, colour: bool) -> list[str]:
+    """Return the lines of a table whose first column is a mark."""
+    if not rows:
+        return []
+    lines = table([("",) * len(rows[0]), *rows])[1:]
+    return [
+        f"  {line.replace(row[0], paint(row[0], _COLOURS.get(row[0], 'red'), on=colour), 1)}"
+        for row, line in zip(rows, lines, strict=True)
+    ]
 
 
 def _mark(finding: Finding) -> str:
-    if finding.ok:
+    return "ok" if finding.ok else "MISSING"
+
+
+def _standing(held: "Held") -> str:
+    if held.tally is not None and not held.tally.holds:
+        return "BROKEN"
+    if held.claim.level is Level.ENFORCED:
         return "ok"
-    return "WEAKER" if finding.detail.startswith("degraded") else "MISSING"
+    if not held.fixed:
+        return "-"
+    return "WEAKER" if held.claim.level is Level.DEGRADED else "MISSING"
 
 
-def _painted(finding: Finding, row: str, *, colour: bool) -> str:
-    mark = _mark(finding)
-    return row.replace(mark, paint(mark, "green" if finding.ok else "red", on=colour), 1)
+def _tried(held: "Held") -> str:
+    return f"{held.tally.passed} of {held.tally.tried}" if held.tally else "not tried"
+
+
+def _fixes(findings: Sequence[Finding], examined: "Sequence[Examination]") -> dict[str, list[str]]:
+    """Return what mends what is not well, each with the names of what it mends."""
+    found: dict[str, list[str]] = {}
+    for finding in findings:
+        if not finding.ok:
+            found.setdefault(_fix_of(finding.fix, finding.detail), []).append(finding.name)
+    for one in examined:
+        for held in one.held:
+            if held.ok:
+                continue
+            broken = held.tally is not None and not held.tally.holds
+            fix = _BROKEN if broken else _fix_of("", held.claim.by)
+            found.setdefault(fix, []).append(held.claim.control.value)
+    return found
+
+
+_BROKEN: Final = (
+    "a control that should hold was got through: run no plugins you do not trust here, and report it"
+)
+
+
+def _fix_of(fix: str, detail: str) -> str:
+    """Return what would mend it: what follows the semicolon, where a detail ends with that."""
+    return fix or detail.rpartition("; ")[2]

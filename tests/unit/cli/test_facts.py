@@ -9,19 +9,23 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from build import capabilities
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crucible.cli.doctor import report
+from crucible.breakout.examination import Examination, held_of
+from crucible.breakout.verdict import Check
+from crucible.cli.doctor import document, report
 from crucible.cli.endpoint import Access, kubeconfig_of
 from crucible.cli.instances import InstanceName, newest, read_name
 from crucible.cli.rows import COLUMNS
 from crucible.cli.schema import editor_schema
 from crucible.errors import Unavailable
 from crucible.model.crd import plugin_crd
-from crucible.model.enforcement import Finding
+from crucible.model.enforcement import Control, Finding, Level
 
 ROOT = Path(__file__).resolve().parents[3]
+CHECKS = (Check(Control.CPU, "take it all", ok=True, detail="held"),)
 
 
 class TestSchema:
@@ -66,28 +70,46 @@ class TestSchema:
 
 class TestDoctor:
     def test_all_well(self) -> None:
-        lines = report(
-            [Finding("python", ok=True, detail="3.11"), Finding("cpu", ok=True, detail="x")], colour=False
-        )
-        assert lines == [
-            "This host:",
-            "  ok  python  3.11",
-            "What a plugin is held to:",
-            "  ok  cpu  x",
-            "",
-            "Everything a manifest can promise is enforced here.",
-        ]
+        examined = Examination("process", (), held_of(capabilities(), CHECKS))
+        lines = report([Finding("python", ok=True, detail="3.11")], [examined], colour=False)
+        assert lines[:3] == ["This host:", "  ok  python  3.11", "process: what it needs"]
+        rows = [line.split() for line in lines]
+        assert ["ok", "cpu", *["1", "of", "1", "how", "cpu", "holds"]] in rows
+        assert ["ok", "memory", *["not", "tried", "how", "memory", "holds"]] in rows
+        assert lines[-1] == "Everything a manifest can promise is enforced here."
+        assert examined.ok
 
     def test_one_fix_is_named_once(self) -> None:
-        findings = [
-            Finding("cpu", ok=False, detail="unavailable: no cgroup; run as root"),
-            Finding("memory", ok=False, detail="degraded: rlimit; run as root"),
-            Finding("node", ok=False, detail="absent", fix="apt-get install nodejs"),
-        ]
-        lines = report(findings, colour=False)
-        assert lines[-3:] == ["3 to mend:", "  cpu, memory: run as root", "  node: apt-get install nodejs"]
+        here = capabilities(CPU=Level.UNAVAILABLE, MEMORY=Level.DEGRADED, LISTEN=Level.UNAVAILABLE)
+        missing = Finding("node", ok=False, detail="absent", fix="apt-get install nodejs")
+        examined = Examination("process", (missing,), held_of(here, ()))
+        lines = report([], [examined], colour=False)
+        assert lines[-4] == "3 to mend:"
+        assert lines[-3] == "  node: apt-get install nodejs"
         assert any(line.startswith("  MISSING  cpu") for line in lines)
         assert any(line.startswith("  WEAKER   memory") for line in lines)
+        assert any(line.startswith("  -        listen") for line in lines)
+        assert not examined.ok
+
+    def test_what_was_got_through_is_named_below_its_control(self) -> None:
+        got = Check(Control.NETWORK, "reach the world", ok=False, detail="connected \x1b[2J")
+        examined = Examination("docker", (), held_of(capabilities(), (*CHECKS, got)))
+        lines = report([], [examined], colour=False)
+        at = next(number for number, line in enumerate(lines) if line.startswith("  BROKEN  network"))
+        assert lines[at + 1].split() == ["got", "through:", "reach", "the", "world", "connected", "\\x1b[2J"]
+        assert "  network: a control that should hold was got through" in lines[-1]
+        assert not examined.ok
+
+    def test_as_data_each_control_says_what_was_tried(self) -> None:
+        got = Check(Control.NETWORK, "reach the world", ok=False, detail="connected")
+        examined = Examination("docker", (), held_of(capabilities(), (*CHECKS, got)))
+        (entry,) = (
+            entry
+            for entry in document([], [examined])["runtimes"]["docker"]["controls"]
+            if entry["control"] == "network"
+        )
+        assert (entry["passed"], entry["tried"], entry["ok"]) == (0, 1, False)
+        assert entry["failures"] == [{"name": "reach the world", "detail": "connected"}]
 
 
 class TestEndpoint:

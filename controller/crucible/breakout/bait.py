@@ -1,4 +1,4 @@
-"""Things laid out on the host for the hostile plugin to find."""
+"""Things laid out on the host for a hostile plugin to find."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from demo_stage import NotSeen
+from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WORDS = "the host's own words"
+WORDS: Final = "the host's own words"
 
 
 @dataclass(slots=True)
@@ -85,5 +85,5 @@ def _take(laid: Bait) -> None:
             made.connect(address)
             made.recv(1)
     if len(laid.visitors) != 3 or laid.file.read_text() != WORDS:  # noqa: PLR2004 - the three above
-        raise NotSeen("the bait cannot be reached from the host itself, so a denial would mean nothing")
+        raise Unavailable("the bait cannot be reached from the host itself, so a denial would mean nothing")
     laid.visitors.clear()

@@ -1,0 +1,10 @@
+"""Takes processor time without end, in as many processes as there are processors and one more."""
+
+import os
+
+print("allowed", flush=True)
+for _ in range(os.cpu_count() or 1):
+    if os.fork() == 0:
+        break
+while True:
+    pass
