@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,7 +13,7 @@ from crucible import __version__
 from crucible.runtimes.process import roots
 from imagelib import debian, rune, sbom
 from imagelib.archive import Image
-from imagelib.digest import of_file
+from imagelib.digest import of_file, of_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -74,14 +74,14 @@ def local(type_: str) -> tuple[Path, ...]:
         case "wasm":
             return (roots.WASM_HOST, _wasmtime() / "_bindings.py", *_libraries())
         case _:
-            return ()
+            return tuple(path for _, path in roots.sdk(type_))
 
 
 def fill(type_: str, tree: Tree, found: Mapping[Package, Path]) -> Made:
     """Put a type's files into a tree."""
     match type_:
         case "python":
-            return python(tree, found)
+            return replace(python(tree, found, sdk=True), parts=(_sdk_part(type_),))
         case "javascript":
             return _javascript(tree)
         case "wasm":
@@ -118,8 +118,8 @@ def image(type_: str, made: Made) -> Image:
     )
 
 
-def python(tree: Tree, found: Mapping[Package, Path]) -> Made:
-    """Put an interpreter and the standard library into a tree."""
+def python(tree: Tree, found: Mapping[Package, Path], *, sdk: bool = False) -> Made:
+    """Put an interpreter and the standard library into a tree, and the plugins' SDK where it is wanted."""
     version = _version(found)
     place = f"usr/lib/{version}"
 
@@ -131,9 +131,22 @@ def python(tree: Tree, found: Mapping[Package, Path]) -> Made:
         )
 
     tree.take(wanted)
+    if sdk:
+        _copy_sdk(tree, "python", place)
     tree.take_libraries()
     tree.compile_python(f"usr/bin/{version}", place)
     return Made(before=(f"/usr/bin/{version}", *roots.PYTHON_FLAGS))
+
+
+def _copy_sdk(tree: Tree, type_: str, place: str) -> None:
+    for name, path in roots.sdk(type_):
+        tree.copy(path, f"{place}/{name}")
+
+
+def _sdk_part(type_: str) -> sbom.Part:
+    digest = of_lines([f"{name} {of_file(path)}" for name, path in roots.sdk(type_)])
+    name = f"crucible-plugin-sdk-{type_}"
+    return sbom.Part(name, __version__, digest, f"pkg:generic/{name}@{__version__}")
 
 
 def _javascript(tree: Tree) -> Made:

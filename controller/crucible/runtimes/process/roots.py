@@ -63,6 +63,10 @@ WASM_HOST: Final = Path(crucible.__file__).parent / "hosts/wasm.py"
 
 _RUNE: Final = "crucible-rune"
 
+_SDKS: Final = Path(crucible.__file__).parent / "sdk"
+_SDK_FILES: Final = frozenset({".py", ".typed", ".js", ".mjs", ".cjs", ".ts", ".json"})
+_SDK_SOURCES: Final = Path(crucible.__file__).parents[2] / "plugin-images"
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -113,6 +117,7 @@ def python_recipe() -> Recipe:
         files=(
             (f"usr/bin/{version}", binary),
             *((f"{place}/lib-dynload/{path.name}", path) for path in modules),
+            *((f"{place}/{name}", path) for name, path in sdk("python")),
             *_needed((binary, *modules)),
         ),
         trees=((place, standard),),
@@ -173,6 +178,20 @@ def rune_recipe(rune: Path) -> Recipe:
         type="rune",
         program=Program(before=(f"/usr/bin/{_RUNE}",)),
         files=((f"usr/bin/{_RUNE}", binary), *_needed((binary,))),
+    )
+
+
+def sdk(type_: str) -> tuple[tuple[str, Path], ...]:
+    """Return the files of a type's SDK: relative to where its packages lie, and where they are on this host.
+
+    A wheel carries them; a source tree has them beside the type's image.
+    """
+    packed = _SDKS / type_
+    folder = packed if packed.is_dir() else _SDK_SOURCES / type_ / "sdk"
+    return tuple(
+        (str(path.relative_to(folder)), path)
+        for path in sorted(folder.glob("*/**/*"))
+        if path.is_file() and path.suffix in _SDK_FILES and "test" not in path.parts
     )
 
 

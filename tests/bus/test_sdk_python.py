@@ -1,0 +1,274 @@
+"""The Python SDK against the real broker: a program of its own process that uses all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from raw import words
+from sandboxless import PROGRAMS, REPOSITORY, Program, until
+
+from crucible.bus.stores import Stores
+from crucible.bus.wire import Frame, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from raw import Raw
+
+    from conftest import Bus
+
+SDK = REPOSITORY / "plugin-images/python/sdk"
+GRANTS: dict[str, Any] = {
+    "call": ("gate.*", "everything.*", "nobody.m"),
+    "subscribe": ("notes.>",),
+    "publish": ("notes.*",),
+}
+
+
+class Talk:
+    """The program, and somebody who may call it."""
+
+    def __init__(self, program: Program, raw: Raw) -> None:
+        self.program = program
+        self.raw = raw
+        self._last = -1
+
+    def ask(self, method: str, payload: object = None, **fields: Any) -> int:
+        self._last += 2
+        data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+        self.raw.send(Frame(Kind.CALL, self._last, f"everything.{method}", data, **fields))
+        return self._last
+
+    async def call(self, method: str, payload: object = None, **fields: Any) -> Any:
+        """Return the value of an answer, or the code and text of an error."""
+        self.ask(method, payload, **fields)
+        frame = await self.raw.next()
+        if frame.kind == Kind.ERROR:
+            return frame.name, frame.payload.decode()
+        return json.loads(frame.payload) if frame.payload else None
+
+
+async def start(bus: Bus, folder: Path, file: str = "everything.py", **grants: Any) -> Program:
+    path = bus.plugin("everything", **(grants or GRANTS))
+    command = (sys.executable, "-s", "-S", "-B", "-u", str(PROGRAMS / file))
+    return await Program.start(command, path, folder, {"greeting": "hello"}, PYTHONPATH=str(SDK))
+
+
+async def connected(bus: Bus, program: Program, name: str = "everything") -> None:
+    seat = bus.broker.roster.find("here", name)
+    assert seat is not None
+    await until(lambda: program.process.returncode is not None or any(one.ready for one in seat.connections))
+    assert program.process.returncode is None, program.errors
+
+
+@pytest.fixture
+async def talk(bus: Bus, tmp_path: Path) -> AsyncIterator[Talk]:
+    program = await start(bus, tmp_path)
+    await connected(bus, program)
+    yield Talk(program, await bus.join(bus.host, namespace="here"))
+    await program.close()
+
+
+async def test_methods_answer_and_know_who_asks(talk: Talk) -> None:
+    assert await talk.call("split", {"text": "to be"}) == ["to", "be"]
+    assert await talk.call("quick") == {"caller": "$host", "method": "quick"}
+    talk.ask("echo-bytes", b"\x00\xff")
+    assert (await talk.raw.next()).payload == b"\x00\xff"
+
+
+async def test_what_goes_wrong_in_a_method_is_its_callers_answer_and_not_its_end(talk: Talk) -> None:
+    assert await talk.call("fail", "luck") == ("Failed", "ValueError: no luck")
+    assert await talk.call("split", b"{") == (
+        "Malformed",
+        "the payload is no JSON: take it as bytes with raw=True",
+    )
+    code, _ = await talk.call("nothing")
+    assert code == "NoSuchMethod"
+    assert await talk.call("split", {"text": "still here"}) == ["still", "here"]
+    (line,) = (line for line in talk.program.lines if line["level"] == "error")
+    assert "ValueError: no luck" in line["error"]
+
+
+async def test_a_method_calls_others_itself_too(talk: Talk) -> None:
+    asked = {"to": "everything.split", "with": {"text": "a b"}}
+    assert await talk.call("relay", asked) == ["a", "b"]
+    denied = await talk.call("relay", {"to": "other.m"})
+    assert (denied["code"], denied["retry"]) == ("NotPermitted", False)
+    assert "capabilities.bus.call" in denied["why"]
+    absent = await talk.call("relay", {"to": "nobody.m"})
+    assert absent["code"] == "NoSuchPlugin"
+
+
+async def test_the_time_that_a_caller_left_is_all_that_a_method_may_spend(bus: Bus, talk: Talk) -> None:
+    gate = await bus.add("gate", "open")
+    talk.ask("relay", {"to": "gate.open"}, deadline=20_000)
+    asked = await gate.next()
+    assert 0 < asked.deadline <= 20_000
+    gate.send(Frame(Kind.ANSWER, asked.id))
+    assert (await talk.raw.next()).kind == Kind.ANSWER
+
+
+async def test_a_trace_is_carried_on(bus: Bus, talk: Talk) -> None:
+    gate = await bus.add("gate", "open")
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01", "tracestate": "a=1"}
+    talk.ask("relay", {"to": "gate.open"}, headers=headers)
+    asked = await gate.next()
+    version, carried, span, flags = asked.headers["traceparent"].split("-")
+    assert (version, carried, flags, asked.headers["tracestate"]) == ("00", trace_id, "01", "a=1")
+    assert span != "00f067aa0ba902b7"
+    gate.send(Frame(Kind.ANSWER, asked.id))
+    await talk.raw.next()
+    await talk.call("log", 7, headers=headers)
+    await until(lambda: talk.program.lines)
+    (line,) = talk.program.lines
+    assert (line["message"], line["number"], line["trace_id"]) == ("a line", 7, trace_id)
+    assert await talk.call("log", 8, headers={"traceparent": "00-nonsense"}) is None
+
+
+async def test_a_method_that_yields_streams_as_far_as_its_caller_wants(talk: Talk) -> None:
+    assert await talk.call("count", 3) == [0, 1, 2]
+    ident = talk.ask("count", 3, flags=1)
+    talk.raw.send(Frame(Kind.CREDIT, ident, payload=(2).to_bytes(4, "big")))
+    assert [(await talk.raw.next()).payload for _ in range(2)] == [b"0", b"1"]
+    assert await talk.call("quick"), "without credit nothing comes, and nothing else waits"
+    talk.raw.send(Frame(Kind.CREDIT, ident, payload=(9).to_bytes(4, "big")))
+    assert [words(await talk.raw.next())[0] for _ in range(2)] == ["ITEM", "ANSWER"]
+
+
+async def test_items_come_in_and_streams_are_read(talk: Talk) -> None:
+    ident = talk.ask("add_up", flags=1)
+    credit = await talk.raw.next()
+    assert credit.kind == Kind.CREDIT
+    for number in (1, 2):
+        talk.raw.send(Frame(Kind.ITEM, ident, payload=str(number).encode()))
+    talk.raw.send(Frame(Kind.ITEM, ident, payload=b"4", flags=2))
+    assert (await talk.raw.next()).payload == b"7"
+    asked = {"from": "everything.count", "with": 100}
+    assert await talk.call("read_all", asked) == [*range(100), "done"]
+    failed = await talk.call("read_all", asked | {"with": "many"})
+    assert failed[0] == "Failed"
+    assert "TypeError" in failed[1]
+
+
+async def test_messages_come_in_order_and_are_sent(talk: Talk) -> None:
+    for number in range(20):
+        talk.raw.send(Frame(Kind.PUBLISH, 0, "notes.saved", str(number).encode()))
+    assert await talk.call("publish", "notes.made") == 1
+    assert "capabilities.bus.publish" in await talk.call("publish", "other.made")
+    heard: list[Any] = []
+    while len(heard) < 21:
+        heard = await talk.call("what_was_heard")
+    assert heard == [
+        *(["notes.saved", "$host", number] for number in range(20)),
+        ["notes.made", "everything", {"note": 7}],
+    ]
+
+
+async def test_a_ping_is_answered_and_a_configuration_taken_or_refused(bus: Bus, talk: Talk) -> None:
+    assert await talk.call("config") == {"greeting": "hello"}
+    seat = bus.broker.roster.find("here", "everything")
+    assert seat is not None
+    answers = Answers()
+    for name, payload in (("$ping", b"x"), ("$config", b'{"a":1}'), ("$config", b'{"refuse":1}')):
+        answers.wait_for = len(answers.frames) + 1
+        frame = Frame(Kind.CALL, 1, name, payload, deadline=20_000)
+        bus.broker.calls.ask(seat.connections[0], seat, frame, answers)
+        await until(lambda: len(answers.frames) == answers.wait_for)
+    ping, taken, refused = answers.frames
+    assert (ping.kind, ping.payload) == (Kind.ANSWER, b"x")
+    assert (taken.kind, refused.kind, refused.payload) == (Kind.ANSWER, Kind.ERROR, b"ValueError: not this")
+    assert await talk.call("config") == {"a": 1}
+
+
+class Answers:
+    """Who asks on behalf of the broker."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.wait_for = 0
+
+    def item(self, call: object, frame: Frame) -> None:
+        raise AssertionError((call, frame))
+
+    def credit(self, call: object, items: int) -> None:
+        raise AssertionError((call, items))
+
+    def ended(self, call: object, frame: Frame) -> None:
+        self.frames.append(frame)
+
+
+async def test_the_store_keeps_values_and_revisions_guard_them(bus: Bus, talk: Talk, tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    stores = Stores(bus.broker.calls, bus.broker.ledger, folder)
+    bus.broker.calls.services.update(stores.services())
+    try:
+        code = (await talk.call("store", ["put", "a/1", {"x": 1}]))["code"]
+        assert code == "NotPermitted", "it was granted none"
+        bus.grant("everything", store=100_000, **GRANTS)
+        assert await talk.call("store", ["put", "a/1", {"x": 1}]) == 1
+        assert await talk.call("store", ["put", "a/2", [2], 0]) == 2
+        assert await talk.call("store", ["get", "a/1"]) == {"x": 1}
+        assert await talk.call("store", ["get", "b", "default"]) == "default"
+        conflict = await talk.call("store", ["put", "a/1", 3, 7])
+        assert conflict["code"] == "Conflict"
+        assert await talk.call("store", ["keys", "a/"]) == ["a/1", "a/2"]
+        ident = talk.ask("watch", "a/", flags=1)
+        talk.raw.send(Frame(Kind.CREDIT, ident, payload=(9).to_bytes(4, "big")))
+        await until(lambda: stores._watches._watchers)
+        talk.ask("store", ["delete", "a/2"])
+        frames = [await talk.raw.next(), await talk.raw.next()]
+        (item,) = (frame for frame in frames if frame.kind == Kind.ITEM)
+        assert json.loads(item.payload) == ["a/2", True, None, 3]
+        talk.raw.send(Frame(Kind.CANCEL, ident))
+        await until(lambda: not stores._watches._watchers)
+    finally:
+        await stores.close()
+        os.close(folder)
+
+
+async def test_asked_to_stop_it_lets_calls_end_and_takes_no_new_ones(bus: Bus, talk: Talk) -> None:
+    gate = await bus.add("gate", "open", "goodbye")
+    long = talk.ask("last_long")
+    asked = await gate.next()
+    talk.program.ask_to_stop()
+    seat = bus.broker.roster.find("here", "everything")
+    assert seat is not None
+    await until(lambda: not seat.connections[0].ready)
+    assert await talk.call("quick") == ("Unavailable", "stopping")
+    gate.send(Frame(Kind.ANSWER, asked.id))
+    answer = await talk.raw.next()
+    assert (answer.id, answer.payload) == (long, b'"ended"')
+    goodbye = await gate.next()
+    assert goodbye.name == "goodbye"
+    gate.send(Frame(Kind.ANSWER, goodbye.id))
+    assert await talk.program.end() == 0, talk.program.errors
+    assert talk.program.messages == ["began", "left"]
+
+
+async def test_it_comes_back_by_itself_when_the_broker_went_away(bus: Bus, talk: Talk) -> None:
+    gate = await bus.add("gate", "open")
+    talk.ask("relay", {"to": "gate.open"})
+    await gate.next()
+    seat = bus.broker.roster.find("here", "everything")
+    assert seat is not None
+    (old,) = seat.connections
+    old.close()
+    assert words(await talk.raw.next())[2] == "Unavailable"
+    await until(lambda: any(one is not old and one.ready for one in seat.connections))
+    assert await talk.call("split", {"text": "back again"}) == ["back", "again"]
+    await until(lambda: len(seat.connections[0].subscriptions) == 1)
+
+
+async def test_a_plugin_without_a_bus_says_so_and_still_stops_when_asked(tmp_path: Path) -> None:
+    command = (sys.executable, "-s", "-S", "-B", "-u", str(PROGRAMS / "alone.py"))
+    program = await Program.start(command, None, tmp_path, PYTHONPATH=str(SDK))
+    await until(lambda: program.lines or program.process.returncode is not None)
+    program.ask_to_stop()
+    assert await program.end() == 0, program.errors
+    assert "capabilities.bus" in program.lines[0]["why"]

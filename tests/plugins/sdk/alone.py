@@ -1,0 +1,10 @@
+"""A plugin that has no bus, and tries anyway."""
+
+from crucible_plugin import Plugin, Unavailable
+
+plugin = Plugin()
+try:
+    plugin.call("other.method")
+except Unavailable as error:
+    plugin.log.info("refused", why=error.message)
+plugin.run()
