@@ -98,6 +98,11 @@ class Broker:
             return None
         return Connection(self, doorway, self._loop)
 
+    def through(self, key: str) -> Connection | None:
+        """Return a connection that came through a door and said HELLO."""
+        found = (one for one in self._doors.get(key, ()) if one.seat is not None)
+        return next(found, None)
+
     def shut(self, key: str) -> None:
         """Cut everyone off who came through a door."""
         for connection in list(self._doors.get(key, ())):

@@ -81,9 +81,14 @@ class Account:
 
 
 class Ledger:
-    """The accounts of all plugins of this machine."""
+    """The accounts of all plugins of this machine.
+
+    Attributes:
+        heard: called with namespace and plugin when there is something that its people should hear.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
+        self.heard: Callable[[str, str], None] = lambda _namespace, _plugin: None
         self._now = now
         self._accounts: dict[tuple[str, str], Account] = {}
 
@@ -100,6 +105,7 @@ class Ledger:
         if now - account.told.get(fault, -QUIET) >= QUIET:
             account.told[fault] = now
             log.warning("%s/%s: %s: %s", namespace, plugin, _SAID[fault], detail[:_DETAIL_LIMIT])
+            self.heard(namespace, plugin)
 
     def keep(self, plugins: set[tuple[str, str]]) -> None:
         """Close the accounts of all others."""

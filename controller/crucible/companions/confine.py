@@ -26,6 +26,7 @@ READABLE: Final = (
 _FILES: Final = 65536
 _CORE: Final = 1  # not 0: a crash handler that the host set up is called all the same with 0
 _LOG_BYTES: Final = 1 << 20
+_DATA_BYTES: Final = 1 << 36
 
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
@@ -36,7 +37,8 @@ _BPF_INSTRUCTION: Final = 8
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG: Final = 1
 _PATH_BENEATH: Final = 1
-_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_FILE, _MAKE_FILE = 1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 8
+_TRUNCATE: Final = 1 << 14
 _RIGHTS_BY_VERSION: Final = ((1, 0x1FFF), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15))
 _BIND_TCP: Final = 1
 _SCOPES: Final = 0b11  # abstract Unix sockets and signals: none beyond the companions' own
@@ -44,7 +46,7 @@ _SCOPES: Final = 0b11  # abstract Unix sockets and signals: none beyond the comp
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def confine(uid: int | None, memory: int) -> None:
+def confine(uid: int | None, memory: int, data: int | None = None) -> None:
     """Become harmless: another user, no privileges, few system calls, no files but those named above.
 
     Whatever a companion imports has to be imported before.
@@ -52,11 +54,12 @@ def confine(uid: int | None, memory: int) -> None:
     Args:
         uid: user and group to become; None to stay who this is.
         memory: bytes of data it may have.
+        data: descriptor of the one folder in which it may make, change and delete files; None: there is none.
 
     Raises:
         OSError: something of it cannot be had here; Landlock is the one thing that may be missing.
     """
-    _limit(memory)
+    _limit(memory, _LOG_BYTES if data is None else _DATA_BYTES)
     if uid is not None:
         _drop_bounds()
         os.setgroups([])
@@ -64,7 +67,7 @@ def confine(uid: int | None, memory: int) -> None:
         os.setresuid(uid, uid, uid)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _prctl(_PR_SET_DUMPABLE, 0)
-    _close_file_system()
+    _close_file_system(data)
     _filter(bpf.encode(bpf.program(PROFILE, platform.machine())))
 
 
@@ -73,12 +76,12 @@ def landlock_version() -> int:
     return max(int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)), 0)
 
 
-def _limit(memory: int) -> None:
+def _limit(memory: int, file: int) -> None:
     for which, most in (
         (resource.RLIMIT_NOFILE, _FILES),
         (resource.RLIMIT_CORE, _CORE),
         (resource.RLIMIT_DATA, memory),
-        (resource.RLIMIT_FSIZE, _LOG_BYTES),
+        (resource.RLIMIT_FSIZE, file),
     ):
         _, hard = resource.getrlimit(which)
         value = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -92,8 +95,8 @@ def _drop_bounds() -> None:
         capability += 1
 
 
-def _close_file_system() -> None:
-    """Leave only some folders to read, nothing to write, no port to bind and nobody to signal."""
+def _close_file_system(data: int | None) -> None:
+    """Leave some folders to read, one at most to write, no port to bind and nobody to signal."""
     version = landlock_version()
     if version == 0:
         return
@@ -107,6 +110,8 @@ def _close_file_system() -> None:
         for place in READABLE:
             if Path(place).exists():
                 _allow_reading(ruleset, place)
+        if data is not None:
+            _allow(ruleset, data, rights & (_WRITE_FILE | _REMOVE_FILE | _MAKE_FILE | _TRUNCATE), "the data")
         if _libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
             _fail("cannot take on a Landlock ruleset")
     finally:
@@ -116,11 +121,15 @@ def _close_file_system() -> None:
 def _allow_reading(ruleset: int, place: str) -> None:
     opened = os.open(place, os.O_PATH | os.O_CLOEXEC)
     try:
-        rule = struct.pack("=Qi", _READ_FILE | _READ_DIR, opened)
-        if _libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0) != 0:
-            _fail(f"cannot leave {place} readable")
+        _allow(ruleset, opened, 0, place)
     finally:
         os.close(opened)
+
+
+def _allow(ruleset: int, folder: int, more: int, what: str) -> None:
+    rule = struct.pack("=Qi", _READ_FILE | _READ_DIR | more, folder)
+    if _libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0) != 0:
+        _fail(f"cannot leave {what} within reach")
 
 
 def _filter(program: bytes) -> None:

@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import concurrent.futures.thread  # noqa: F401 - names are resolved in threads, and nothing can be imported later
 import contextlib
+import functools
 import os
 import socket
 import struct
@@ -59,24 +60,28 @@ class Service(Protocol):
         ...
 
 
-def run(name: str, make: Callable[[Callable[[Mapping[str, Any]], None]], Service]) -> None:
+def run(name: str, make: Callable[..., Service]) -> None:
     """Be a companion until the end.
 
     Args:
         name: of the companion.
-        make: makes the service, in a running event loop; is given a way to tell the controller something.
+        make: makes the service, in a running event loop; is given a way to tell the controller something, and
+            as ``data`` the descriptor of a folder of its own, where the program has one.
     """
     parser = argparse.ArgumentParser(prog=f"crucible-{name}")
     parser.add_argument("mark", help="shows whose it is")
     parser.add_argument("--socket", type=int, required=True, help="descriptor of the socket to listen on")
     parser.add_argument("--folder", type=int, required=True, help="descriptor of the folder it lies in")
+    parser.add_argument("--data", type=int, help="descriptor of the folder in which it keeps what must last")
     parser.add_argument("--uid", type=int, help="user and group to become")
     parser.add_argument("--alone", type=float, required=True, help="seconds to stay when nobody comes")
     options = parser.parse_args()
     ready = _leave()
     try:
-        confine(options.uid, MEMORY)
+        confine(options.uid, MEMORY, options.data)
         one = socket.socket(fileno=options.socket)
+        if options.data is not None:
+            make = functools.partial(make, data=options.data)
         one.listen(_QUEUE)  # the kernel tells who connects that it is this process
         asyncio.run(_serve(_Companion(name), make, one, options, ready))
     except Exception:  # noqa: BLE001 - whatever it is, the controller reads it in the log

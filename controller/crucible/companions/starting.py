@@ -19,6 +19,7 @@ from crucible.errors import Unavailable
 
 _SOCKET: Final = "control.sock"
 _LOG: Final = "log"
+_DATA: Final = "data"
 _START_SECONDS: Final = 60.0
 _END_SECONDS: Final = 10.0
 _TOLD_BYTES: Final = 2000
@@ -37,6 +38,7 @@ class Program:
         folder: private directory for its socket and its log.
         control_plane: whose it is.
         alone: seconds for which it stays without a controller and without a door.
+        keeps: it has a folder for data that must last.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Program:
     folder: Path
     control_plane: str
     alone: float = 30.0
+    keeps: bool = False
 
     @property
     def mark(self) -> str:
@@ -145,11 +148,13 @@ def _run(program: Program, listener: int, folder: int) -> int:
         program.folder / _LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600
     )
     uid = program.uid
+    data = _open_data(program, folder)
     try:
         done = subprocess.run(
             [
                 *(*program.command, program.mark, "--alone", str(program.alone)),
                 *("--socket", str(listener), "--folder", str(folder)),
+                *(("--data", str(data)) if data is not None else ()),
                 *(("--uid", str(uid)) if uid is not None else ()),
             ],
             stdin=subprocess.DEVNULL,
@@ -157,7 +162,7 @@ def _run(program: Program, listener: int, folder: int) -> int:
             stderr=log,
             env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
             cwd="/",
-            pass_fds=(listener, folder),
+            pass_fds=(listener, folder, *(() if data is None else (data,))),
             timeout=_START_SECONDS,
             check=False,
         )
@@ -165,7 +170,21 @@ def _run(program: Program, listener: int, folder: int) -> int:
         return -1
     finally:
         os.close(log)
+        if data is not None:
+            os.close(data)
     return done.returncode
+
+
+def _open_data(program: Program, folder: int) -> int | None:
+    """Open, and make where it is not there, the folder for what must last; the companion's user owns it."""
+    if not program.keeps:
+        return None
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(_DATA, 0o700, dir_fd=folder)
+    data = os.open(_DATA, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    if program.uid is not None:
+        os.fchown(data, program.uid, program.uid)
+    return data
 
 
 def _process_of(one: socket.socket, program: Program) -> int | None:

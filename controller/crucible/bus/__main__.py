@@ -1,0 +1,7 @@
+"""The broker's program."""
+
+from crucible.bus.service import BusService
+from crucible.companions.program import run
+
+if __name__ == "__main__":
+    run("bus", BusService)

@@ -1,0 +1,159 @@
+"""The controller's side of the broker: keeps it told of every Plugin, and carries what people hear of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from crucible.bus.members import Members
+from crucible.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from crucible.model.bus import Member
+
+PAGE: Final = 60
+"""Plugins told of in one packet; each is some hundred bytes, a packet holds 128 KiB."""
+_BEAT: Final = 1.0
+"""Seconds between two looks whether the broker knows what it should."""
+_MOST_PAGES: Final = 1000
+
+log = logging.getLogger(__name__)
+
+
+class Asked(Protocol):
+    """The companion that is the broker."""
+
+    async def ask(self, words: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Ask it something.
+
+        Raises:
+            Unavailable: it does not run, or does not answer.
+        """
+        ...
+
+
+class Liaison:
+    """Keeps the broker told. ``keep`` does the work, the other verbs say what there is."""
+
+    def __init__(self, broker: Asked, noticed: Callable[[str], None] = lambda _: None) -> None:
+        """Begin with no Plugins.
+
+        Args:
+            broker: whom to tell.
+            noticed: called with a Plugin's uid when there is something new to say of it.
+        """
+        self._broker = broker
+        self._noticed = noticed
+        self._members = Members()
+        self._changed: dict[str, None] = {}
+        self._notices: dict[str, tuple[str, ...]] = {}
+        self._wake = asyncio.Event()
+
+    def know(self, member: Member) -> None:
+        """Say that there is a Plugin, what it may do, and why it does not answer if it does not."""
+        if self._members.put(member):
+            self._tell(member.uid)
+
+    def forget(self, uid: str) -> None:
+        """Say that a Plugin is no more."""
+        self._notices.pop(uid, None)
+        if self._members.drop(uid):
+            self._tell(uid)
+
+    def notices(self, uid: str) -> tuple[str, ...]:
+        """Return what a Plugin does too much of on the bus, for people."""
+        return self._notices.get(uid, ())
+
+    def hear(self, words: Mapping[str, Any]) -> None:
+        """Take what the broker tells by itself."""
+        match words:
+            case {"notices": list(lines), "namespace": str(namespace), "plugin": str(plugin)}:
+                for member in self._members:
+                    if member.key == (namespace, plugin):
+                        self._notices[member.uid] = tuple(map(str, lines))
+                        self._noticed(member.uid)
+            case _:
+                log.warning("the broker says what is not understood")
+
+    async def keep(self) -> None:
+        """Keep the broker told, for ever."""
+        while True:
+            changed = list(self._changed)
+            self._changed.clear()
+            self._wake.clear()
+            try:
+                await self._say(changed)
+            except Unavailable:
+                self._changed.update(dict.fromkeys(changed))  # it is told everything once it runs
+            try:
+                async with asyncio.timeout(_BEAT):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _say(self, changed: list[str]) -> None:
+        answer: Mapping[str, Any] = {}
+        for first in range(0, max(len(changed), 1), PAGE):
+            uids = changed[first : first + PAGE]
+            known = [member.to_json() for uid in uids if (member := self._members.get(uid)) is not None]
+            gone = [uid for uid in uids if self._members.get(uid) is None]
+            answer = await self._broker.ask({"know": known, "gone": gone} if uids else {})
+        if answer.get("digest") != self._members.digest:
+            await self._say_all()
+
+    async def _say_all(self) -> None:
+        members = [member.to_json() for member in self._members]
+        for first in range(0, max(len(members), 1), PAGE):
+            more = first + PAGE < len(members)
+            await self._broker.ask({"all": members[first : first + PAGE], "more": more})
+
+    async def publish(self, namespace: str, subject: str, event: Mapping[str, Any]) -> None:
+        """Publish an event of the controller's.
+
+        Raises:
+            Unavailable: the broker does not run, so nobody listens.
+        """
+        await self._broker.ask({"event": event, "namespace": namespace, "subject": subject})
+
+    async def keep_stores(self, uids: Iterable[str]) -> None:
+        """Have the stores of all other Plugins removed that asked for it.
+
+        Raises:
+            Unavailable: the broker does not run.
+        """
+        wanted = sorted(uids)
+        step = 2000
+        for first in range(0, max(len(wanted), 1), step):
+            more = first + step < len(wanted)
+            await self._broker.ask({"keep": wanted[first : first + step], "more": more})
+
+    async def call(self, key: str, method: str, payload: str, seconds: float) -> tuple[str, str]:
+        """Call a method of the instance behind a door; return the code of an error and the text.
+
+        Raises:
+            Unavailable: the broker does not run.
+        """
+        words = {"call": key, "method": method, "payload": payload, "milliseconds": int(seconds * 1000)}
+        answer = await self._broker.ask(words)
+        return str(answer.get("code", "")), str(answer.get("text", ""))
+
+    async def figures(self) -> list[Mapping[str, Any]]:
+        """Return what was counted, by Plugin.
+
+        Raises:
+            Unavailable: the broker does not run.
+        """
+        found: list[Mapping[str, Any]] = []
+        for _ in range(_MOST_PAGES):
+            answer = await self._broker.ask({"figures": len(found)})
+            found += answer["figures"]
+            if not answer["more"]:
+                break
+        return found
+
+    def _tell(self, uid: str) -> None:
+        self._changed[uid] = None
+        self._wake.set()

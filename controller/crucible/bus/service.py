@@ -1,0 +1,173 @@
+"""The broker as a companion: what the controller tells it, and what it answers.
+
+Beside doors and grants, the controller says (each answered with the digest of all Plugins known here, so that
+it sees when it has to say everything again)::
+
+    {"know": [member, …], "gone": [uid, …]}     Plugins that are new, have changed, or are no more
+    {"all": [member, …], "more": true}          the whole list, in parts; the last has no "more"
+    {"keep": [uid, …], "more": true}            whose stores to keep, in parts; of all others those that
+                                                asked for it are removed
+
+and asks::
+
+    {"event": {…}, "namespace": "…", "subject": "…"}   to be published
+    {"call": "uid/0-1/bus", "method": "$ping", "payload": "…", "milliseconds": 1000}
+    {"figures": 0}                                     what was counted, a page from there on
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from crucible.bus import wire
+from crucible.bus.broker import Broker
+from crucible.bus.doors import Entrance
+from crucible.bus.members import Members
+from crucible.bus.stores import Stores
+from crucible.bus.wire import Code, Frame, Kind
+from crucible.model.bus import HOST, Grants, Member
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping, Sequence
+
+    from crucible.bus.call import Call
+    from crucible.model.door import Doorway
+
+CONTROLLER: Final = "$controller"
+"""Who the controller is, as ``from``."""
+PAGE: Final = 100
+
+
+class BusService:
+    """Serves the bus to whoever is behind the doors."""
+
+    def __init__(self, tell: Callable[[Mapping[str, Any]], None], data: int | None = None) -> None:
+        """Begin with nobody.
+
+        Args:
+            tell: tells the controller something.
+            data: descriptor of the folder for stores; None: there are none.
+        """
+        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+        self.broker = Broker(asyncio.get_running_loop())
+        self.broker.ledger.heard = self._noticed
+        self._tell = tell
+        self._entrances: dict[str, list[Entrance]] = {}
+        self._members = Members()
+        self._parts: list[Member] = []
+        self._wanted: set[str] = set()
+        self._stores: Stores | None = None
+        if data is not None:
+            self._stores = Stores(self.broker.calls, self.broker.ledger, data)
+            self.broker.calls.services.update(self._stores.services())
+
+    def admit(self, doorway: Doorway, grant: Mapping[str, Any], listeners: Sequence[socket.socket]) -> None:
+        """Serve a door, or hold whoever comes through it to a new grant."""
+        if doorway.plugin != HOST:
+            nothing = Member(doorway.namespace, doorway.plugin, doorway.plugin_uid, Grants()).to_json()
+            self._expect(Member.from_json({**nothing, **grant}))
+        if listeners:
+            self._shut(doorway.key)
+            self._entrances[doorway.key] = [Entrance(self.broker, doorway, one) for one in listeners]
+
+    def _expect(self, member: Member) -> None:
+        """Let in whoever may come; why one does not answer is told apart from what it may do."""
+        seat = self.broker.roster.find(*member.key)
+        known = seat is not None and seat.member.uid == member.uid
+        state = seat.member.state if known and seat is not None else member.state
+        self.broker.know(Member(member.namespace, member.plugin, member.uid, member.grants, state))
+
+    def dismiss(self, key: str) -> None:
+        """Forget a door, and end what goes on through it."""
+        self._shut(key)
+
+    def _shut(self, key: str) -> None:
+        for entrance in self._entrances.pop(key, ()):
+            entrance.close()
+
+    async def answer(self, words: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Do what the controller says."""
+        match words:
+            case {"know": list(known), "gone": list(gone)}:
+                self._learn([Member.from_json(one) for one in known], {str(uid) for uid in gone})
+            case {"all": list(part), **rest}:
+                self._parts += [Member.from_json(one) for one in part]
+                if not rest.get("more"):
+                    self._members = Members(self._parts)
+                    self._parts = []
+                    self.broker.update(self._members)
+            case {"keep": list(uids), **rest}:
+                self._wanted.update(map(str, uids))
+                if not rest.get("more") and self._stores is not None:
+                    wanted, self._wanted = self._wanted, set()
+                    await self._stores.keep(wanted)
+            case {"event": dict(event), "namespace": str(namespace), "subject": str(subject)}:
+                self._publish(namespace, subject, event)
+            case {"call": str(key), "method": str(), "payload": str(), "milliseconds": int()}:
+                return await self._call(key, words)
+            case {"figures": int(first)}:
+                figures = self.broker.ledger.to_json()
+                return {"figures": figures[first : first + PAGE], "more": len(figures) > first + PAGE}
+            case _:
+                return {"digest": self._members.digest}
+        return {"digest": self._members.digest}
+
+    def _learn(self, known: list[Member], gone: set[str]) -> None:
+        for member in known:
+            self._members.put(member)
+            self.broker.know(member)
+        if gone:
+            for uid in gone:
+                self._members.drop(uid)
+            self.broker.update(self._members)
+
+    def _publish(self, namespace: str, subject: str, event: dict[str, Any]) -> None:
+        payload = json.dumps(event, separators=(",", ":")).encode()
+        frame = Frame(Kind.PUBLISH, 0, subject, payload, priority=wire.Priority.HIGH)
+        self.broker.messages.deliver(namespace, CONTROLLER, frame)
+
+    async def _call(self, key: str, words: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Call a method of the plugin behind a door, on the controller's behalf."""
+        connection = self.broker.through(key)
+        if connection is None or connection.seat is None:
+            return {"code": Code.UNAVAILABLE.value, "text": "it has not connected to the bus"}
+        patron = _Waiting(asyncio.get_running_loop().create_future())
+        frame = Frame(
+            Kind.CALL,
+            name=words["method"],
+            payload=words["payload"].encode(),
+            priority=wire.Priority.HIGH,
+            deadline=max(words["milliseconds"], 1),
+        )
+        seat = Seat(Member(connection.doorway.namespace, CONTROLLER, CONTROLLER, Grants()))
+        self.broker.calls.ask(connection, seat, frame, patron)
+        answer = await patron.answer
+        code = answer.name if answer.kind == Kind.ERROR else ""
+        return {"code": code, "text": answer.payload[:4096].decode(errors="replace")}
+
+    def _noticed(self, namespace: str, plugin: str) -> None:
+        notices = self.broker.ledger.of(namespace, plugin).to_json()["notices"]
+        self._tell({"notices": notices, "namespace": namespace, "plugin": plugin})
+
+
+class _Waiting:
+    """The controller, as it waits for the answer of a plugin."""
+
+    def __init__(self, answer: asyncio.Future[Frame]) -> None:
+        self.answer = answer
+
+    def item(self, call: Call, frame: Frame) -> None:
+        """No stream was asked for."""
+
+    def credit(self, call: Call, items: int) -> None:
+        """No item will be sent."""
+
+    def ended(self, call: Call, frame: Frame) -> None:  # noqa: ARG002 - the call is over
+        """Here is the answer."""
+        if not self.answer.done():
+            self.answer.set_result(frame)

@@ -1,0 +1,229 @@
+"""The broker as the program it is: confined, told by a controller, killed and back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import pytest
+from raw import DEADLINE, Gone, Raw, words
+
+from crucible.bus.liaison import Liaison
+from crucible.bus.wire import Frame, Kind
+from crucible.companions.companion import Companion, Pace
+from crucible.companions.starting import Program
+from crucible.errors import Unavailable
+from crucible.model.bus import HOST, Grants, Member
+from crucible.model.door import Door, Doorway
+from crucible.runtimes.doors import bind
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+
+class Scene:
+    """A controller's part, and instances that are nothing but their doors."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.held: dict[str, tuple[Doorway, socket.socket]] = {}
+        command = (sys.executable, "-I", "-m", "crucible.bus")
+        mark = f"{os.getpid()}-{place.name}"
+        self.program = Program("bus", command, place / "private", mark, alone=0.5, keeps=True)
+        self.noticed: list[str] = []
+        self.liaison = Liaison(self, self.noticed.append)
+        self.companion = Companion(
+            self.program, Door.BUS, self, self.liaison.hear, Pace(beat=0.2, answer=10.0, linger=0.1)
+        )
+        self.tasks = [asyncio.create_task(self.companion.keep()), asyncio.create_task(self.liaison.keep())]
+
+    def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
+        return tuple(way for way, _ in self.held.values() if plugin_uid in {None, way.plugin_uid})
+
+    async def listeners(self, doorway: Doorway) -> tuple[socket.socket, ...]:
+        return (self.held[doorway.key][1].dup(),)
+
+    async def ask(self, said: Mapping[str, object]) -> Mapping[str, object]:
+        return await self.companion.ask(said)
+
+    def add(self, name: str, place: str = "0-1", **grants: object) -> Path:
+        """Let an instance of a plugin exist."""
+        uid = HOST if name == HOST else f"uid-{name}"
+        member = Member("here", name, uid, Grants(**grants))  # type: ignore[arg-type]
+        folder = self.place / f"{name}-{place}"
+        folder.mkdir()
+        doorway = Doorway(Door.BUS, "here", name, uid, place, os.geteuid())
+        self.held[doorway.key] = (doorway, bind(folder, Door.BUS))
+        if name != HOST:
+            self.liaison.know(member)
+            self.companion.grant(uid, {"grants": asdict(member.grants)})
+        self.companion.refresh(uid)
+        return folder / "bus.sock"
+
+    async def settle(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    async def told(self) -> None:
+        """Wait until the broker knows every Plugin."""
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                try:
+                    if (await self.companion.ask({})).get("digest") == self.liaison._members.digest:
+                        return
+                except Unavailable:
+                    await asyncio.sleep(0.01)
+
+    def pid(self) -> int:
+        found = self.companion._pidfd
+        assert found is not None
+        with open(f"/proc/self/fdinfo/{found}") as info:  # noqa: PTH123 - a proc file
+            return next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
+
+    async def close(self) -> None:
+        self.held.clear()
+        self.companion.refresh("uid-all")
+        await self.settle(lambda: self.companion._link is None)
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    scene = Scene(tmp_path)
+    yield scene
+    for _, one in scene.held.values():
+        one.close()
+    await scene.close()
+
+
+async def echo(client: Raw) -> None:
+    """Answer every call with its payload, until the broker is gone."""
+    try:
+        while True:
+            frame = await client.next()
+            if frame.kind == Kind.CALL:
+                client.send(Frame(Kind.ANSWER, frame.id, payload=frame.payload, priority=frame.priority))
+    except Gone:
+        return
+
+
+async def again(path: Path, **hello: object) -> Raw:
+    """Connect as a plugin does: again and again until it is let in."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            try:
+                return await Raw.greet(path, **hello)
+            except (Gone, AssertionError, ConnectionError):
+                await asyncio.sleep(0.02)
+
+
+async def test_killed_under_load_it_is_back_and_so_are_its_callers_and_stores(scene: Scene) -> None:
+    notes = scene.add("notes", call=("tokenizer.split",), store=10_000)
+    tokenizer = scene.add("tokenizer")
+    server, client = await again(tokenizer, methods=["split"]), await again(notes)
+    serving = asyncio.create_task(echo(server))
+    assert (await client.call(1, "tokenizer.split", b"to be")).payload == b"to be"
+    assert words(await client.call(3, "$store.put", b"kept", headers={"key": "a"})) == ("ANSWER", 3, "")
+    before = scene.pid()
+    client.send(*(Frame(Kind.CALL, ident, "tokenizer.split", b"x" * 2000) for ident in range(5, 1005, 2)))
+    os.kill(before, signal.SIGKILL)
+    for frame in await client.gone():
+        assert (frame.kind, frame.payload) == (Kind.ANSWER, b"x" * 2000)
+    await serving
+    server, client = await again(tokenizer, methods=["split"]), await again(notes)
+    serving = asyncio.create_task(echo(server))
+    assert (await client.call(1, "tokenizer.split", b"again")).payload == b"again"
+    assert (await client.call(3, "$store.get", headers={"key": "a"})).payload == b"kept"
+    assert scene.pid() != before
+    await server.close()
+    await client.close()
+    await serving
+
+
+async def test_the_controller_says_why_a_plugin_does_not_answer_and_publishes_and_asks(scene: Scene) -> None:
+    asker = await again(scene.add("asker", call=("asleep.m",), subscribe=("crucible.events.>",)))
+    scene.liaison.know(Member("here", "asleep", "uid-asleep", Grants(), "is suspended"))
+    await scene.told()
+    answer = await asker.call(1, "asleep.m")
+    assert (words(answer), answer.payload) == (("ERROR", 1, "Unavailable"), b"asleep: is suspended")
+    scene.liaison.forget("uid-asleep")
+    await scene.told()
+    assert words(await asker.call(3, "asleep.m")) == ("ERROR", 3, "NoSuchPlugin")
+    assert words(await asker.ask(Frame(Kind.SUBSCRIBE, 5, "crucible.events.>"))) == ("ANSWER", 5, "")
+    await scene.liaison.publish("here", "crucible.events.asker.Started", {"specversion": "1.0"})
+    event = await asker.next()
+    assert (event.name, event.headers["from"]) == ("crucible.events.asker.Started", "$controller")
+    assert json.loads(event.payload) == {"specversion": "1.0"}
+    pinged = asyncio.create_task(scene.liaison.call("uid-asker/0-1/bus", "$ping", "?", 30))
+    asked = await asker.next()
+    assert (asked.name, asked.payload, asked.headers) == ("$ping", b"?", {"from": "$controller"})
+    asker.send(Frame(Kind.ANSWER, asked.id, payload=b"!"))
+    assert await pinged == ("", "!")
+    assert (await scene.liaison.call("uid-asker/0-1/bus", "$ping", "", 0.05))[0] == "DeadlineExceeded"
+    assert (await scene.liaison.call("uid-nobody/0-1/bus", "$ping", "", 1))[0] == "Unavailable"
+    await asker.close()
+
+
+async def test_what_a_plugin_does_wrong_is_reported_and_figures_tell_the_rest(scene: Scene) -> None:
+    rude = await again(scene.add("rude"))
+    await scene.told()
+    assert words(await rude.call(1, "nobody.m")) == ("ERROR", 1, "NotPermitted")
+    await scene.settle(lambda: scene.noticed == ["uid-rude"])
+    assert "refused what the manifest does not grant (1 times" in scene.liaison.notices("uid-rude")[0]
+    figures = [entry for entry in await scene.liaison.figures() if entry["plugin"] == "rude"]
+    assert (figures[0]["calls"], figures[0]["faults"]) == (1, {"refused": 1})
+    scene.liaison.forget("uid-rude")
+    assert scene.liaison.notices("uid-rude") == ()
+    await rude.close()
+
+
+async def test_a_new_controller_finds_it_serving_and_nothing_is_cut(scene: Scene) -> None:
+    notes = scene.add("notes", call=("notes.m",))
+    client = await again(notes, methods=["m"])
+    await scene.told()
+    for task in scene.tasks:
+        task.cancel()
+    await asyncio.gather(*scene.tasks, return_exceptions=True)
+    assert words(await client.call(1, "$bus.ping")) == ("ANSWER", 1, "")
+    scene.liaison = Liaison(scene, scene.noticed.append)
+    scene.companion = Companion(
+        scene.program, Door.BUS, scene, scene.liaison.hear, Pace(beat=0.2, linger=0.1)
+    )
+    scene.tasks = [asyncio.create_task(scene.companion.keep()), asyncio.create_task(scene.liaison.keep())]
+    scene.liaison.know(Member("here", "notes", "uid-notes", Grants()))
+    scene.companion.grant("uid-notes", {"grants": asdict(Grants())})
+    await scene.told()
+    async with asyncio.timeout(DEADLINE):
+        while (await client.call(3, "notes.m", deadline=1)).name != "NotPermitted":
+            await asyncio.sleep(0.01)
+    await client.close()
+
+
+async def test_the_host_application_acts_in_a_namespace_of_its_choice(scene: Scene) -> None:
+    host = await again(scene.add(HOST, "host"), namespace="here")
+    notes = await again(scene.add("notes", store=100), methods=["m"])
+    host.send(Frame(Kind.CALL, 1, "notes.m", b"hello"))
+    assert (await notes.next()).payload == b"hello"
+    await host.close()
+    await notes.close()
+
+
+async def test_stores_nobody_wants_kept_go_with_their_plugin(scene: Scene) -> None:
+    path = scene.add("brief", store=1000, keep_store=False)
+    client = await again(path)
+    await client.call(1, "$store.put", b"x", headers={"key": "a"})
+    await scene.liaison.keep_stores(["uid-brief"])
+    assert words(await client.call(3, "$store.get", headers={"key": "a"})) == ("ANSWER", 3, "")
+    await scene.liaison.keep_stores(["uid-other"])
+    assert words(await client.call(5, "$store.get", headers={"key": "a"})) == ("ERROR", 5, "NotFound")
+    await client.close()
