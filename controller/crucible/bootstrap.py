@@ -10,7 +10,8 @@ import signal
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from crucible.control.apiserver import ApiServer, ServerSettings
 from crucible.control.client import Client
@@ -20,6 +21,7 @@ from crucible.control.pods import RuntimePods
 from crucible.control.secrets import COLLECTION, LocalSecrets, remembered_key, wanted_by
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import violations_of
+from crucible.doorkeeper import Doorkeeper, TellingVoice
 from crucible.errors import Conflict, CrucibleError, Unsupported
 from crucible.loop import Ports
 from crucible.manifests.upkeep import keep_applied
@@ -35,7 +37,7 @@ from crucible.sweep import sweep
 from crucible.telemetry import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
 
     from crucible.control.apiserver.keys import Key
@@ -64,6 +66,7 @@ class UpOptions:
         on_ready: called with the kubeconfig's path once Plugins are supervised.
         cgroup_parent: path below the cgroup mount that was delegated to this user; None: the host decides.
         manifests: folder of manifests to keep applied; absolute, because its path names the set.
+        host_always: serve the host application on the bus even when no plugin uses it.
         secrets_key: file with the key that encrypts Secrets at rest, made if absent; None: they are not.
     """
 
@@ -76,6 +79,7 @@ class UpOptions:
     cgroup_parent: str | None = None
     manifests: Path | None = None
     secrets_key: Path | None = None
+    host_always: bool = False
 
 
 def run(options: UpOptions) -> None:
@@ -115,20 +119,28 @@ async def _run(options: UpOptions) -> None:
         client = await stack.enter_async_context(Client(load_endpoint(places.kubeconfig)))
         endpoints = await stack.enter_async_context(HttpEndpoints())
         voice = ApiVoice(client, "crucible", time.time)
+        doors = Doorkeeper(
+            runtime, places, control_plane_id(places.root / "id"), host_always=options.host_always
+        )
         prober = Prober(runtime, time.time)
         stack.push_async_callback(prober.close)
-        ports = Ports(runtime, Resolver(store, adapters.images), voice, endpoints, prober, time.time, known)
+        sources, told = Resolver(store, adapters.images), TellingVoice(voice, doors, time.time)
+        ports = Ports(runtime, sources, told, endpoints, prober, time.time, known, doors)
         loops = Loops(ports)
         server.listen(lambda key: _ring_for_secret(loops, key))
 
         def changed(plugin_uid: str) -> None:
             loops.ring(plugin_uid)
+            doors.refresh(plugin_uid)
             pods.tell()
 
         await runtime.open(changed)
         stack.push_async_callback(runtime.close)
+        doors.open(loops.ring)
+        stack.push_async_callback(doors.close)
         pods.tell()
-        await _operate(options, client, ports, loops, stop)
+        sweeping = partial(_sweep_for_ever, client, ports, loops, doors)
+        await _operate(options, client, loops, sweeping, stop)
 
 
 def _ring_for_secret(loops: Loops, key: Key) -> None:
@@ -140,7 +152,11 @@ def _ring_for_secret(loops: Loops, key: Key) -> None:
 
 
 async def _operate(
-    options: UpOptions, client: Client, ports: Ports, loops: Loops, stop: asyncio.Event
+    options: UpOptions,
+    client: Client,
+    loops: Loops,
+    sweeping: Callable[[], Coroutine[Any, Any, None]],
+    stop: asyncio.Event,
 ) -> None:
     """Supervise, sweep and keep a folder applied until told to stop; a fault of one ends all."""
     ready = asyncio.Event()
@@ -150,7 +166,7 @@ async def _operate(
         await _first(ready, operator)
         _stop_on_signals(stop)  # kopf put its own handlers in place
         options.on_ready(options.places.kubeconfig)
-        helpers = [group.create_task(_sweep_for_ever(client, ports, loops))]
+        helpers = [group.create_task(sweeping())]
         if options.manifests is not None:
             helpers.append(group.create_task(keep_applied(options.manifests, client)))
         await _first(stop, operator)
@@ -171,14 +187,16 @@ async def _first(event: asyncio.Event, task: asyncio.Task[None]) -> None:
     waiter.cancel()
 
 
-async def _sweep_for_ever(client: Client, ports: Ports, loops: Loops) -> None:
+async def _sweep_for_ever(client: Client, ports: Ports, loops: Loops, doors: Doorkeeper) -> None:
     """Clear away what no Plugin owns: at the start, whenever one is gone, and now and then."""
     path = f"/apis/{names.API_VERSION}/{names.PLURAL}"
     while True:
         loops.gone.clear()
         try:
             plugins = (await client.get(path))["items"]
-            loops.compare([plugin["metadata"]["uid"] for plugin in plugins])
+            uids = [plugin["metadata"]["uid"] for plugin in plugins]
+            loops.compare(uids)
+            await doors.compare(uids)
             await sweep(plugins, ports)
         except (CrucibleError, OSError) as error:
             log.warning("no sweep this time: %s", error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
 from pydantic import ValidationError
@@ -125,6 +125,36 @@ class Secrets(Protocol):
         ...
 
 
+class Doorkeeper(Protocol):
+    """Says to whoever is behind the doors who comes through them, and what that one may do there."""
+
+    def attend(self, identity: Identity, spec: PluginSpec | None, status: PluginStatus) -> None:
+        """Say what a Plugin may do now, and how it is; None: it is refused or going, and may do nothing."""
+        ...
+
+    def forget(self, plugin_uid: str) -> None:
+        """Say that a Plugin is gone."""
+        ...
+
+    def notices(self, plugin_uid: str) -> tuple[str, ...]:
+        """Return what there is to say of a Plugin, for people."""
+        ...
+
+
+class NoDoors:
+    """Where there is nothing behind any door."""
+
+    def attend(self, identity: Identity, spec: PluginSpec | None, status: PluginStatus) -> None:
+        """Nobody hears."""
+
+    def forget(self, plugin_uid: str) -> None:
+        """Nobody knew."""
+
+    def notices(self, plugin_uid: str) -> tuple[str, ...]:  # noqa: ARG002 - the same for all
+        """Nobody says anything."""
+        return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """All that a supervised Plugin touches of the outside."""
@@ -136,6 +166,7 @@ class Ports:
     prober: Prober
     now: Callable[[], float]
     secrets: Secrets
+    doors: Doorkeeper = field(default_factory=NoDoors)
 
 
 def _alone() -> Around:
@@ -282,6 +313,8 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports, around: Arou
     fault: CrucibleError | None = None
     world = await gather(read, said, ports, around)
     decision = decide(world)
+    allowed = world.spec if isinstance(world.spec, PluginSpec) and not world.identity.deleting else None
+    ports.doors.attend(world.identity, allowed, decision.status)
     if Hold() in decision.actions:  # first, and its conflict is with a newer Plugin: nothing to report
         await perform(Hold(), world.identity, ports)
     try:
@@ -292,6 +325,7 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports, around: Arou
         decision = without_runtime(replace(world, outage=str(error)))
         fault = error
     if decision.released:
+        ports.doors.forget(world.identity.uid)
         await ports.voice.release(world.identity)
         return Step(decision)
     if decision.status != world.status:
@@ -326,6 +360,7 @@ async def gather(read: Read, said: PluginStatus | None, ports: Ports, around: Ar
         secrets=_look_at_secrets(read, ports.secrets),
         around=around,
         started_lately=_started_lately(read, ports),
+        notices=ports.doors.notices(read.identity.uid),
     )
 
 

@@ -37,6 +37,16 @@ class Places:
         return self.root / "sources"
 
     @property
+    def bus(self) -> Path:
+        """The broker's private folder: its socket and log, and plugins' stores."""
+        return self.root / "bus"
+
+    @property
+    def host(self) -> Path:
+        """The host application's door to the bus lies in here."""
+        return self.root / "host"
+
+    @property
     def process(self) -> Path:
         """The process runtime's instances and root file systems."""
         return self.root / "process"

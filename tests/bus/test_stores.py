@@ -151,7 +151,7 @@ async def test_a_watcher_that_gives_no_credit_is_dropped_not_kept_up_with(bus: B
 
 @pytest.mark.usefixtures("stores")
 async def test_many_requests_at_once_are_bounded_and_each_is_answered(bus: Bus) -> None:
-    client = await bus.add("busy", store=10_000)
+    client = await bus.add("busy", store=100_000)
     client.send(*(Frame(Kind.CALL, 2 * n + 1, "$store.put", b"x", {"key": f"k{n}"}) for n in range(300)))
     names = [words(await client.next())[2] for _ in range(300)]
     assert set(names) <= {"", "Overloaded"}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 PAGE: Final = 60
 """Plugins told of in one packet; each is some hundred bytes, a packet holds 128 KiB."""
+NEWS: Final = 600.0
+"""Seconds for which a notice is worth telling."""
 _BEAT: Final = 1.0
 """Seconds between two looks whether the broker knows what it should."""
 _MOST_PAGES: Final = 1000
@@ -49,7 +51,7 @@ class Liaison:
         self._noticed = noticed
         self._members = Members()
         self._changed: dict[str, None] = {}
-        self._notices: dict[str, tuple[str, ...]] = {}
+        self._notices: dict[str, tuple[float, tuple[str, ...]]] = {}
         self._wake = asyncio.Event()
 
     def know(self, member: Member) -> None:
@@ -63,18 +65,25 @@ class Liaison:
         if self._members.drop(uid):
             self._tell(uid)
 
+    def uids(self) -> set[str]:
+        """Return the uids of all Plugins that are known."""
+        return {member.uid for member in self._members}
+
     def notices(self, uid: str) -> tuple[str, ...]:
         """Return what a Plugin does too much of on the bus, for people."""
-        return self._notices.get(uid, ())
+        said_at, lines = self._notices.get(uid, (0.0, ()))
+        return lines if asyncio.get_running_loop().time() - said_at < NEWS else ()
 
     def hear(self, words: Mapping[str, Any]) -> None:
         """Take what the broker tells by itself."""
         match words:
             case {"notices": list(lines), "namespace": str(namespace), "plugin": str(plugin)}:
+                loop = asyncio.get_running_loop()
                 for member in self._members:
                     if member.key == (namespace, plugin):
-                        self._notices[member.uid] = tuple(map(str, lines))
+                        self._notices[member.uid] = (loop.time(), tuple(map(str, lines)))
                         self._noticed(member.uid)
+                        loop.call_later(NEWS, self._noticed, member.uid)
             case _:
                 log.warning("the broker says what is not understood")
 

@@ -27,6 +27,7 @@ from crucible.bus import wire
 from crucible.bus.broker import Broker
 from crucible.bus.doors import Entrance
 from crucible.bus.members import Members
+from crucible.bus.roster import Seat
 from crucible.bus.stores import Stores
 from crucible.bus.wire import Code, Frame, Kind
 from crucible.model.bus import HOST, Grants, Member

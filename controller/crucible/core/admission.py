@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from crucible.core import expression
+from crucible.core import bus, expression
 from crucible.errors import InvalidManifest, Violation
 from crucible.model import names
 from crucible.model.fields import RelativePath
@@ -48,6 +48,7 @@ def admit(plugin: Mapping[str, Any]) -> PluginSpec:
         raise InvalidManifest((*violations, *error.violations)) from None
     violations += [Violation(*f"spec.{message}".split(": ", 1)) for message in broken_rules(spec)]
     violations += _entrypoint(spec)
+    violations += bus.violations(spec)
     violations += _secrets(spec)
     violations += _config(spec)
     violations += _expressions(spec)

@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
+    from crucible.model.status import PluginStatus
 
 _CALL: Final = re.compile(r"(\$host|[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?)\.(\*|[A-Za-z0-9_-]{1,64})")
+_STATE_LIMIT: Final = 300
 _HOW: Final = (
     "words of letters, digits, '_' and '-' with dots between; '*' is any word, '>' at the end the rest"
 )
+
+
+def is_on_bus(spec: PluginSpec) -> bool:
+    """Say whether a plugin takes part in the bus: its manifest says something of it, be it only ``{}``."""
+    return "bus" in spec.capabilities.model_fields_set or spec.capabilities.store is not None
 
 
 def grants_of(spec: PluginSpec) -> Grants:
@@ -30,18 +37,30 @@ def grants_of(spec: PluginSpec) -> Grants:
         subscribe=tuple(sorted(set(bus.subscribe))),
         call=tuple(sorted(set(bus.call))),
         store=None if store is None else store.size,
+        keep_store=store is None or store.on_delete == "keep",
     )
 
 
-def member_of(identity: Identity, spec: PluginSpec, state: str) -> Member:
+def member_of(identity: Identity, spec: PluginSpec | None, status: PluginStatus) -> Member:
     """Return a Plugin as the broker knows it.
 
     Args:
         identity: who it is.
-        spec: an admitted one.
-        state: why it does not answer; empty when it should.
+        spec: an admitted one; None for a Plugin that is refused or going, which may do nothing.
+        status: what is said of it.
     """
-    return Member(identity.namespace, identity.name, identity.uid, grants_of(spec), state)
+    grants = Grants() if spec is None else grants_of(spec)
+    return Member(identity.namespace, identity.name, identity.uid, grants, _state(spec, status))
+
+
+def _state(spec: PluginSpec | None, status: PluginStatus) -> str:
+    """Say why nobody answers for a Plugin; empty while somebody should."""
+    if spec is not None and not is_on_bus(spec):
+        return "its manifest takes no part in the bus: write spec.capabilities.bus: {}"
+    ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
+    if ready is None:
+        return "it was not looked at yet"
+    return "" if ready.status == "True" else f"{ready.reason}: {ready.message}"[:_STATE_LIMIT]
 
 
 def may_call(grants: Grants, plugin: str, method: str) -> bool:

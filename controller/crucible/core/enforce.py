@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from crucible.core.bus import is_on_bus
 from crucible.model.enforcement import Control, Level
 
 if TYPE_CHECKING:
@@ -88,6 +89,13 @@ _GRANTS: Final = (
         "ListenUnavailable",
         "spec.capabilities.network.listen",
         lambda spec: bool(spec.capabilities.network.listen),
+    ),
+    _Grant(Control.BUS, "BusUnavailable", "spec.capabilities.bus", is_on_bus),
+    _Grant(
+        Control.STORE,
+        "StoreUnavailable",
+        "spec.capabilities.store",
+        lambda spec: spec.capabilities.store is not None,
     ),
     _Grant(
         Control.SECRETS,

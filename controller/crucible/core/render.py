@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from crucible.core.bus import is_on_bus
+from crucible.model.door import Door
 from crucible.model.secret import SecretVariable
 from crucible.model.workload import Limits, Workload
 
@@ -59,4 +61,5 @@ def render(
             for variable in spec.env
             if variable.secret is not None
         ),
+        doors=(Door.BUS,) if is_on_bus(spec) else (),
     )

@@ -351,6 +351,8 @@ def _degradation(world: World, found: Supervision) -> tuple[bool, str, str] | No
     for verdict in verdicts:
         if verdict.serving is not None and verdict.serving.notices:
             return True, "Limited", f"{verdict.serving.name}: {'; '.join(verdict.serving.notices)}"
+    if world.notices:
+        return True, "Limited", "; ".join(world.notices)
     weak = accepted_gaps(spec, world.capabilities)
     return (True, "WeakerThanPromised", weaknesses(weak)) if weak else None
 

@@ -26,6 +26,8 @@ class Control(StrEnum):
     OPEN_FILES = "openFiles"
     LISTEN = "listen"
     SECRETS = "secrets"
+    BUS = "bus"
+    STORE = "store"
     SECRET_ENV = "secretEnvironment"  # noqa: S105 - a control's name
 
 

@@ -141,23 +141,23 @@ class FileCapability(Part):
 
 
 class BusCapability(Part):
-    """What of the bus the plugin may use."""
+    """What of the bus the plugin may use. Written, even as ``{}``, it lets those who may call the plugin."""
 
-    publish: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64), NotYet()] = ()
-    """Subjects it may publish to."""
-    subscribe: Annotated[
-        tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64), NotYet()
-    ] = ()
-    """Subjects it may subscribe to."""
-    call: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64), NotYet()] = ()
-    """Methods of other plugins it may call, as ``plugin.method``."""
+    publish: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64)] = ()
+    """Subjects it may publish to, like ``notes.saved``, ``notes.*`` or ``notes.>``."""
+    subscribe: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64)] = ()
+    """Subjects it may subscribe to; ``crucible.events.>`` are the controller's events of its namespace."""
+    call: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64)] = ()
+    """Methods of other plugins it may call, as ``plugin.method`` or ``plugin.*``."""
 
 
 class StoreCapability(Part):
     """Key-value data of the plugin's own."""
 
-    size: Bytes
-    """How much it may hold."""
+    size: Annotated[Bytes, Field(ge=1024, le=2**30)]
+    """How much it may hold: keys and values, and 32 bytes for each key."""
+    on_delete: Literal["keep", "remove"] = "keep"
+    """What becomes of the data when the Plugin is deleted: ``keep`` or ``remove``."""
 
 
 class Capabilities(Part):
@@ -171,8 +171,8 @@ class Capabilities(Part):
     """Secrets of its namespace that it may read, each key as the file ``/secrets/NAME/KEY``."""
     bus: BusCapability = BusCapability()
     """Messages."""
-    store: Annotated[StoreCapability | None, NotYet()] = None
-    """A key-value store."""
+    store: StoreCapability | None = None
+    """A key-value store, reached over the bus."""
 
 
 class Resources(Part):

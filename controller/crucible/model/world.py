@@ -51,6 +51,7 @@ class World:
         secrets: what is known of the Secrets that it names.
         around: the other Plugins that it needs, and those that need it.
         started_lately: instances of all Plugins that were started within the last second.
+        notices: what whoever is behind its doors has to say of it, for people.
         instances: all the runtime has for this Plugin, oldest first.
         status: what was last said of it.
     """
@@ -68,3 +69,4 @@ class World:
     around: Around = field(default_factory=Around)
     started_lately: int = 0
     secrets: tuple[SecretSeen, ...] = ()
+    notices: tuple[str, ...] = ()

@@ -60,7 +60,8 @@ class Doors:
         """
         if not self.names:
             return
-        self._directory.mkdir(mode=0o755, exist_ok=True)
+        self._directory.mkdir(exist_ok=True)
+        self._directory.chmod(0o755)  # whatever the controller's umask is: the plugin is another user
         for door in self.names:
             if door not in self._held:
                 self._held[door] = (bind(self._directory, door),)

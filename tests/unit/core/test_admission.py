@@ -69,8 +69,6 @@ def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], me
         ({"source": {"artifact": "oci://x"}}, "spec.source.artifact"),
         ({"capabilities": {"network": {"connect": ["a:1"]}}}, "spec.capabilities.network.connect"),
         ({"capabilities": {"files": [{"volume": "v", "mount": "/data/v"}]}}, "spec.capabilities.files"),
-        ({"capabilities": {"bus": {"call": ["a.b"]}}}, "spec.capabilities.bus.call"),
-        ({"capabilities": {"store": {"size": "1Mi"}}}, "spec.capabilities.store"),
         ({"resources": {"network": "1Mi"}}, "spec.resources.network"),
         ({"health": {"ready": {"grpc": {"port": 1}}}}, "spec.health.ready.grpc"),
         ({"health": {"live": {"ping": {}}}}, "spec.health.live.ping"),

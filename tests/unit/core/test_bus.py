@@ -1,30 +1,44 @@
 """What a manifest grants on the bus: exactly what is written, and nothing where nothing is."""
 
 import itertools
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from build import plugin
 
-from crucible.core.bus import grants_of, may_call, may_publish, may_subscribe, member_of, violations
+from crucible.core.admission import admit
+from crucible.core.bus import grants_of, is_on_bus, may_call, may_publish, may_subscribe, member_of
+from crucible.errors import InvalidManifest
 from crucible.model.bus import Grants, Member
-from crucible.model.manifest import BusCapability, PluginSpec, StoreCapability
+from crucible.model.manifest import PluginSpec
 from crucible.model.plugin import Identity
+from crucible.model.status import Condition, PluginStatus
+
+IDENTITY = Identity("here", "word-count", "uid-1", 3)
 
 
-def spec(store: str | None = None, **bus: tuple[str, ...]) -> PluginSpec:
-    """Return the two parts of a spec that are looked at."""
-    capabilities = SimpleNamespace(
-        bus=BusCapability(**cast("Any", bus)),
-        store=None if store is None else StoreCapability(size=cast("Any", store)),
-    )
-    return cast("PluginSpec", SimpleNamespace(capabilities=capabilities))
+def spec(store: dict[str, str] | None = None, **bus: list[str]) -> PluginSpec:
+    capabilities: dict[str, Any] = {"bus": bus}
+    if store is not None:
+        capabilities["store"] = store
+    return admit(plugin(capabilities=capabilities))
 
 
 def test_the_table_of_a_manifest() -> None:
-    manifest = spec("16Mi", publish=("b", "a.*", "b"), subscribe=("notes.>",), call=("z.m", "a.*"))
-    identity = Identity("here", "word-count", "uid-1", 3)
-    assert member_of(identity, manifest, "is suspended").to_json() == {
+    store = {"size": "16Mi", "onDelete": "remove"}
+    manifest = spec(store, publish=["b", "a.*", "b"], subscribe=["notes.>"], call=["z.m", "a.*"])
+    asleep = PluginStatus(
+        conditions=(
+            Condition(
+                type="Ready",
+                status="False",
+                reason="Suspended",
+                message="set spec.suspend to false",
+                last_transition_time=1.0,
+            ),
+        )
+    )
+    assert member_of(IDENTITY, manifest, asleep).to_json() == {
         "namespace": "here",
         "plugin": "word-count",
         "uid": "uid-1",
@@ -33,11 +47,22 @@ def test_the_table_of_a_manifest() -> None:
             "subscribe": ("notes.>",),
             "call": ("a.*", "z.m"),
             "store": 16 * 2**20,
-            "keep_store": True,
+            "keep_store": False,
             "everything": False,
         },
-        "state": "is suspended",
+        "state": "Suspended: set spec.suspend to false",
     }
+
+
+def test_who_is_refused_or_takes_no_part_may_do_nothing_and_says_why() -> None:
+    assert member_of(IDENTITY, None, PluginStatus()).grants == Grants()
+    apart = member_of(IDENTITY, admit(plugin()), PluginStatus())
+    assert apart.grants == Grants()
+    assert "write spec.capabilities.bus: {}" in apart.state
+    assert not is_on_bus(admit(plugin()))
+    assert not is_on_bus(admit(plugin(capabilities={})))
+    assert is_on_bus(admit(plugin(capabilities={"bus": {}})))
+    assert is_on_bus(admit(plugin(capabilities={"store": {"size": "1Mi"}})))
 
 
 def test_a_member_survives_its_journey_as_json() -> None:
@@ -60,9 +85,9 @@ def test_the_matrix_allows_exactly_what_is_granted() -> None:
     methods = ["m", "n", "*"]
     for granted in (*itertools.product(names, methods), None):
         grants = Grants(call=() if granted is None else (".".join(granted),))
-        for plugin, method in itertools.product(names, ["m", "n"]):
-            expected = granted is not None and granted[0] == plugin and granted[1] in ("*", method)
-            assert may_call(grants, plugin, method) == expected, (granted, plugin, method)
+        for name, method in itertools.product(names, ["m", "n"]):
+            expected = granted is not None and granted[0] == name and granted[1] in ("*", method)
+            assert may_call(grants, name, method) == expected, (granted, name, method)
 
 
 def test_the_controller_alone_publishes_its_subjects() -> None:
@@ -73,12 +98,15 @@ def test_the_controller_alone_publishes_its_subjects() -> None:
 
 
 def test_what_is_no_pattern_is_refused_by_field() -> None:
-    wrong = spec(
-        publish=("a b", "crucible.x", "ok.*"),
-        subscribe=("", "a.>.b", "crucible.events.>"),
-        call=("a", "*.m", "A.m", "a.m.n", "a.", "$host.open", "$store.get", "a-.m", "a.*"),
-    )
-    assert [violation.field.removeprefix("spec.capabilities.bus.") for violation in violations(wrong)] == [
+    bus = {
+        "publish": ["a b", "crucible.x", "ok.*"],
+        "subscribe": ["", "a.>.b", "crucible.events.>"],
+        "call": ["a", "*.m", "A.m", "a.m.n", "a.", "$host.open", "$store.get", "a-.m", "a.*"],
+    }
+    with pytest.raises(InvalidManifest) as refusal:
+        admit(plugin(capabilities={"bus": bus}))
+    fields = [violation.field for violation in refusal.value.violations]
+    assert [field.removeprefix("spec.capabilities.bus.") for field in fields] == [
         "publish[0]",
         "subscribe[0]",
         "subscribe[1]",

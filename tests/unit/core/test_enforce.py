@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ASKS: dict[Control, dict[str, Any]] = {
     Control.LISTEN: {"capabilities": {"network": {"listen": [8080]}}},
     Control.SECRETS: {"capabilities": {"secrets": ["api"]}},
+    Control.BUS: {"capabilities": {"bus": {}}},
+    Control.STORE: {"capabilities": {"store": {"size": "1Mi"}}},
     Control.SECRET_ENV: {
         "capabilities": {"secrets": ["api"]},
         "env": [{"name": "TOKEN", "secret": {"name": "api", "key": "token"}}],
@@ -43,7 +45,8 @@ def test_a_plugin_that_asks_for_nothing_is_held_by_the_fixed_controls() -> None:
 @pytest.mark.parametrize("control", ASKS)
 def test_a_capability_brings_its_control_and_no_more_than_it_needs(control: Control) -> None:
     found = set(controls(spec(**ASKS[control]), capabilities()))
-    assert found == {*FIXED, control} | ({Control.SECRETS} if control is Control.SECRET_ENV else set())
+    needs = {Control.SECRET_ENV: {Control.SECRETS}, Control.STORE: {Control.BUS}}
+    assert found == {*FIXED, control} | needs.get(control, set())
 
 
 @pytest.mark.parametrize("control", ASKS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
 from crucible.core.secrets import FOLDER
-from crucible.model.door import DOORS
+from crucible.model.door import DOORS, Door, socket_path
 from crucible.runtimes.docker.network import NO_NAMES
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def environment(workload: Workload, image: Image, instance: str) -> tuple[tuple[
         ("CRUCIBLE_NAMESPACE", workload.namespace),
         ("CRUCIBLE_INSTANCE", instance),
         ("CRUCIBLE_CONFIG", CONFIG),
+        *((("CRUCIBLE_BUS", socket_path(Door.BUS)),) if Door.BUS in workload.doors else ()),
         *files,
         *workload.env,
     )

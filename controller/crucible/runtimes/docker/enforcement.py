@@ -27,6 +27,8 @@ _HELD_BY: Final = {
     Control.DISK: "tmpfs of limited size, and nothing else to write to",
     Control.OPEN_FILES: "RLIMIT_NOFILE",
     Control.SECRETS: "files in memory of this host, bound read-only, that only its user can read",
+    Control.BUS: "a socket of its own, behind which the broker checks every frame against the manifest",
+    Control.STORE: "the broker counts every byte before it is kept",
     Control.LISTEN: "a network of its own, whose one way in is a relay on the loopback of the engine's host",
 }
 _LIMITS: Final = {

@@ -33,6 +33,9 @@ _NOT_HELD: Final = {
 }
 
 
+_LOCAL: Final = frozenset({Control.BUS, Control.STORE})
+
+
 def capabilities(settings: KubernetesSettings) -> Capabilities:
     """Return what the core may count on."""
     vm = {"vm"} if settings.vm_runtime_class else set()
@@ -54,6 +57,9 @@ def offers_user_namespaces(version: Mapping[str, Any]) -> bool:
 
 
 def _enforcement(control: Control, settings: KubernetesSettings) -> Enforcement:
+    if control in _LOCAL:
+        by = "this release has it with the process and docker runtimes only"
+        return Enforcement(control, Level.UNAVAILABLE, by)
     if control in _NOT_HELD:
         return Enforcement(control, Level.DEGRADED, _NOT_HELD[control])
     if control is Control.NETWORK:

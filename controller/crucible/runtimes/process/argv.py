@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
 from crucible.core.secrets import FOLDER
-from crucible.model.door import DOORS
+from crucible.model.door import DOORS, Door, socket_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,6 +143,7 @@ def environment(workload: Workload, program: Program, instance: str) -> tuple[tu
         ("CRUCIBLE_NAMESPACE", workload.namespace),
         ("CRUCIBLE_INSTANCE", instance),
         ("CRUCIBLE_CONFIG", CONFIG),
+        *((("CRUCIBLE_BUS", socket_path(Door.BUS)),) if Door.BUS in workload.doors else ()),
         ("CRUCIBLE_SOURCE", SOURCE),
         *workload.env,
     )

@@ -111,6 +111,8 @@ def _enforcement(control: Control, facts: Facts) -> Enforcement:
         Control.NETWORK: "a network namespace with its own loopback and nothing else",
         Control.DISK: "tmpfs of limited size, and nothing else to write to",
         Control.OPEN_FILES: "RLIMIT_NOFILE",
+        Control.BUS: "a socket of its own, behind which the broker checks every frame against the manifest",
+        Control.STORE: "the broker counts every byte before it is kept",
         Control.SECRETS: "files in memory that only the plugin's user can read",
         Control.SECRET_ENV: "handed over through a pipe; not on any command line, nor on disk",
     }

@@ -1,0 +1,189 @@
+"""Keeps whoever is behind the doors told, of every Plugin; and the host application's own door.
+
+The bus is the one thing behind doors so far. What a Plugin may do there follows from its manifest alone
+(``core.bus``); this only carries it, and carries back what the broker has to say of a Plugin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import uuid
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from crucible.bus.liaison import Liaison
+from crucible.companions.companion import Companion
+from crucible.companions.crew import Crew
+from crucible.companions.starting import Program
+from crucible.core.bus import member_of
+from crucible.core.cloudevents import cloud_event, subject_of
+from crucible.errors import Unavailable
+from crucible.model.bus import HOST
+from crucible.model.door import Door, Doorway
+from crucible.runtimes.doors import bind
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Collection, Coroutine, Mapping
+
+    from crucible.loop import Voice
+    from crucible.model.decision import Event
+    from crucible.model.manifest import PluginSpec
+    from crucible.model.plugin import Identity
+    from crucible.model.status import PluginStatus
+    from crucible.runtimes.base import Runtime
+    from crucible.settings import Places
+
+
+class Doorkeeper:
+    """Keeps the broker running while something needs it, and told."""
+
+    def __init__(
+        self, runtime: Runtime, places: Places, control_plane: str, *, host_always: bool = False
+    ) -> None:
+        """Begin with nobody.
+
+        Args:
+            runtime: knows the instances and their doors.
+            places: where the broker keeps its things.
+            control_plane: whose broker it is.
+            host_always: the host application is served even when no plugin uses the bus.
+        """
+        command = (sys.executable, "-I", "-m", "crucible.bus")
+        program = Program("bus", command, places.bus, control_plane, keeps=True)
+        self._entrances = Entrances(runtime, places, always=host_always)
+        self._bus = Companion(program, Door.BUS, self._entrances, self._hear)
+        self._crew = Crew({Door.BUS: self._bus})
+        self.liaison = Liaison(self._bus, self._noticed)
+        self._ring: Callable[[str], None] = lambda _: None
+        self._missing: set[str] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def open(self, ring: Callable[[str], None]) -> None:
+        """Begin; the runtime must be open.
+
+        Args:
+            ring: wakes the loop of a Plugin, by uid.
+        """
+        self._ring = ring
+        self._crew.open()
+        self._spawn(self.liaison.keep())
+
+    async def close(self) -> None:
+        """Let go. The broker goes on."""
+        await self._crew.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def attend(self, identity: Identity, spec: PluginSpec | None, status: PluginStatus) -> None:
+        """Say what a Plugin may do now, and how it is."""
+        member = member_of(identity, spec, status)
+        self.liaison.know(member)
+        self._crew.grant(identity.uid, {Door.BUS: {"grants": asdict(member.grants)}})
+
+    def forget(self, plugin_uid: str) -> None:
+        """Say that a Plugin is gone."""
+        self.liaison.forget(plugin_uid)
+        self._crew.forget(plugin_uid)
+
+    def refresh(self, plugin_uid: str) -> None:
+        """Say that one of a Plugin's instances came up or ended."""
+        self._crew.refresh(plugin_uid)
+        self._crew.refresh(HOST)
+
+    def notices(self, plugin_uid: str) -> tuple[str, ...]:
+        """Return what the broker has to say of a Plugin."""
+        return self.liaison.notices(plugin_uid)
+
+    async def compare(self, uids: Collection[str]) -> None:
+        """Forget every Plugin that is not among all there are, and the stores that go with theirs.
+
+        One that came after the list was made is not on it either: it is gone when it is missing twice.
+        """
+        missing = self.liaison.uids() - set(uids)
+        for uid in missing & self._missing:
+            self.forget(uid)
+        self._missing = missing
+        try:
+            await self.liaison.keep_stores(self.liaison.uids() | set(uids))
+        except Unavailable:  # it does not run: the next sweep that finds it running says so again
+            return
+
+    def publish(self, identity: Identity, event: Event, now: float) -> None:
+        """Publish an event to whoever listens; where no broker runs, nobody does."""
+        body = cloud_event(identity, event, str(uuid.uuid4()), now)
+        self._spawn(self._publish(identity.namespace, subject_of(identity, event), body))
+
+    async def _publish(self, namespace: str, subject: str, body: Mapping[str, Any]) -> None:
+        try:
+            await self.liaison.publish(namespace, subject, body)
+        except Unavailable:  # the same is a Kubernetes Event, which is not lost
+            return
+
+    def _hear(self, words: Mapping[str, Any]) -> None:
+        self.liaison.hear(words)
+
+    def _noticed(self, plugin_uid: str) -> None:
+        self._ring(plugin_uid)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class Entrances:
+    """The doors of all instances, and one more for the host application."""
+
+    def __init__(self, runtime: Runtime, places: Places, *, always: bool) -> None:
+        self._runtime = runtime
+        self._places = places
+        self._always = always
+        self._host = Doorway(Door.BUS, "", HOST, HOST, "host", os.geteuid())
+
+    def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
+        """Return the doors of one plugin's instances, or of all; the host's while it leads somewhere."""
+        if plugin_uid not in (None, HOST):
+            return self._runtime.doorways(plugin_uid)
+        ways = self._runtime.doorways()
+        needed = self._always or any(way.door is Door.BUS for way in ways)
+        return (*(ways if plugin_uid is None else ()), *((self._host,) if needed else ()))
+
+    async def listeners(self, doorway: Doorway) -> tuple[socket.socket, ...]:
+        """Return duplicates of a door's listening sockets; the host's is bound anew."""
+        if doorway.plugin != HOST:
+            return await self._runtime.listeners(doorway)
+        self._places.host.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            return (bind(self._places.host, Door.BUS),)
+        except OSError as error:
+            raise Unavailable(f"cannot open the host application's door to the bus: {error}") from error
+
+
+class TellingVoice:
+    """A voice whose events are heard on the bus too."""
+
+    def __init__(self, voice: Voice, doorkeeper: Doorkeeper, now: Callable[[], float]) -> None:
+        self._voice = voice
+        self._doorkeeper = doorkeeper
+        self._now = now
+
+    async def report(self, identity: Identity, status: PluginStatus) -> None:
+        """Replace the Plugin's status."""
+        await self._voice.report(identity, status)
+
+    async def tell(self, identity: Identity, event: Event) -> None:
+        """Record an event, and publish it."""
+        self._doorkeeper.publish(identity, event, self._now())
+        await self._voice.tell(identity, event)
+
+    async def hold(self, identity: Identity) -> None:
+        """Keep the Plugin from disappearing."""
+        await self._voice.hold(identity)
+
+    async def release(self, identity: Identity) -> None:
+        """Let the Plugin disappear."""
+        await self._voice.release(identity)

@@ -1,0 +1,140 @@
+"""The bus between real sandboxed plugins: the manifest decides, and from inside nothing else does."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0, reason="plugins start with every control enforced only where root runs the controller"
+)
+WIRE = (Path(__file__).parents[1] / "plugins" / "talking" / "wire.py").read_text()
+ASKED = """\
+import wire
+bus = wire.Bus(methods=["split"])
+print("ready", flush=True)
+while True:
+    kind, ident, name, headers, payload = bus.next()
+    if kind == wire.CALL:
+        bus.send(wire.ANSWER, ident, payload=headers.get("from", "?").encode() + b" said " + payload)
+"""
+ASKER = """\
+import json, os, wire
+config = json.load(open(os.environ["CRUCIBLE_CONFIG"]))
+bus = wire.Bus()
+for number, (kind, name, headers) in enumerate(config["says"]):
+    bus.send(kind, 2 * number + 1, name, b"to be", headers)
+    kind, ident, name, headers, payload = bus.next()
+    print(json.dumps([kind, name, payload.decode()]), flush=True)
+print("done", flush=True)
+bus.next()
+"""
+CALL, PUBLISH, SUBSCRIBE = 3, 9, 10
+NAMES = ("asked", "asker", "deaf", "listener", "newcomer")
+
+
+def manifest(name: str, program: str, capabilities: dict[str, Any], says: list[Any] | None = None) -> Any:
+    return {
+        "apiVersion": "crucible.dev/v1alpha1",
+        "kind": "Plugin",
+        "metadata": {"name": name},
+        "spec": {
+            "version": "1.0.0",
+            "type": "python",
+            "source": {"inline": {"main.py": program, "wire.py": WIRE}},
+            "entrypoint": ["main.py"],
+            "config": {"says": says or []},
+            "capabilities": capabilities,
+        },
+    }
+
+
+@pytest.fixture
+def apply(crucible: Any) -> Iterator[Any]:
+    def call(*manifests: Any) -> Any:
+        return crucible("apply", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+
+    yield call
+    crucible("delete", "--ignore-not-found", *NAMES)
+
+
+def told(crucible: Any, eventually: Callable[..., None], name: str) -> list[Any]:
+    """Return what a plugin heard in answer to all that it said."""
+    eventually(lambda: "done" in crucible("logs", name).out, lambda: crucible("describe", name))
+    return [json.loads(line) for line in crucible("logs", name).out.splitlines() if line.startswith("[")]
+
+
+def test_a_plugin_does_on_the_bus_what_its_manifest_grants_and_nothing_more(
+    crucible: Any, apply: Any, eventually: Any
+) -> None:
+    says = [
+        (CALL, "asked.split", {}),
+        (CALL, "asked.join", {}),
+        (CALL, "deaf.split", {}),
+        (CALL, "other.split", {}),
+        (PUBLISH, "notes.saved", {}),
+        (PUBLISH, "other", {}),
+        (SUBSCRIBE, "notes.*", {}),
+        (SUBSCRIBE, ">", {}),
+        (CALL, "$store.put", {"key": "a"}),
+        (CALL, "$store.get", {"key": "a"}),
+    ]
+    bus = {"call": ["asked.*", "deaf.split"], "publish": ["notes.*"], "subscribe": ["notes.>"]}
+    capabilities = {"bus": bus, "store": {"size": "1Ki", "onDelete": "remove"}}
+    apply(manifest("asked", ASKED, {"bus": {}}), manifest("deaf", "input()", {}))
+    eventually(lambda: "ready" in crucible("logs", "asked").out, lambda: crucible("describe", "asked"))
+    applied = apply(manifest("asker", ASKER, capabilities, says))
+    assert applied.code == 0, applied.err
+    heard = told(crucible, eventually, "asker")
+    assert [(kind, name) for kind, name, _ in heard] == [
+        (4, ""),
+        (5, "NoSuchMethod"),
+        (5, "Unavailable"),
+        (5, "NotPermitted"),
+        (4, ""),
+        (5, "NotPermitted"),
+        (4, ""),
+        (5, "NotPermitted"),
+        (4, ""),
+        (4, ""),
+    ]
+    assert (heard[0][2], heard[9][2]) == ("asker said to be", "to be")
+    assert "spec.capabilities.bus: {}" in heard[2][2]
+    eventually(
+        lambda: "the bus refused what the manifest does not grant" in crucible("describe", "asker").out,
+        lambda: crucible("describe", "asker").out,
+    )
+    before = seen(crucible)["status"]
+    bus["call"] = ["asked.nothing"]
+    apply(manifest("asker", ASKER, capabilities, says))
+    eventually(
+        lambda: seen(crucible)["status"]["observedGeneration"] > before["observedGeneration"],
+        lambda: seen(crucible),
+    )
+    assert seen(crucible)["status"]["instances"] == before["instances"], "new grants restarted it"
+
+
+def seen(crucible: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(crucible("get", "asker", "-o", "json").out)
+    return found
+
+
+def test_the_controllers_events_are_heard_on_the_bus(crucible: Any, apply: Any, eventually: Any) -> None:
+    program = ASKER.replace("\nbus.next()\n", "\nwhile True: print(bus.next(), flush=True)\n")
+    capabilities = {"bus": {"subscribe": ["crucible.events.>"]}}
+    apply(manifest("listener", program, capabilities, [(SUBSCRIBE, "crucible.events.>", {})]))
+    eventually(lambda: "done" in crucible("logs", "listener").out, lambda: crucible("describe", "listener"))
+    apply(manifest("newcomer", ASKED, {"bus": {}}))
+    eventually(
+        lambda: "crucible.events.newcomer.Started" in crucible("logs", "listener").out,
+        lambda: crucible("logs", "listener").out,
+    )
+    assert "dev.crucible.plugin.Started" in crucible("logs", "listener").out
