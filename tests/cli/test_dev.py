@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,10 +13,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import engine as engines
 import pytest
+
+from crucible.runtimes.docker.labels import CONTROL_PLANE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from engine import Engine
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="plugins start with every control enforced only where root runs the controller"
@@ -45,6 +51,7 @@ class Author:
         self._eventually = eventually
         self.temporary = output.parent / "tmp"
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
 
     def begin(self, *words: str) -> None:
         self.temporary.mkdir(exist_ok=True)
@@ -54,7 +61,7 @@ class Author:
                 [sys.executable, "-m", "crucible", "dev", str(self.folder), *words],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**kept, "TMPDIR": str(self.temporary)},
+                env={**kept, "TMPDIR": str(self.temporary), **self.environment},
             )
 
     def save(self, name: str, text: str) -> None:
@@ -116,6 +123,25 @@ def test_a_save_takes_over_while_the_version_before_serves_and_nothing_is_left(a
     assert list(author.temporary.iterdir()) == []
     assert author.processes() == {}
     assert not [path for path in Path("/sys/fs/cgroup").glob(f"**/crucible-{mark}*") if path.is_dir()]
+
+
+def test_a_save_takes_over_in_a_container_too(author: Author, engine: Engine) -> None:
+    author.environment["DOCKER_HOST"] = engine.url
+    author.begin("--runtime", "docker")
+    author.reads(r"^ready: revision")
+    (mark,) = [path.read_text().strip() for path in author.temporary.glob("crucible-dev-*/id")]
+    author.save("main.py", PROGRAM % "two")
+    author.reads(r"^reloaded: revision \w+ \(main.py\)")
+    author.reads(r"^ready: revision", after=author.said())
+    author.reads(r"^\[app-0-2\] serving two", after=author.said())
+    lines = author.said().splitlines()
+    first_of_two = lines.index("[app-0-2] serving two")
+    last_of_one = max(index for index, line in enumerate(lines) if line == "[app-0-1] serving one")
+    assert last_of_one > first_of_two, "the version before served no longer when the new one began"
+    assert author.end() == 0
+    assert list(author.temporary.iterdir()) == []
+    with contextlib.closing(engines.client(engine.url)) as client:
+        assert client.containers(all=True, filters={"label": f"{CONTROL_PLANE}={mark}"}) == []
 
 
 def test_a_version_that_crashes_is_shown_and_the_one_before_serves_until_it_is_mended(author: Author) -> None:
