@@ -15,7 +15,9 @@ from ground import manifest
 if TYPE_CHECKING:
     from ground import Ground
 
-KUBECTL = Path(__file__).resolve().parents[2] / ".tools/bin/kubectl"
+REPOSITORY = Path(__file__).resolve().parents[2]
+KUBECTL = REPOSITORY / ".tools/bin/kubectl"
+EXAMPLE = REPOSITORY / "docs/examples/cluster.yaml"
 
 
 async def kubectl(ground: Ground, *words: str, code: int = 0, editor: str = "true") -> str:
@@ -68,6 +70,12 @@ async def test_plugins_are_driven_with_the_commands_people_know(ground: Ground, 
     assert '"p" deleted' in await kubectl(ground, "delete", "plugin", "p", "--wait", "--timeout=200s")
     await kubectl(ground, "wait", "plugin/p", "--for=delete", "--timeout=200s")
     assert await ground.pods("p") == []
+
+
+async def test_the_example_for_clusters_runs_on_one(ground: Ground) -> None:
+    await kubectl(ground, "apply", "-f", str(EXAMPLE))
+    plugin = await ground.until_ready("heartbeat", 2)
+    assert len(plugin["status"]["instances"]) == 2
 
 
 async def test_no_field_reaches_the_node_or_another_namespace(ground: Ground) -> None:
