@@ -21,6 +21,7 @@ from crucible.control.pods import RuntimePods
 from crucible.control.secrets import COLLECTION, LocalSecrets, remembered_key, wanted_by
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import violations_of
+from crucible.core.alerts import Host, evaluate
 from crucible.doorkeeper import Doorkeeper, TellingVoice
 from crucible.errors import Conflict, CrucibleError, Unsupported
 from crucible.loop import Ports
@@ -35,16 +36,19 @@ from crucible.runtimes.process import ProcessRuntime, ProcessSettings
 from crucible.settings import default_cache
 from crucible.sweep import sweep
 from crucible.telemetry import logs
+from crucible.telemetry.alerts import Courier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from pathlib import Path
 
     from crucible.control.apiserver.keys import Key
+    from crucible.core.alerts import Alert
     from crucible.packages.sources import Images
     from crucible.runtimes.base import Runtime
     from crucible.runtimes.secrets import SecretsOf
     from crucible.settings import Places
+    from crucible.telemetry.alerts import Receiver
     from crucible.telemetry.logs import Format
 
 SWEEP_INTERVAL = 60.0
@@ -68,6 +72,7 @@ class UpOptions:
         manifests: folder of manifests to keep applied; absolute, because its path names the set.
         host_always: serve the host application on the bus even when no plugin uses it.
         secrets_key: file with the key that encrypts Secrets at rest, made if absent; None: they are not.
+        alerts: who is told of what is wrong; None: nobody.
     """
 
     places: Places
@@ -80,6 +85,7 @@ class UpOptions:
     manifests: Path | None = None
     secrets_key: Path | None = None
     host_always: bool = False
+    alerts: Receiver | None = None
 
 
 def run(options: UpOptions) -> None:
@@ -169,10 +175,31 @@ async def _operate(
         helpers = [group.create_task(sweeping())]
         if options.manifests is not None:
             helpers.append(group.create_task(keep_applied(options.manifests, client)))
+        if options.alerts is not None:
+            helpers.append(group.create_task(_alert_for_ever(options.alerts, loops, options.places.root)))
         await _first(stop, operator)
         stop.set()
         for helper in helpers:
             helper.cancel()
+
+
+async def _alert_for_ever(receiver: Receiver, loops: Loops, root: Path) -> None:
+    """Tell a receiver what is wrong, until cancelled."""
+
+    def look() -> tuple[Alert, ...]:
+        return evaluate(loops.objects(), host_of(root), time.time())
+
+    async with Courier(receiver, look, time.time) as courier:
+        await courier.run()
+
+
+def host_of(root: Path) -> Host:
+    """Return how much room is left where the state is; nothing where that cannot be seen."""
+    try:
+        found = os.statvfs(root)
+    except OSError:
+        return Host()
+    return Host(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

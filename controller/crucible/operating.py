@@ -17,6 +17,7 @@ from crucible.control.lease import Lease
 from crucible.control.operator import Loops, operate
 from crucible.control.secrets import MountedSecrets
 from crucible.control.voice import ApiVoice
+from crucible.core.alerts import Host, evaluate
 from crucible.errors import CrucibleError
 from crucible.loop import Ports
 from crucible.model import names
@@ -28,6 +29,7 @@ from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
 from crucible.runtimes.kubernetes.enforcement import offers_user_namespaces
 from crucible.sweep import orphans, wanted_sources
 from crucible.telemetry import logs
+from crucible.telemetry.alerts import Courier
 from crucible.telemetry.http import Desk, answering
 from crucible.telemetry.metrics import Family, exposition, plain
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crucible.control.kubeconfig import Endpoint
+    from crucible.core.alerts import Alert
+    from crucible.telemetry.alerts import Receiver
     from crucible.telemetry.logs import Format
 
 log = logging.getLogger(__name__)
@@ -83,6 +87,7 @@ class OperatorOptions:
     health_port: int = 8080
     metrics_port: int = 9090
     kubeconfig: Path | None = None
+    alerts: Receiver | None = None
     log_format: Format = "text"
     verbose: bool = False
 
@@ -217,10 +222,24 @@ async def _serve(
             )
             operator = group.create_task(watching)
             sweeper = group.create_task(_sweep_for_ever(client, ports, loops, settings.namespaces))
+            alerting = group.create_task(_alert_for_ever(options.alerts, loops))
             await _either(ready, operator)
             _stop_on_signals(stop)  # kopf put its own handlers in place
             await asyncio.wait({operator})
             sweeper.cancel()
+            alerting.cancel()
+
+
+async def _alert_for_ever(receiver: Receiver | None, loops: Loops) -> None:
+    """Tell a receiver what is wrong, if there is one, until cancelled: whoever leads does."""
+    if receiver is None:
+        return
+
+    def look() -> tuple[Alert, ...]:
+        return evaluate(loops.objects(), Host(), time.time())
+
+    async with Courier(receiver, look, time.time) as courier:
+        await courier.run()
 
 
 def settings_of(options: OperatorOptions, version: Mapping[str, Any]) -> KubernetesSettings:

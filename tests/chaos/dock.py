@@ -57,14 +57,19 @@ class Dock(Machine):
         self._last: Counter[str] = Counter()
 
     async def open(self) -> None:
-        await asyncio.to_thread(self.engine.revive)
+        await self._revive()
         await super().open()
+
+    async def _revive(self) -> None:
+        """Have an engine that answers; a second one beside it would take its socket away."""
+        if not await asyncio.to_thread(self.engine.answers):
+            await asyncio.to_thread(self.engine.revive)
 
     async def kill_engine(self, step: Step) -> None:
         self._down = True
         self.engine.kill()
         await pause(step.lasts)
-        await asyncio.to_thread(self.engine.revive)
+        await self._revive()
         self._down = False
 
     async def freeze_engine(self, step: Step) -> None:
@@ -91,8 +96,7 @@ class Dock(Machine):
     async def mend(self) -> None:
         await super().mend()
         self.engine.freeze(held=False)
-        if not self.engine.answers():
-            await asyncio.to_thread(self.engine.revive)
+        await self._revive()
 
     def alive(self) -> Counter[str]:
         """Count running containers; while the engine does not answer, what was seen last."""
@@ -128,6 +132,7 @@ class Dock(Machine):
 
     async def close(self) -> list[str]:
         mark = self.plane.mark()
+        await self._revive()
         wrong = await super().close()
         with contextlib.closing(engines.client(self.engine.url)) as client:
             for entry in client.containers(all=True, filters={"label": f"{_MARK}={mark}"}):

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from places import Place
 
 
-_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n  File \"(?!<frozen getpath>)")
-"""One of ours: an interpreter that has no descriptor left to find itself with prints one of its own."""
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n  File \"(?!<)")
+"""One of ours: an interpreter without a descriptor left to start with prints one of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ EVERYTHING: Object = {
         "apiServer": {"cidrs": ["10.0.0.1/32", "fd00::1/128"]},
         "extraEgress": [{"ports": [{"port": 8443}]}],
     },
+    "alerts": {"url": "https://alerts.example.org"},
     "serviceAccount": {"annotations": {"a": "b"}},
     "priorityClassName": "system-cluster-critical",
     "nodeSelector": {"kubernetes.io/os": "linux"},

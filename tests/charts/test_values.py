@@ -36,6 +36,11 @@ BAD: dict[str, tuple[Object, str]] = {
     "our-label": ({"podLabels": {"crucible.dev/plugin": "x"}}, "at '/podLabels/crucible.dev~1plugin'"),
     "chart-label": ({"commonLabels": {"app.kubernetes.io/name": "x"}}, "at '/commonLabels/app.kubern"),
     "variable": ({"env": {"a b": "x"}}, "'a b'"),
+    "alerts-scheme": ({"alerts": {"url": "ftp://a"}}, "at '/alerts/url': 'ftp://a' does not match pattern"),
+    "alerts-twice": (
+        {"alerts": {"url": "http://a", "secretName": "b"}},
+        "alerts.url and alerts.secretName: set one of them",
+    ),
     "no-account": ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed where"),
     "nothing-to-scrape": (
         {"metrics": {"service": False, "serviceMonitor": {"enabled": True}}},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 from docker import APIClient
+from docker.errors import APIError
 from harness import FIRST, wait_for
 
 from crucible.errors import Unavailable
@@ -126,6 +129,32 @@ async def test_what_dying_controllers_left_is_cleared_away(docker: DockerHarness
     finally:
         client.remove_container(foreign["Id"])
     assert never
+
+
+async def test_many_that_listen_and_start_at_once_share_one_network_of_relays(docker: DockerHarness) -> None:
+    workloads = [docker.workload("stay", name=f"p{at}", listen=(8080,)) for at in range(6)]
+    await asyncio.gather(*(docker.runtime.start(workload, FIRST) for workload in workloads))
+    for workload in workloads:
+        await docker.until(workload, lambda one: one.state is State.RUNNING and bool(one.endpoints))
+    edge = bodies.edge_name(docker.control_plane)
+    assert [each["Name"] for each in docker._networks()].count(edge) == 1
+    for workload in workloads:
+        await docker.runtime.remove(workload.plugin_uid, FIRST)
+    assert docker.leftovers() == []
+
+
+async def test_networks_that_bear_one_name_are_made_one(docker: DockerHarness) -> None:
+    arguments = {**bodies.edge_arguments(docker.control_plane), "check_duplicate": False}
+    for _ in range(3):
+        with contextlib.suppress(APIError):  # engines from 25 on refuse the second by themselves
+            docker.client.create_network(**arguments)
+    workload = docker.workload("stay", listen=(8080,))
+    with contextlib.suppress(Unavailable):
+        await docker.runtime.start(workload, FIRST)
+    await docker.runtime.start(workload, FIRST)
+    await docker.until(workload, lambda one: bool(one.endpoints))
+    await docker.runtime.remove(workload.plugin_uid, FIRST)
+    assert docker.leftovers() == []
 
 
 async def test_the_network_of_relays_alone_is_cleared_away(docker: DockerHarness) -> None:

@@ -131,6 +131,15 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     kubeconfig: Annotated[
         Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Outside of a cluster.")
     ] = None,
+    alerts: Annotated[
+        str,
+        typer.Option(
+            "--alerts",
+            metavar="URL|FILE",
+            envvar="CRUCIBLE_ALERTS",
+            help="Tell an Alertmanager what is wrong.",
+        ),
+    ] = "",
     log_format: Annotated[
         LogFormat, typer.Option("--log-format", metavar="text|json", help="How to write the log.")
     ] = LogFormat.TEXT,
@@ -138,6 +147,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 ) -> None:
     """Run plugins as pods of a cluster, until SIGTERM; the plugins go on."""
     from crucible.operating import Images, OperatorOptions, run  # noqa: PLC0415 - loads the whole operator
+    from crucible.telemetry.alerts import read_receiver  # noqa: PLC0415 - the same
 
     run(
         OperatorOptions(
@@ -153,6 +163,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             health_port=health_port,
             metrics_port=metrics_port,
             kubeconfig=kubeconfig,
+            alerts=read_receiver(alerts, Path.cwd()) if alerts else None,
             log_format=log_format.value,
             verbose=verbose,
         )

@@ -86,6 +86,9 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     manifests: Annotated[
         Path | None, typer.Option("--manifests", metavar="DIR", help="Keep this folder applied.")
     ] = None,
+    alerts: Annotated[
+        Path | None, typer.Option("--alerts", metavar="FILE", help="Tell an Alertmanager what is wrong.")
+    ] = None,
     show: Annotated[bool, typer.Option("--print", help="Print the unit, and change nothing.")] = False,
     output: DataOutput = Data.TEXT,
 ) -> None:
@@ -95,6 +98,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     systemd = here()
     options = (
         *(("--manifests", str(manifests.resolve())) if manifests else ()),
+        *(("--alerts", str(alerts.resolve())) if alerts else ()),
         *("--log-format", "json"),
     )
     kept = tuple((key, os.environ[key]) for key in ("DOCKER_HOST",) if os.environ.get(key))

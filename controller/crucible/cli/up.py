@@ -20,6 +20,7 @@ Examples:
   crucible up --state ./state --port 6443
   crucible up --manifests plugins/
   crucible up --runtime docker
+  crucible up --alerts http://127.0.0.1:9093
   crucible up --log-format json
 
 Stopping it with Ctrl-C leaves the plugins running; the next 'crucible up' with the same state takes
@@ -68,6 +69,16 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         Path | None,
         typer.Option("--secrets-key", metavar="FILE", help="Encrypt Secrets at rest; made if absent."),
     ] = None,
+    alerts: Annotated[
+        str,
+        typer.Option(
+            "--alerts",
+            metavar="URL|FILE",
+            envvar="CRUCIBLE_ALERTS",
+            show_envvar=False,
+            help="Tell an Alertmanager what is wrong.",
+        ),
+    ] = "",
     log_format: Annotated[
         LogFormat, typer.Option("--log-format", metavar="text|json", help="How to write the log.")
     ] = LogFormat.TEXT,
@@ -75,6 +86,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 ) -> None:
     """Run the control plane on this machine, until Ctrl-C."""
     from crucible.bootstrap import UpOptions, run  # noqa: PLC0415 - loads the whole operator; help does not
+    from crucible.telemetry.alerts import read_receiver  # noqa: PLC0415 - the same
 
     root = (state or default_root()).absolute()
     _check_folder(manifests, root)
@@ -86,6 +98,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         verbose=verbose,
         manifests=manifests.resolve() if manifests else None,
         secrets_key=secrets_key.absolute() if secrets_key else None,
+        alerts=read_receiver(alerts, Path.cwd()) if alerts else None,
         on_ready=lambda kubeconfig: _welcome(kubeconfig, default=root == default_root()),
     )
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from docker import errors
@@ -58,6 +60,7 @@ class Relays:
         self._changed = changed
         self._ports: dict[str, tuple[int, ...]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._edge = threading.Lock()
 
     @property
     def busy(self) -> bool:
@@ -94,6 +97,7 @@ class Relays:
     async def survey(self) -> None:
         """Learn which relays there are; mend those that are needed, remove those that are not."""
         before = dict(self._ports)
+        await self._engine.call(self._drop_doubles)
         relays, networks, edge = await self._engine.call(self._look)
         for plugin_uid in sorted(before.keys() | relays.keys() | networks.keys()):
             if self._lock(plugin_uid).locked() or self._ports.get(plugin_uid) != before.get(plugin_uid):
@@ -134,6 +138,7 @@ class Relays:
         try:
             entry = await self._engine.call(self._build, plugin_uid, ports, image)
         except errors.APIError as error:
+            await self._engine.call(self._drop_doubles)
             raise Unavailable(f"the Docker engine makes no network for it: {error.explanation}") from error
         self._learn(plugin_uid, ports, entry)
 
@@ -144,11 +149,10 @@ class Relays:
         """Make all of it anew but what is there; runs in a thread of the pool."""
         client = self._engine.client
         own = bodies.network_name(self._control_plane, plugin_uid)
-        for network in (
-            bodies.edge_arguments(self._control_plane),
-            bodies.network_arguments(self._control_plane, plugin_uid, ports),
-        ):
-            _tolerate(_THERE_ALREADY, client.create_network, **network)
+        with self._edge:  # engines before 25 make two of one name, when asked at once, and then find neither
+            _tolerate(_THERE_ALREADY, client.create_network, **bodies.edge_arguments(self._control_plane))
+        arguments = bodies.network_arguments(self._control_plane, plugin_uid, ports)
+        _tolerate(_THERE_ALREADY, client.create_network, **arguments)
         name = bodies.relay_name(self._control_plane, plugin_uid)
         _tolerate(_GONE, client.remove_container, name, force=True)
         body = bodies.relay_body(self._control_plane, plugin_uid, ports, image)
@@ -171,7 +175,20 @@ class Relays:
     def _drop_edge(self) -> None:
         """Remove the network of all relays. Another plugin's relay may be on its way in; then it stays."""
         edge = bodies.edge_name(self._control_plane)
-        _tolerate(_GONE | _IN_USE, self._engine.client.remove_network, edge)
+        with self._edge:
+            _tolerate(_GONE | _IN_USE, self._engine.client.remove_network, edge)
+
+    def _drop_doubles(self) -> None:
+        """Remove all but one of networks that bear one name; by that, none of them could be used."""
+        client = self._engine.client
+        mark = f"{marks.CONTROL_PLANE}={self._control_plane}"
+        with self._edge:
+            found = client.networks(filters={"label": mark})
+            left = Counter(entry["Name"] for entry in found)
+            for entry in found:
+                # One that is in use stays, and the others of its name go.
+                if left[entry["Name"]] > 1 and _tolerate(_IN_USE, client.remove_network, entry["Id"]):
+                    left[entry["Name"]] -= 1
 
     def _look(self) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[int, ...]], bool]:
         """Return relays, as listed, and the ports of networks, by plugin; only what has the name we give.
@@ -196,10 +213,12 @@ class Relays:
         return relays, networks, any(entry["Name"] == bodies.edge_name(plane) for entry in edges)
 
 
-def _tolerate(codes: frozenset[int], function: Callable[..., object], *words: str, **options: Any) -> None:  # noqa: ANN401
-    """Ask for what may be so already: answers with these codes are as good as success."""
+def _tolerate(codes: frozenset[int], function: Callable[..., object], *words: str, **options: Any) -> bool:  # noqa: ANN401
+    """Ask for what may be so already: answers with these codes are as good. Return whether it was done."""
     try:
         function(*words, **options)
     except errors.APIError as error:
         if error.status_code not in codes:
             raise
+        return False
+    return True
