@@ -156,7 +156,8 @@ def _javascript(tree: Tree) -> Made:
     names = {match[1] for match in re.finditer(rb"/usr/share/nodejs/([a-z-]+)/", _content(tree))}
     kept = tuple(f"usr/share/nodejs/{name.decode()}/" for name in names)
     tree.take(lambda place: place.startswith(kept) and place.endswith((".js", ".json", ".wasm", ".mjs")))
-    return Made(before=("/usr/bin/node",))
+    _copy_sdk(tree, "javascript", roots.NODE_MODULES)
+    return Made(before=("/usr/bin/node",), parts=(_sdk_part("javascript"),))
 
 
 def _wasm(tree: Tree, found: Mapping[Package, Path]) -> Made:

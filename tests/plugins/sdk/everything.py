@@ -27,7 +27,7 @@ def echo(request: Request) -> bytes:
 
 @plugin.method()
 def fail(request: Request) -> None:
-    raise ValueError(f"no {request.payload}")
+    raise TypeError(f"no {request.payload}")
 
 
 @plugin.method()

@@ -56,6 +56,9 @@ _C_LIBRARIES: Final = (
 # -s: no user site; -B: nothing can be written beside the sources; -u: output appears at once.
 PYTHON_FLAGS: Final = ("-s", "-B", "-u")
 
+NODE_MODULES: Final = "node_modules"
+"""Where a plugin's program, in a folder beside it, finds packages that it has not brought itself."""
+
 # The host of WebAssembly programs lies in the standard library: -I and -S keep everything else out, whatever
 # the plugin's environment says.
 WASM_FLAGS: Final = ("-I", "-S", "-B", "-m", "crucible_wasm")
@@ -132,7 +135,11 @@ def node_recipe(node: Path) -> Recipe:
     return Recipe(
         type="javascript",
         program=Program(before=("/usr/bin/node",)),
-        files=(("usr/bin/node", binary), *_needed((binary,))),
+        files=(
+            ("usr/bin/node", binary),
+            *((f"{NODE_MODULES}/{name}", path) for name, path in sdk("javascript")),
+            *_needed((binary,)),
+        ),
         trees=(("usr/share/nodejs", shared),) if shared.is_dir() else (),
     )
 
