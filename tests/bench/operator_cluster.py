@@ -156,12 +156,12 @@ async def _refusing(ground: LocalGround, dice: random.Random) -> None:
 
 
 async def _slow(ground: LocalGround, _: random.Random) -> None:
-    ground.faults.delay = 0.5
+    ground.faults.latency = 0.5
 
 
 def _calm(ground: LocalGround) -> None:
     ground.faults.answer = lambda _verb, _path: None
-    ground.faults.delay = 0.0
+    ground.faults.latency = 0.0
 
 
 async def _timed(

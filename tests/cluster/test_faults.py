@@ -133,7 +133,7 @@ async def test_what_was_asked_for_and_not_answered_is_not_done_twice(local: Loca
 
 
 async def test_a_slow_server_is_waited_for(local: LocalGround) -> None:
-    local.faults.delay = 0.5
+    local.faults.latency = 0.5
     await start_three(local)
     await see_a_crash(local, "a", 2)
     assert once(local)

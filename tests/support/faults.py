@@ -32,7 +32,6 @@ class Faults:
         answer: asked before each request is handed on; what it returns is sent instead. Given verb and path,
             the path of a watch with ``?watch`` at its end.
         answer_after: as ``answer``, once the server has done what was asked.
-        delay: seconds that each answer takes longer.
         asked: every request that came, as ``VERB path``.
         latency: seconds each request waits before it is handed on.
     """
@@ -41,7 +40,6 @@ class Faults:
         self.away = False
         self.answer: Callable[[str, str], Answer | None] = lambda _verb, _path: None
         self.answer_after: Callable[[str, str], Answer | None] = lambda _verb, _path: None
-        self.delay = 0.0
         self.asked: list[str] = []
         self.latency = 0.0
         self._upstream = upstream
@@ -91,7 +89,6 @@ class Faults:
             await asyncio.sleep(self.latency)
         if self.away:
             self._hang_up(request)
-        await asyncio.sleep(self.delay)
         watch = "?watch" if "watch" in request.query else ""
         planned = self.answer(request.method, request.path + watch)
         if planned is not None:
