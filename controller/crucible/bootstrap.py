@@ -18,6 +18,7 @@ from crucible.control.client import Client
 from crucible.control.kubeconfig import load_endpoint
 from crucible.control.operator import Loops, operate
 from crucible.control.pods import RuntimePods
+from crucible.control.revisions import ApiRevisions
 from crucible.control.secrets import COLLECTION, LocalSecrets, remembered_key, wanted_by
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import violations_of
@@ -28,6 +29,7 @@ from crucible.loop import Ports
 from crucible.manifests.upkeep import keep_applied
 from crucible.model import names
 from crucible.model.crd import plugin_crd
+from crucible.model.revision import revision_crd
 from crucible.packages.snapshot import SnapshotStore
 from crucible.packages.sources import Resolver
 from crucible.probes.endpoints import HttpEndpoints
@@ -117,7 +119,7 @@ async def _run(options: UpOptions) -> None:
     async with AsyncExitStack() as stack:
         server = ApiServer(
             ServerSettings(places.control, port=options.port, secrets_key=options.secrets_key),
-            crds=[plugin_crd()],
+            crds=[plugin_crd(), revision_crd()],
             admit=violations_of,
             pods=pods,
         )
@@ -131,7 +133,8 @@ async def _run(options: UpOptions) -> None:
         prober = Prober(runtime, time.time)
         stack.push_async_callback(prober.close)
         sources, told = Resolver(store, adapters.images), TellingVoice(voice, doors, time.time)
-        ports = Ports(runtime, sources, told, endpoints, prober, time.time, known, doors)
+        revisions = ApiRevisions(client)
+        ports = Ports(runtime, sources, told, endpoints, prober, revisions, time.time, known, doors)
         loops = Loops(ports)
         server.listen(lambda key: _ring_for_secret(loops, key))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
@@ -21,10 +22,11 @@ from crucible.errors import (
     Underway,
     Violation,
 )
-from crucible.model.decision import Hold, Kill, Remove, Start, Stop
+from crucible.model.decision import Forget, Hold, Kill, Remember, Remove, Start, Stop
 from crucible.model.manifest import PluginSpec
 from crucible.model.neighbour import Around
 from crucible.model.plugin import read_identity
+from crucible.model.revision import revision_name
 from crucible.model.status import PluginStatus
 from crucible.model.world import Reach, Waiting, World
 
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
     from crucible.model.decision import Action, Decision, Event
     from crucible.model.health import Check, Streak, Watch
     from crucible.model.plugin import Identity
+    from crucible.model.revision import Revision
     from crucible.model.secret import SecretSeen
     from crucible.model.status import SourceReport
     from crucible.runtimes.base import Runtime
 
 _RETRY_FIRST = 0.5
 _RETRY_LONGEST = 30.0
+_KEEP_RETRY = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +109,22 @@ class Endpoints(Protocol):
         ...
 
 
+class Revisions(Protocol):
+    """Keeps what Plugins ran as."""
+
+    async def remember(self, identity: Identity, revision: Revision) -> None:
+        """Keep a revision; one that is kept already is a success."""
+        ...
+
+    async def recall(self, identity: Identity, name: str) -> Revision | None:
+        """Return a revision; None where it is not there or of no use."""
+        ...
+
+    async def forget(self, identity: Identity, name: str) -> None:
+        """Keep a revision no longer; one that is gone is a success."""
+        ...
+
+
 class Prober(Protocol):
     """Goes on asking instances what their probes say."""
 
@@ -164,6 +184,7 @@ class Ports:
     voice: Voice
     endpoints: Endpoints
     prober: Prober
+    revisions: Revisions
     now: Callable[[], float]
     secrets: Secrets
     doors: Doorkeeper = field(default_factory=NoDoors)
@@ -328,11 +349,59 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports, around: Arou
         ports.doors.forget(world.identity.uid)
         await ports.voice.release(world.identity)
         return Step(decision)
+    decision = await _keep_revisions(world, decision, ports)
     if decision.status != world.status:
         await ports.voice.report(world.identity, decision.status)
     for event in decision.events:
         await ports.voice.tell(world.identity, event)
     return Step(decision, fault)
+
+
+async def _keep_revisions(world: World, decision: Decision, ports: Ports) -> Decision:
+    """Remember and forget revisions; where that cannot be, say nothing of it and try again later."""
+    try:
+        for each in decision.keeping:
+            match each:
+                case Remember(revision=revision):
+                    await ports.revisions.remember(world.identity, revision)
+                case Forget(name=name):
+                    await ports.revisions.forget(world.identity, name)
+                case _:
+                    assert_never(each)
+    except CrucibleError as error:
+        log.warning(
+            "%s/%s: its revisions cannot be kept now: %s",
+            world.identity.namespace,
+            world.identity.name,
+            error,
+        )
+        status = decision.status.model_copy(update={"history": world.status.history})
+        again = min(decision.revisit or math.inf, world.now + _KEEP_RETRY)
+        return replace(decision, status=status, revisit=again)
+    return decision
+
+
+async def _recall(read: Read, status: PluginStatus, ports: Ports) -> dict[str, Revision]:
+    """Read the revisions that are, or may be, to run in the place of the wanted one."""
+    _, _, asked = read.identity.rollback.partition(" ")
+    decided = status.rollback.revision if status.rollback is not None else ""
+    known = {each.revision for each in status.history}
+    found: dict[str, Revision] = {}
+    for wanted in sorted({asked, decided} & known):
+        name = revision_name(read.identity.name, wanted)
+        revision = await ports.revisions.recall(read.identity, name)
+        if revision is not None:
+            found[wanted] = await _with_source(read, revision, ports)
+    return found
+
+
+async def _with_source(read: Read, revision: Revision, ports: Ports) -> Revision:
+    """Make sure of the files that stand in the manifest itself; a folder's are kept with the revision."""
+    if revision.spec.source.inline is None:
+        return revision
+    return replace(
+        revision, source=await ports.sources.resolve(read.identity, revision.spec, revision.source)
+    )
 
 
 async def gather(read: Read, said: PluginStatus | None, ports: Ports, around: Around) -> World:
@@ -359,6 +428,7 @@ async def gather(read: Read, said: PluginStatus | None, ports: Ports, around: Ar
         streaks=dict(ports.prober.streaks(read.identity.uid)),
         secrets=_look_at_secrets(read, ports.secrets),
         around=around,
+        recalled=await _recall(read, status, ports),
         started_lately=_started_lately(read, ports),
         notices=ports.doors.notices(read.identity.uid),
     )

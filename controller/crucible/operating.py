@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from crucible.control.cluster import ClusterClient, find_endpoint
 from crucible.control.lease import Lease
 from crucible.control.operator import Loops, operate
+from crucible.control.revisions import ApiRevisions
 from crucible.control.secrets import MountedSecrets
 from crucible.control.voice import ApiVoice
 from crucible.core.alerts import Host, evaluate
@@ -209,7 +210,9 @@ async def _serve(
         prober = Prober(runtime, time.time)
         stack.push_async_callback(prober.close)
         voice = ApiVoice(client, "crucible", time.time)
-        ports = Ports(runtime, sources, voice, endpoints, prober, time.time, MountedSecrets())
+        ports = Ports(
+            runtime, sources, voice, endpoints, prober, ApiRevisions(client), time.time, MountedSecrets()
+        )
         loops = Loops(ports)
         await runtime.open(loops.ring)
         stack.push_async_callback(runtime.close)

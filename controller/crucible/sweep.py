@@ -39,9 +39,10 @@ def orphans(plugins: Sequence[dict[str, Any]], instances: Sequence[Instance]) ->
 
 
 def wanted_sources(plugins: Sequence[dict[str, Any]], instances: Sequence[Instance]) -> frozenset[str]:
-    """Return the digests that a Plugin resolved to or an instance runs from."""
-    resolved = [read_status(plugin.get("status")).source for plugin in plugins]
+    """Return the digests that a Plugin resolved to, may go back to, or that an instance runs from."""
+    said = [read_status(plugin.get("status")) for plugin in plugins]
     return frozenset(
-        [source.digest for source in resolved if source is not None]
+        [status.source.digest for status in said if status.source is not None]
+        + [revision.source for status in said for revision in status.history]
         + [instance.source for instance in instances]
     )

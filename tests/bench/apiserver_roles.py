@@ -25,11 +25,13 @@ from crucible.control.apiserver import ApiServer, ServerSettings
 from crucible.control.client import Client
 from crucible.control.kubeconfig import load_endpoint
 from crucible.control.operator import Loops, operate
+from crucible.control.revisions import ApiRevisions
 from crucible.control.secrets import MountedSecrets
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import violations_of
 from crucible.loop import Ports
 from crucible.model.crd import plugin_crd
+from crucible.model.revision import revision_crd
 from crucible.packages.snapshot import SnapshotStore
 from crucible.probes.endpoints import HttpEndpoints
 from crucible.probes.prober import Prober
@@ -64,7 +66,9 @@ async def serve(state: Path, *, with_operator: bool) -> None:
     """Run a server, and the operator beside it, as ``crucible up`` does."""
     async with AsyncExitStack() as stack:
         server = ApiServer(
-            ServerSettings(state_dir=state / "control"), crds=[plugin_crd()], admit=violations_of
+            ServerSettings(state_dir=state / "control"),
+            crds=[plugin_crd(), revision_crd()],
+            admit=violations_of,
         )
         await stack.enter_async_context(server)
         if with_operator:
@@ -118,7 +122,18 @@ async def operating(kubeconfig: Path, state: Path) -> AsyncIterator[None]:
     async with Client(endpoint) as client:
         voice = ApiVoice(client, "crucible", time.time)
         sources, prober = SnapshotStore(state / "sources"), Prober(runtime, time.time)
-        loops = Loops(Ports(runtime, sources, voice, HttpEndpoints(), prober, time.time, MountedSecrets()))
+        loops = Loops(
+            Ports(
+                runtime,
+                sources,
+                voice,
+                HttpEndpoints(),
+                prober,
+                ApiRevisions(client),
+                time.time,
+                MountedSecrets(),
+            )
+        )
         await runtime.open(loops.ring)
         ready, stop = asyncio.Event(), asyncio.Event()
         operator = asyncio.create_task(operate(endpoint, loops, ready=ready, stop=stop))

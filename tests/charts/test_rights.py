@@ -18,6 +18,7 @@ OPERATOR = {
     ("crucible.dev", "plugins"): READ | {"patch"},
     ("crucible.dev", "plugins/status"): {"patch"},
     ("crucible.dev", "plugins/finalizers"): {"update"},
+    ("crucible.dev", "pluginrevisions"): {"get", "create", "delete"},
     ("", "pods"): MADE,
     ("", "configmaps"): {"get", "create", "delete"},
     ("", "services"): MADE,

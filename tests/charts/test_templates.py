@@ -13,6 +13,7 @@ from release import CHART, EVERYTHING, NAMESPACE, NOTHING, REPOSITORY, Object, h
 
 from crucible import __version__
 from crucible.model.crd import plugin_crd
+from crucible.model.revision import revision_crd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,18 +122,19 @@ def test_no_object_is_a_secret_and_none_reads_one(release: Release) -> None:
 
 
 def test_the_definition_is_the_one_in_crds() -> None:
-    ours = (REPOSITORY / "crds/plugins.crucible.dev.yaml").read_bytes()
-    copied = (CHART / "files/crds/plugins.crucible.dev.yaml").read_bytes()
-    assert copied == ours, "run: make generate"
+    for ours in (REPOSITORY / "crds").iterdir():
+        copied = (CHART / "files/crds" / ours.name).read_bytes()
+        assert copied == ours.read_bytes(), "run: make generate"
     assert {path.name for path in (CHART / "files/crds").iterdir()} == {
         path.name for path in (REPOSITORY / "crds").iterdir()
     }
 
 
 def test_the_definition_is_rendered_whole_upgraded_and_kept(release: Release) -> None:
-    (crd,) = of_kind(release.objects(), "CustomResourceDefinition")
-    assert crd["spec"] == plugin_crd()["spec"]
-    assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    found = of_kind(release.objects(), "CustomResourceDefinition")
+    wanted = {crd["metadata"]["name"]: crd["spec"] for crd in (plugin_crd(), revision_crd())}
+    assert {crd["metadata"]["name"]: crd["spec"] for crd in found} == wanted
+    assert all(crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for crd in found)
     assert not (CHART / "crds").exists(), "helm never upgrades what is in crds/"
 
 

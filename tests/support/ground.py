@@ -25,6 +25,7 @@ from crucible.control.kubeconfig import default_path, load_endpoint
 from crucible.core.admission import violations_of
 from crucible.errors import CrucibleError, NotFound, Unavailable
 from crucible.model.crd import plugin_crd
+from crucible.model.revision import revision_crd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,7 +220,11 @@ class LocalGround(Ground):
         settings = ServerSettings(self.place / "control")
         server = await self._stack.enter_async_context(
             ApiServer(
-                settings, crds=[plugin_crd()], admit=violations_of, pods=self.output, extra=cluster_kinds()
+                settings,
+                crds=[plugin_crd(), revision_crd()],
+                admit=violations_of,
+                pods=self.output,
+                extra=cluster_kinds(),
             )
         )
         find = partial(load_endpoint, server.kubeconfig)
@@ -269,10 +274,11 @@ class RealGround(Ground):
         await self.client.__aexit__()
 
     async def _define(self) -> None:
-        """Make the definition of Plugin this version's, and wait until it is served."""
+        """Make the definitions this version's, and wait until Plugin is served."""
         wanted = plugin_crd()
-        path = f"{_CRDS}/{wanted['metadata']['name']}"
-        await self.client.apply(path, wanted, "crucible-tests")
+        for each in (revision_crd(), wanted):
+            path = f"{_CRDS}/{each['metadata']['name']}"
+            await self.client.apply(path, each, "crucible-tests")
 
         async def served() -> bool:
             conditions = (await self.client.get(path)).get("status", {}).get("conditions", [])

@@ -14,7 +14,7 @@ from crucible.core.decide import decide
 from crucible.core.health import tally
 from crucible.core.replica import instance_name
 from crucible.errors import Violation
-from crucible.model.decision import Action, Decision, Hold, Kill, Remove, Start, Stop
+from crucible.model.decision import Action, Decision, Hold, Kill, Remember, Remove, Start, Stop
 from crucible.model.enforcement import Level
 from crucible.model.health import Answer
 from crucible.model.instance import Exit, Instance, State
@@ -27,6 +27,7 @@ from crucible.model.world import World
 if TYPE_CHECKING:
     from crucible.model.health import Check, Streak, Watch
     from crucible.model.manifest import PluginSpec
+    from crucible.model.revision import Revision
     from crucible.model.workload import Slot
 
 STEPS_TO_SETTLE = 100
@@ -55,6 +56,7 @@ class Life(RuleBasedStateMachine):
         self.streaks: dict[tuple[int, Check], Streak] = {}
         self.needed: dict[str, Neighbour] = {}
         self.crowd = 0
+        self.kept: dict[str, Revision] = {}
 
     def change_to(self, spec: PluginSpec) -> None:
         """Somebody applies another manifest."""
@@ -64,6 +66,13 @@ class Life(RuleBasedStateMachine):
     @rule(token=st.integers(min_value=1, max_value=3))
     def ask_for_a_restart(self, token: int) -> None:
         self.identity = replace(self.identity, restart=str(token))
+
+    @rule(pick=st.integers(min_value=0, max_value=5))
+    def ask_for_a_rollback(self, pick: int) -> None:
+        history = self.status.history
+        if history:
+            target = history[pick % len(history)].revision
+            self.identity = replace(self.identity, rollback=f"{history[-1].revision} {target}")
 
     @rule(seconds=st.floats(min_value=0.001, max_value=5000))
     def wait(self, seconds: float) -> None:
@@ -201,6 +210,7 @@ class Life(RuleBasedStateMachine):
             streaks=dict(self.streaks),
             around=Around(self.needed),
             started_lately=self.crowd,
+            recalled=dict(self.kept),
         )
 
     def at_rest(self, decision: Decision) -> bool:
@@ -215,6 +225,11 @@ class Life(RuleBasedStateMachine):
                 self.say_the_end_of(event.message.split()[0])
         for action in decision.actions:
             self.perform(action, fails=fails)
+        for each in decision.keeping:
+            if isinstance(each, Remember):
+                self.kept[each.revision.revision] = each.revision
+            else:
+                self.kept = {key: kept for key, kept in self.kept.items() if kept.name != each.name}
         self.status = PluginStatus.model_validate(decision.status.model_dump(by_alias=True))
         if decision.released:
             assert self.identity.deleting

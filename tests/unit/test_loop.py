@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from build import UID, plugin
+from revisions import KeptRevisions
 
 from crucible.control.secrets import MountedSecrets
 from crucible.errors import Conflict, CrucibleError, InvalidSource, Unavailable, Underway
@@ -90,6 +91,7 @@ class Life:
         self.voice = voice
         self.sources = sources
         self.endpoints = Endpoints()
+        self.revisions = KeptRevisions()
         self.wake = asyncio.Event()
         self.stopped = False
         self.runtime = FakeRuntime(host)
@@ -123,6 +125,7 @@ async def living(host: FakeHost, voice: Voice | None = None, **spec: Any) -> Asy
         life.voice,
         life.endpoints,
         Prober(life.runtime, time.time),
+        life.revisions,
         time.time,
         MountedSecrets(),
     )

@@ -49,6 +49,8 @@ _COMMANDS: Final = {
     "top": _Entry("top", "Show what instances use."),
     "events": _Entry("events", "List what happened."),
     "restart": _Entry("restart", "Replace every instance of plugins."),
+    "history": _Entry("history", "List the revisions that a plugin went through."),
+    "rollback": _Entry("rollback", "Run an earlier revision of a plugin."),
     "scale": _Entry("scale", "Change how many instances of plugins run."),
     "suspend": _Entry("suspend", "Stop every instance of plugins, and keep everything else."),
     "resume": _Entry("resume", "Run suspended plugins again."),

@@ -10,19 +10,23 @@ from crucible.core import report
 from crucible.core.dependencies import awaited_by, leaving_first, left_behind
 from crucible.core.enforce import Refusal, refusal_of
 from crucible.core.health import Asking
+from crucible.core.history import approve, is_good, last_good, remember, rollback_of
 from crucible.core.render import render
 from crucible.core.replica import Policy, supervise_replica, wind_down
 from crucible.core.restart import STARTS_A_SECOND
 from crucible.core.secrets import missing
 from crucible.core.takeover import turn_of
-from crucible.model.decision import Decision, Hold, Start
-from crucible.model.manifest import PluginSpec
-from crucible.model.status import Replica, SourceReport
+from crucible.model.decision import Decision, Forget, Hold, Remember, Start
+from crucible.model.manifest import PluginSpec, Strategy
+from crucible.model.revision import Revision, revision_name
+from crucible.model.status import Phase, Replica, RevisionReport, SourceReport
 from crucible.model.world import Waiting
 
 if TYPE_CHECKING:
     from crucible.errors import Violation
     from crucible.model.instance import Instance
+    from crucible.model.status import PluginStatus, RollbackReport
+    from crucible.model.workload import Workload
     from crucible.model.world import Reach, World
 
 DEFAULT_GRACE = 10.0
@@ -108,28 +112,70 @@ def _suspend(world: World, spec: PluginSpec) -> Decision:
 
 
 def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
+    """Keep running what the manifest asks for, or the revision that runs in its place."""
+    wanted = _workload(world, spec, source)
+    back = rollback_of(world.identity, world.status.history, world.status.rollback, wanted.revision)
+    remembered = remember(world.status.history, _entry(world, spec, wanted), spec.revision_history_limit)
+    found = world.recalled.get(back.revision) if back is not None else None
+    if back is not None and found is not None and refusal_of(found.spec, world.capabilities) is None:
+        kept = found.spec.model_copy(update={"replicas": spec.replicas})
+        then = replace(world, identity=replace(world.identity, restart=found.restart))
+        decision = _supervise(world, kept, _workload(then, kept, found.source), back)
+    else:
+        decision = _supervise(world, spec, wanted, None)
+    status = decision.status
+    history = remembered.history
+    revisit = decision.revisit
+    if status.rollback is None and status.phase is Phase.RUNNING and status.replicas == status.ready_replicas:
+        due = _proven_at(status, spec)
+        if due <= world.now:
+            history = approve(history, wanted.revision)
+        elif not is_good(history, wanted.revision):
+            revisit = min(revisit or math.inf, due)
+    snapshot = _snapshot(world, spec, source, wanted.revision)
+    keeping = (
+        *((Remember(snapshot),) if remembered.new else ()),
+        *(Forget(revision_name(world.identity.name, each.revision)) for each in remembered.forgotten),
+    )
+    status = status.model_copy(update={"history": history})
+    return replace(decision, status=status, keeping=keeping, revisit=revisit)
+
+
+def _proven_at(status: PluginStatus, spec: PluginSpec) -> float:
+    """Return when a revision counts as good: at once, but after a while where it may be taken back."""
+    careful = spec.update.rollback_on_failure or Strategy.ROLLBACK in spec.recovery.strategy
+    since = [replica.ready_since or math.inf for replica in status.instances]
+    return max(since, default=math.inf) + (spec.update.verification if careful else 0.0)
+
+
+def _workload(world: World, spec: PluginSpec, source: SourceReport) -> Workload:
     workload = render(world.identity, spec, source, world.secrets)
-    if world.capabilities.asks:
-        workload = replace(workload, probes=spec.health.probes)
+    return replace(workload, probes=spec.health.probes) if world.capabilities.asks else workload
+
+
+def _entry(world: World, spec: PluginSpec, wanted: Workload) -> RevisionReport:
+    return RevisionReport(
+        number=0, revision=wanted.revision, version=spec.version, at=world.now, source=wanted.source
+    )
+
+
+def _snapshot(world: World, spec: PluginSpec, source: SourceReport, revision: str) -> Revision:
+    name = revision_name(world.identity.name, revision)
+    return Revision(name, revision, spec, source, world.identity.restart)
+
+
+def _supervise(world: World, spec: PluginSpec, workload: Workload, back: RollbackReport | None) -> Decision:
+    """Keep one workload running in every replica."""
     known = {replica.ordinal: replica for replica in world.status.instances}
     attempts = report.attempts_of(world)
-    awaited = awaited_by(world.identity.name, spec, world.around.needed)
-    asking = Asking(spec.health, world.streaks, elsewhere=world.capabilities.asks)
     turn = turn_of(world.instances, known, workload.revision, spec.replicas)
+    awaited = awaited_by(world.identity.name, spec, world.around.needed)
+    policy = _policy(world, spec, workload.revision, back)
     verdicts = []
     for ordinal in range(spec.replicas):
         before = known.get(ordinal, Replica(ordinal=ordinal))
-        policy = Policy(
-            spec.recovery,
-            spec.update,
-            attempts + 1,
-            world.now,
-            turn=ordinal == turn,
-            asking=asking,
-            awaited=bool(awaited.words),
-            crowded=world.started_lately >= STARTS_A_SECOND,
-        )
-        verdict = supervise_replica(before, _of(world.instances, ordinal), workload, policy)
+        own = replace(policy, attempt=attempts + 1, turn=ordinal == turn, awaited=bool(awaited.words))
+        verdict = supervise_replica(before, _of(world.instances, ordinal), workload, own)
         attempts = max(attempts, verdict.replica.attempt)
         verdicts.append(verdict)
     surplus = wind_down(
@@ -138,12 +184,33 @@ def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
         world.now,
         world.status.attempts,
     )
-    supervision = report.Supervision(spec, workload.revision, tuple(verdicts), surplus, awaited)
+    supervision = report.Supervision(spec, workload.revision, tuple(verdicts), surplus, awaited, back)
     decision = report.supervised(world, supervision)
+    gave_up = next((verdict.gave_up for verdict in verdicts if verdict.gave_up), "")
+    target = last_good(world.status.history, workload.revision)
+    if gave_up and target is not None:
+        return report.taken_back(world, decision, target, gave_up)
     starts = any(isinstance(action, Start) for action in decision.actions)
     if starts and not world.identity.held:
         return replace(decision, actions=(Hold(), *decision.actions))
     return decision
+
+
+def _policy(world: World, spec: PluginSpec, revision: str, back: RollbackReport | None) -> Policy:
+    """Return what every replica's ladder goes by; one that was taken back is not taken back further."""
+    history = world.status.history
+    fallback = back is None and last_good(history, revision) is not None
+    on_trial = fallback and spec.update.rollback_on_failure and not is_good(history, revision)
+    return Policy(
+        spec.recovery,
+        spec.update,
+        0,
+        world.now,
+        asking=Asking(spec.health, world.streaks, elsewhere=world.capabilities.asks),
+        crowded=world.started_lately >= STARTS_A_SECOND,
+        fallback=fallback,
+        trial=spec.update.trial if on_trial else None,
+    )
 
 
 def _of(instances: tuple[Instance, ...], ordinal: int) -> tuple[Instance, ...]:

@@ -38,6 +38,7 @@ class Verdict:
         serving: the instance that serves, or is about to, if there is one.
         updating: instances of another revision are still alive.
         watches: the probes to go on asking its instance.
+        gave_up: why the revision is to be taken back, where there is another to go back to; empty otherwise.
     """
 
     replica: Replica
@@ -47,6 +48,7 @@ class Verdict:
     serving: Instance | None = None
     updating: bool = False
     watches: tuple[Watch, ...] = ()
+    gave_up: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ class Policy:
         asking: what its instance is asked, and what it answered.
         awaited: what it cannot do without is not there: nothing is started, and no end is held against it.
         crowded: so many were started lately that one that crashed waits for its turn.
+        fallback: there is a good revision to go back to.
+        trial: seconds in which the wanted revision has to become ready without a crash, or be taken back;
+            None: it was good before, or is not on trial.
     """
 
     recovery: Recovery
@@ -72,6 +77,8 @@ class Policy:
     asking: Asking = field(default_factory=Asking)
     awaited: bool = False
     crowded: bool = False
+    fallback: bool = False
+    trial: float | None = None
 
 
 def wind_down(
@@ -150,10 +157,11 @@ def supervise_replica(
         verdict = _start_again(replica, workload, policy)
     else:
         verdict = Verdict(_held_back(replica, incumbent, now))
+    gave_up, due = _trial(verdict, newcomer, policy)
     serving = incumbent or newcomer
     unsaid = serving is not None and replica.last_exit != before.last_exit
     doomed = replica.condemned != before.condemned
-    revisits = (verdict.revisit, rest.revisit, now if unsaid or doomed else None)
+    revisits = (verdict.revisit, rest.revisit, due, now if unsaid or doomed else None)
     return Verdict(
         verdict.replica,
         (*rest.actions, *verdict.actions, *_outdated(instances, before)),
@@ -162,7 +170,21 @@ def supervise_replica(
         serving,
         updating=any(each.alive and each.revision != revision for each in instances),
         watches=watches,
+        gave_up=gave_up,
     )
+
+
+def _trial(verdict: Verdict, newcomer: Instance | None, policy: Policy) -> tuple[str, float | None]:
+    """Return why the wanted revision fails its trial, and when to look at that again."""
+    replica = verdict.replica
+    if verdict.gave_up or policy.trial is None:
+        return verdict.gave_up, None
+    if newcomer is None or replica.ready_since is not None:
+        return "", None
+    due = newcomer.created_at + policy.trial
+    if policy.now < due:
+        return "", due
+    return f"{newcomer.name} was not ready within {policy.trial:g} s", None
 
 
 def _look_after(
@@ -315,9 +337,20 @@ def _start_again(replica: Replica, workload: Workload, policy: Policy) -> Verdic
     )
     if replica.quarantined or policy.awaited:
         return Verdict(idle.model_copy(update={"next_start": None}))
+    if replica.crashes and policy.trial is not None:
+        last = replica.last_exit.message if replica.last_exit else "ended"
+        return Verdict(idle, gave_up=f"replica {replica.ordinal} {last}")
     if replica.crashes:
         seed = f"{workload.plugin_uid}/{replica.ordinal}"
         match restart.after_crash(replica.crashes, policy.recovery, seed):
+            case restart.Quarantine() | restart.RestartAt() if policy.fallback and restart.exhausted(
+                replica.crashes, policy.recovery
+            ):
+                last = replica.last_exit.message if replica.last_exit else "ended"
+                words = (
+                    f"replica {replica.ordinal} ended {len(replica.crashes)} times, the last time it {last}"
+                )
+                return Verdict(idle, gave_up=words)
             case restart.Quarantine():
                 held = idle.model_copy(update={"quarantined": True, "next_start": None})
                 what = (

@@ -16,6 +16,7 @@ from crucible.model.status import (
     Phase,
     PluginStatus,
     Replica,
+    RollbackReport,
     SourceReport,
     format_time,
 )
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from crucible.core.replica import Verdict
     from crucible.errors import Violation
     from crucible.model.decision import Action
+    from crucible.model.status import RevisionReport
     from crucible.model.world import Reach, World
 
 Truth = Literal["True", "False", "Unknown"]
@@ -44,6 +46,7 @@ class Supervision:
         verdicts: one for each replica.
         surplus: instances of replicas that are wanted no more, on their way out.
         awaited: what it needs and has not.
+        back: the rollback by which this is not what the manifest asks for; None: it is.
     """
 
     spec: PluginSpec
@@ -51,6 +54,7 @@ class Supervision:
     verdicts: tuple[Verdict, ...]
     surplus: Verdict
     awaited: Awaited
+    back: RollbackReport | None = None
 
 
 def supervised(world: World, found: Supervision) -> Decision:
@@ -64,20 +68,23 @@ def supervised(world: World, found: Supervision) -> Decision:
     phase, reason, message = _waiting(found) or _summary(spec, verdicts, ready, surplus)
     settled = phase in {Phase.RUNNING, Phase.BACK_OFF, Phase.QUARANTINED}
     degraded = _degradation(world, found)
-    stalled = phase is Phase.QUARANTINED or reason == "DependencyCycle"
+    failed = found.back is not None and not found.back.asked
+    stalled = phase is Phase.QUARANTINED or reason == "DependencyCycle" or failed
+    why = (reason, message) if found.back is None else ("RolledBack", _rollback_message(found.back))
     status = _status(
         world,
         phase,
         ("Ready", ready == spec.replicas and phase is not Phase.STOPPING, reason, message),
         ("Progressing", not settled, reason, message),
         ("Degraded", *(degraded or (False, "AsExpected", "every control holds and nothing crashed lately"))),
-        ("Stalled", stalled, reason, message),
+        ("Stalled", stalled, *(why if failed else (reason, message))),
         # Ready alone would tell kstatus that the update is over.
         *([("Reconciling", True, reason, message)] if phase is Phase.UPDATING else []),
     ).model_copy(
         update={
             "revision": found.revision,
             "dependencies": found.awaited.reports,
+            "rollback": found.back,
             "ready_replicas": ready,
             "instances": replicas,
             "attempts": max([attempts_of(world), *(replica.attempt for replica in replicas)]),
@@ -298,6 +305,25 @@ def _back_off_message(replica: Replica) -> str:
     )
 
 
+def taken_back(world: World, decision: Decision, target: RevisionReport, why: str) -> Decision:
+    """Report that a revision failed, and that another is to run in its place from the next turn on.
+
+    Nothing is started or stopped before that is on record.
+    """
+    failed = world.status.history[-1].revision
+    back = RollbackReport(failed=failed, revision=target.revision, message=why[:1024])
+    event = Event("Warning", "RolledBack", _rollback_message(back))
+    status = decision.status.model_copy(update={"rollback": back})
+    return Decision((), status, (*decision.events, event), world.now, watches=decision.watches)
+
+
+def _rollback_message(back: RollbackReport) -> str:
+    return (
+        f"revision {back.failed} was taken back: {back.message}; {back.revision} runs in its place; "
+        "mend the plugin and apply it again, or run 'crucible restart' to try it once more"
+    )
+
+
 def _waiting(found: Supervision) -> tuple[Phase, str, str] | None:
     """Say whom it waits for, where one of its replicas does not run for that."""
     if found.awaited.reason and any(
@@ -334,27 +360,36 @@ def bereaved(world: World, left: tuple[str, ...]) -> tuple[Event, ...]:
 
 def _degradation(world: World, found: Supervision) -> tuple[bool, str, str] | None:
     """Return the most pressing thing that is not as it should be although the plugin may run."""
-    spec, verdicts = found.spec, found.verdicts
-    for verdict in verdicts:
-        replica = verdict.replica
-        if replica.quarantined:
-            return True, _given_up(replica), _quarantine_message(replica)
-        if replica.incumbent and replica.crashes:
-            return True, "UpdateFailing", _back_off_message(replica)
-        if replica.next_start is not None:
-            return True, "BackOff", _back_off_message(replica)
-    lost = _lost_readiness(verdicts)
+    ending = _ending(found.verdicts)
+    if ending is not None:
+        return True, *ending
+    lost = _lost_readiness(found.verdicts)
     if lost:
         return True, "NotReady", lost
+    if found.back is not None and not found.back.asked:
+        return True, "RolledBack", _rollback_message(found.back)
     if found.awaited.reason:
         return True, found.awaited.reason, found.awaited.words[:2048]
-    for verdict in verdicts:
+    for verdict in found.verdicts:
         if verdict.serving is not None and verdict.serving.notices:
             return True, "Limited", f"{verdict.serving.name}: {'; '.join(verdict.serving.notices)}"
     if world.notices:
         return True, "Limited", "; ".join(world.notices)
-    weak = accepted_gaps(spec, world.capabilities)
+    weak = accepted_gaps(found.spec, world.capabilities)
     return (True, "WeakerThanPromised", weaknesses(weak)) if weak else None
+
+
+def _ending(verdicts: Sequence[Verdict]) -> tuple[str, str] | None:
+    """Return reason and message of the first replica that ends by itself again and again."""
+    for verdict in verdicts:
+        replica = verdict.replica
+        if replica.quarantined:
+            return _given_up(replica), _quarantine_message(replica)
+        if replica.incumbent and replica.crashes:
+            return "UpdateFailing", _back_off_message(replica)
+        if replica.next_start is not None:
+            return "BackOff", _back_off_message(replica)
+    return None
 
 
 def attempts_of(world: World) -> int:
@@ -385,6 +420,8 @@ def _status(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
         replicas=sum(instance.alive for instance in world.instances),
         attempts=attempts_of(world),
         source=world.source if isinstance(world.source, SourceReport) else world.status.source,
+        history=world.status.history,
+        rollback=world.status.rollback,
         enforcement=tuple(
             ControlReport(control=entry.control.value, level=entry.level.value, by=entry.by)
             for entry in enforcement_of(_spec_of(world), world.capabilities)

@@ -67,6 +67,11 @@ def after_crash(crashes: tuple[float, ...], recovery: Recovery, seed: str) -> Re
     return RestartAt(crashes[-1] + delay(len(crashes), recovery.backoff, seed))
 
 
+def exhausted(crashes: tuple[float, ...], recovery: Recovery) -> bool:
+    """Whether so many crashes count that the revision is to be taken back, where the manifest says so."""
+    return len(crashes) > recovery.max_restarts and Strategy.ROLLBACK in recovery.strategy
+
+
 def turn(now: float, seed: str) -> float:
     """Return when one that is held back by the many others is looked at again: soon, not all at once."""
     digest = hashlib.sha256(f"{seed}/{now}".encode()).digest()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from crucible.model.health import Watch
+    from crucible.model.revision import Revision
     from crucible.model.status import PluginStatus
     from crucible.model.workload import Slot, Workload
 
@@ -45,6 +46,20 @@ class Remove:
     slot: Slot
 
 
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Keep what is wanted now as a revision to go back to."""
+
+    revision: Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Keep a revision no longer."""
+
+    name: str
+
+
 Action = Hold | Start | Stop | Kill | Remove
 
 
@@ -68,6 +83,7 @@ class Decision:
         revisit: unix seconds at which to look again though nothing changed; None: not needed.
         released: nothing of the Plugin is left and it may disappear.
         watches: the probes to go on asking, and no others.
+        keeping: revisions to remember and to forget; neither may hold up what runs.
     """
 
     actions: tuple[Action, ...]
@@ -76,3 +92,4 @@ class Decision:
     revisit: float | None = None
     released: bool = False
     watches: tuple[Watch, ...] = ()
+    keeping: tuple[Remember | Forget, ...] = ()

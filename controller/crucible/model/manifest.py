@@ -219,12 +219,13 @@ class Recovery(Part):
 
     strategy: Annotated[
         tuple[
-            Annotated[Strategy, NotYet(frozenset({"recreate", "rollback"}), "use restart and quarantine")],
+            Annotated[Strategy, NotYet(frozenset({"recreate"}), "use restart, rollback and quarantine")],
             ...,
         ],
         Field(min_length=1, max_length=4),
     ] = (Strategy.RESTART, Strategy.QUARANTINE)
-    """What to try, in order. Without quarantine at the end, restarts go on for ever."""
+    """What to try, in order; ``rollback`` runs the last good revision instead. Without quarantine at the end,
+    restarts go on for ever."""
     max_restarts: Annotated[int, Field(ge=0, le=100)] = 5
     """Restarts within the window before the next strategy."""
     window: Annotated[Duration, Field(ge=1, le=86400)] = 600.0
@@ -259,8 +260,14 @@ class Update(Part):
     """``recreate`` stops an old instance before the new one starts, ``rolling`` once that is verified."""
     verify: Annotated[Duration, Field(ge=0, le=3600)] | None = None
     """For ``rolling``: how long a new instance must run before the old one is stopped; 1s unless given."""
-    rollback_on_failure: Annotated[bool | None, NotYet()] = None
-    """Go back to the last revision that was healthy."""
+    rollback_on_failure: bool = False
+    """Go back to the last good revision when a new one crashes, or is not ready in time, before it ever was
+    good; in time is ``verify`` after its start, 30s unless given."""
+
+    @property
+    def trial(self) -> float:
+        """Seconds in which a new revision has to become ready, or be given up."""
+        return 30.0 if self.verify is None else self.verify
 
     @property
     def verification(self) -> float:
@@ -313,5 +320,7 @@ class PluginSpec(Part):
     """What to do when it is not."""
     update: Update = Update()
     """How a new revision takes over."""
+    revision_history_limit: Annotated[int, Field(ge=1, le=50)] = 10
+    """How many earlier revisions are kept to go back to."""
     stop_grace: Annotated[Duration, Field(ge=0, le=3600)] = 10.0
     """Time between the polite request to end (SIGTERM) and the end (SIGKILL)."""

@@ -17,6 +17,14 @@ CATEGORY: Final = "crucible"
 FINALIZER: Final = f"{GROUP}/instances"
 """Holds a Plugin until its instances are gone."""
 
+REVISION_KIND: Final = "PluginRevision"
+REVISION_PLURAL: Final = "pluginrevisions"
+PLUGIN_LABEL: Final = f"{GROUP}/plugin"
+"""Label of what belongs to a Plugin: its name."""
+
+ROLLBACK: Final = f"{GROUP}/rollback"
+"""Annotation: a person asked to run one revision in the place of another: ``FROM TO``."""
+
 RESTARTED_AT: Final = f"{GROUP}/restarted-at"
 """Annotation: a person asked for a restart then. A new value replaces every instance."""
 

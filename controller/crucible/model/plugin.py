@@ -36,6 +36,7 @@ class Identity:
         deleting: somebody asked for its deletion.
         restart: value of the restart annotation.
         source_digest: value of the source digest annotation.
+        rollback: value of the rollback annotation.
         finalizers: what must happen before the object may disappear.
         resource_version: of the object this was read from.
     """
@@ -47,6 +48,7 @@ class Identity:
     deleting: bool = False
     restart: str = ""
     source_digest: str = ""
+    rollback: str = ""
     finalizers: tuple[str, ...] = ()
     resource_version: str = ""
 
@@ -68,6 +70,7 @@ def read_identity(plugin: Mapping[str, Any]) -> Identity:
         deleting="deletionTimestamp" in meta,
         restart=annotations.get(names.RESTARTED_AT, ""),
         source_digest=annotations.get(names.SOURCE_DIGEST, ""),
+        rollback=annotations.get(names.ROLLBACK, ""),
         finalizers=tuple(meta.get("finalizers") or ()),
         resource_version=meta.get("resourceVersion", ""),
     )

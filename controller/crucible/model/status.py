@@ -179,6 +179,36 @@ class SourceReport(_Part):
     """The image to run, by digest or by its id; empty where the source is files."""
 
 
+class RevisionReport(_Part):
+    """One revision that the Plugin went through; the object of the same name keeps it whole."""
+
+    number: int
+    """Counts from 1; the highest is what the manifest asks for."""
+    revision: Annotated[str, Field(max_length=64)]
+    """Of the workload."""
+    version: Annotated[str, Field(max_length=128)] = ""
+    """Of the plugin."""
+    at: Time
+    """When it was wanted first, or again."""
+    good: bool = False
+    """Every replica of it was ready at some time."""
+    source: Annotated[str, Field(max_length=80)] = ""
+    """Digest of its source."""
+
+
+class RollbackReport(_Part):
+    """Which revision runs in the place of the one that the manifest asks for."""
+
+    failed: Annotated[str, Field(max_length=64)]
+    """What the manifest asks for."""
+    revision: Annotated[str, Field(max_length=64)]
+    """What runs instead."""
+    asked: bool = False
+    """A person asked for it."""
+    message: Annotated[str, Field(max_length=1024)] = ""
+    """Why."""
+
+
 class DependencyReport(_Part):
     """What became of one dependency."""
 
@@ -219,6 +249,10 @@ class PluginStatus(_Part):
     """What the source was resolved to."""
     instances: Annotated[tuple[Replica, ...], Field(max_length=100), ListMap("ordinal")] = ()
     """One entry for each replica."""
+    history: Annotated[tuple[RevisionReport, ...], Field(max_length=64), ListMap("number")] = ()
+    """The revisions it went through, oldest first; the last is what the manifest asks for."""
+    rollback: RollbackReport | None = None
+    """Which of them runs in the place of the last; unset: none does."""
     dependencies: Annotated[tuple[DependencyReport, ...], Field(max_length=32), ListMap("name")] = ()
     """What became of each dependency."""
     endpoints: Annotated[tuple[str, ...], Field(max_length=64)] = ()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from crucible.model.instance import Instance
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
+    from crucible.model.revision import Revision
     from crucible.model.secret import SecretSeen
     from crucible.model.status import PluginStatus, SourceReport
 
@@ -50,6 +51,7 @@ class World:
         streaks: the newest answers to each probe that is being asked, by attempt and check.
         secrets: what is known of the Secrets that it names.
         around: the other Plugins that it needs, and those that need it.
+        recalled: revisions that are, or may be, to run in the place of the wanted one, by their revision.
         started_lately: instances of all Plugins that were started within the last second.
         notices: what whoever is behind its doors has to say of it, for people.
         instances: all the runtime has for this Plugin, oldest first.
@@ -67,6 +69,7 @@ class World:
     outage: str = ""
     streaks: Mapping[tuple[int, Check], Streak] = field(default_factory=dict)
     around: Around = field(default_factory=Around)
+    recalled: Mapping[str, Revision] = field(default_factory=dict)
     started_lately: int = 0
     secrets: tuple[SecretSeen, ...] = ()
     notices: tuple[str, ...] = ()

@@ -331,6 +331,52 @@ class TestChanging:
         assert crucible(*words).code == 2
 
 
+HISTORY = [
+    {"number": 1, "version": "1.0.0", "revision": "aaa", "at": "2026-01-01T00:00:00.000000Z", "good": True},
+    {"number": 2, "version": "1.1.0", "revision": "bbb", "at": "2026-01-01T00:00:00.000000Z", "good": False},
+    {"number": 3, "version": "1.2.0", "revision": "ccc", "at": "2026-01-01T00:00:00.000000Z", "good": False},
+]
+
+
+class TestRevisions:
+    def test_lists_what_is_wanted_and_what_runs(self, crucible: Any, server: Any, make_plugin: Any) -> None:
+        server.answer("GET", f"{PLUGINS}/demo", make_plugin(status={"history": HISTORY, "revision": "aaa"}))
+        lines = crucible("history", "demo").out.splitlines()
+        assert lines[0].split() == ["NUMBER", "VERSION", "REVISION", "AGE", "GOOD", "NOW"]
+        assert lines[1].split()[4:] == ["yes", "runs"]
+        assert lines[3].split()[4:] == ["no", "wanted"]
+
+    @pytest.mark.parametrize(("words", "target"), [((), "aaa"), (("--to", "2"), "bbb")])
+    def test_asks_for_an_earlier_one_in_the_place_of_the_wanted_one(
+        self, crucible: Any, server: Any, make_plugin: Any, words: Any, target: str
+    ) -> None:
+        before = make_plugin(status={"history": HISTORY})
+        server.answer("GET", f"{PLUGINS}/demo", before)
+        server.answer("PATCH", f"{PLUGINS}/demo", before)
+        assert crucible("rollback", "demo", *words).code == 0
+        (asked,) = server.said("PATCH")
+        assert asked.body == {"metadata": {"annotations": {"crucible.dev/rollback": f"ccc {target}"}}}
+
+    @pytest.mark.parametrize(
+        "case",
+        [
+            ([], (), "no earlier revision that was good"),
+            (HISTORY[1:], (), "no earlier revision that was good"),
+            (HISTORY, ("--to", "3"), "is what the manifest of demo asks for"),
+            (HISTORY, ("--to", "9"), "has no revision 9"),
+        ],
+    )
+    def test_says_why_there_is_nothing_to_go_back_to(
+        self, crucible: Any, server: Any, make_plugin: Any, case: Any
+    ) -> None:
+        history, words, what = case
+        server.answer("GET", f"{PLUGINS}/demo", make_plugin(status={"history": history}))
+        ended = crucible("rollback", "demo", *words)
+        assert ended.code == 1
+        assert what in ended.err
+        assert server.said("PATCH") == []
+
+
 class TestRestart:
     def test_writes_the_annotation_and_waits_for_another_revision(
         self, crucible: Any, server: Any, make_plugin: Any, make_ready: Any

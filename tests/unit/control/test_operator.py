@@ -5,6 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from build import UID, plugin
+from revisions import KeptRevisions
 
 from crucible.control.operator import Loops, without_managed_fields
 from crucible.control.secrets import MountedSecrets
@@ -55,7 +56,14 @@ class Scene:
     def ports(self) -> Ports:
         prober = Prober(self.runtime, time.time)
         return Ports(
-            self.runtime, self.outside, self.outside, self.outside, prober, time.time, MountedSecrets()
+            self.runtime,
+            self.outside,
+            self.outside,
+            self.outside,
+            prober,
+            KeptRevisions(),
+            time.time,
+            MountedSecrets(),
         )
 
     async def open(self) -> None:

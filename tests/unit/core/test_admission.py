@@ -74,7 +74,6 @@ def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], me
         ({"health": {"live": {"ping": {}}}}, "spec.health.live.ping"),
         ({"recovery": {"strategy": ["recreate"]}}, "spec.recovery.strategy"),
         ({"update": {"strategy": "handover"}}, "spec.update.strategy"),
-        ({"update": {"rollbackOnFailure": False}}, "spec.update.rollbackOnFailure"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_never_ignored(spec: dict[str, Any], field: str) -> None:

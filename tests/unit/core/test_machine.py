@@ -30,6 +30,8 @@ RECREATED: tuple[dict[str, Any], ...] = (
     {"suspend": True},
     {"recovery": {"strategy": ["restart"]}},
     {"recovery": {"maxRestarts": 0}},
+    {"recovery": {"strategy": ["restart", "rollback", "quarantine"], "maxRestarts": 1}, "config": {"a": 4}},
+    {"update": {"rollbackOnFailure": True}, "config": {"a": 5}, "revisionHistoryLimit": 1},
     {"sandbox": {"allowDegraded": ["memory"]}},
     {"stopGrace": "0s"},
     {"health": {"ready": READY, "live": LIVE}},
@@ -44,6 +46,8 @@ ROLLED: tuple[dict[str, Any], ...] = (
     {"update": ROLLING, "config": {"a": 3}, "replicas": 2, "recovery": {"maxRestarts": 1}},
     {"update": {"strategy": "rolling", "verify": "0s"}, "config": {"a": 4}, "replicas": 2},
     {"update": ROLLING, "config": {"a": 5}, "replicas": 2, "health": {"ready": READY, "live": LIVE}},
+    {"update": {**ROLLING, "rollbackOnFailure": True}, "config": {"a": 8}, "health": {"ready": READY}},
+    {"update": {**ROLLING, "rollbackOnFailure": True}, "config": {"a": 9}, "replicas": 2},
     {"update": ROLLING, "config": {"a": 7}, "dependencies": [{"name": "base", "version": "1"}]},
     {"update": ROLLING, "config": {"a": 6}, "health": {"startup": {"exec": {"command": ["x"]}}}},
 )

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from .resources import Resource
     from .status import Cause
 
-OUR_GROUP = "crucible.dev"
+OURS = ("crucible.dev", "plugins")
+"""The kind whose text is also read as the controller reads it."""
 Validation = Literal["Strict", "Warn", "Ignore"]
 MAX_WARNINGS = 8
 
@@ -118,7 +119,12 @@ def check(
             causes.append(status.invalid("<nil>", None, _NOT_CHECKED))
         else:
             causes += check_rules(body, resource.rules, "", before)
-    if not causes and admit is not None and resource.group == OUR_GROUP and _desire_changed(body, old):
+    if (
+        not causes
+        and admit is not None
+        and (resource.group, resource.plural) == OURS
+        and _desire_changed(body, old)
+    ):
         causes = [
             status.Cause("FieldValueInvalid", v.field, f"Invalid value: {v.message}") for v in admit(body)
         ]

@@ -1,0 +1,83 @@
+"""``crucible rollback``."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import typer
+
+from crucible.cli.api import Api
+from crucible.cli.endpoint import Access, endpoint_of
+from crucible.cli.exits import Failed
+from crucible.cli.objects import holds, plugin_path
+from crucible.cli.options import Name, Timeout, with_access
+from crucible.cli.waiting import LASTING, seconds_of, unready, wait_until
+from crucible.manifests.resources import PLUGIN
+from crucible.model import names
+
+EXAMPLES: Final = """\b
+Examples:
+  crucible rollback word-count
+  crucible rollback word-count --to 3 --wait
+
+The manifest stays as it is: applying another one, or crucible restart, ends it.
+"""
+
+
+@with_access
+def command(
+    access: Access,
+    plugin: Name,
+    to: Annotated[
+        int | None,
+        typer.Option("--to", min=1, metavar="N", help="Number of the revision; default: the last good."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return only when it is ready.")] = False,
+    timeout: Timeout = "60s",
+) -> None:
+    """Run an earlier revision of a plugin in the place of what its manifest asks for."""
+    limit = seconds_of(timeout)
+    with Api(endpoint_of(access)) as api:
+        path = plugin_path(access.namespace or api.namespace, plugin)
+        history = (api.get(path).get("status") or {}).get("history") or []
+        target = _target(plugin, history, to)
+        asked = {names.ROLLBACK: f"{history[-1]['revision']} {target['revision']}"}
+        api.patch(path, {"metadata": {"annotations": asked}})
+        print(f"{PLUGIN.label}/{plugin} rolled back to revision {target['number']}", flush=True)
+        if wait:
+            wait_until(
+                lambda: _runs(api.get(path), str(target["revision"])),
+                limit,
+                lambda: unready(api.get(path)),
+                lasting=LASTING,
+            )
+            print(f"{PLUGIN.label}/{plugin} ready", flush=True)
+
+
+def _target(plugin: str, history: list[Mapping[str, Any]], number: int | None) -> Mapping[str, Any]:
+    """Return the revision to go back to.
+
+    Raises:
+        Failed: there is none, or it is what the manifest asks for anyway.
+    """
+    earlier = history[:-1]
+    if number is None:
+        good = [each for each in earlier if each.get("good")]
+        if not good:
+            raise Failed(f"{plugin} has no earlier revision that was good: see 'crucible history {plugin}'")
+        return good[-1]
+    if history and history[-1].get("number") == number:
+        raise Failed(
+            f"revision {number} is what the manifest of {plugin} asks for: "
+            f"'crucible restart {plugin}' runs it again"
+        )
+    found = next((each for each in earlier if each.get("number") == number), None)
+    if found is None:
+        raise Failed(f"{plugin} has no revision {number}: see 'crucible history {plugin}'")
+    return found
+
+
+def _runs(plugin: Mapping[str, Any], revision: str) -> bool:
+    status = plugin.get("status") or {}
+    back = status.get("rollback") or {}
+    settled = holds(plugin, "Ready") and not holds(plugin, "Reconciling")
+    return back.get("revision") == revision and settled
