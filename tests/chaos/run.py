@@ -65,17 +65,22 @@ async def _run(options: argparse.Namespace, folder: Path) -> int:
                 continue
             found = await live(place, Life(ground, options.seed, numbers), _tell)
             results += found
+            _write(options.out, summary_of(results))  # of all so far, should someone end this early
             for result in found:
                 _explain(result, place)
     summary = summary_of(results)
-    options.out.parent.mkdir(exist_ok=True)
     if options.soak:
         summary["soak"] = await soak(_fresh(folder, "soak"), folder / "roots", seconds_of(options.soak))
-    options.out.write_text(json.dumps(summary, indent=2) + "\n")
+    _write(options.out, summary)
     print(json.dumps(summary))
     print(f"{time.monotonic() - begun:.0f} s in all; written to {options.out}")
     soaked = summary.get("soak", {})
     return int(bool(summary["duplicates"] or summary["orphans"] or summary["lost"] or soaked.get("problems")))
+
+
+def _write(path: Path, summary: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(summary, indent=2) + "\n")
 
 
 class _Engine:

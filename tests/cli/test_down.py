@@ -21,6 +21,11 @@ def down(plane: Plane, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=90)
 
 
+def companions(plane: Plane) -> list[int]:
+    mark = f"crucible-companion:{plane.mark()}/".encode()
+    return [pid for pid in proc.all_pids() if any(word.startswith(mark) for word in proc.arguments(pid))]
+
+
 async def statuses(plane: Plane) -> dict[str, Any]:
     async with plane.client() as client:
         items = (await client.get(PLUGINS))["items"]
@@ -42,15 +47,18 @@ async def test_down_ends_every_instance_and_the_next_up_starts_them_again(tmp_pa
     try:
         await plane.ready()
         async with plane.client() as client:
-            for name in ("a", "b"):
-                await client.create(PLUGINS, manifest(name, stopGrace="1s"))
+            bus = {"bus": {"publish": ["notes.*"]}}
+            await client.create(PLUGINS, manifest("a", stopGrace="1s"))
+            await client.create(PLUGINS, manifest("b", stopGrace="1s", capabilities=bus))
         await until(lambda: all_run(plane, 2), why=plane.log)
         before = await statuses(plane)
+        assert companions(plane) != []
         ended = down(plane)
         assert (ended.returncode, ended.stdout) == (0, "2 instances ended\n"), ended.stderr
         assert plane.process is not None
         assert plane.process.wait(30) == 0
         assert plane.leftovers() == []
+        assert companions(plane) == []
         again = down(plane)
         assert (again.returncode, again.stdout) == (0, "0 instances ended\n"), again.stderr
         plane.start()

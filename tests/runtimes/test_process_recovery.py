@@ -8,6 +8,8 @@ import os
 import random
 import signal
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -244,6 +246,39 @@ async def test_an_instance_of_an_earlier_boot_has_ended(process: ProcessHarness)
     ended = process.instance(workload)
     assert ended.exit is not None
     assert "restarted" in ended.exit.problem
+
+
+async def test_a_request_to_end_that_waited_for_the_plugin_to_run_outlives_its_controller(
+    process: ProcessHarness,
+) -> None:
+    workload, _ = await start_one(process, "stay")
+    directory = process.state / "instances" / workload.plugin_uid / str(FIRST)
+    await process.runtime.close()
+    record = load(directory)
+    assert record is not None
+    save(replace(record, stopping_at=time.time()), directory)  # as noted, and the signal not sent yet
+    await process.open()
+    ended = await process.until(workload, lambda one: not one.alive)
+    assert ended.exit is not None
+    assert ended.exit.signal == signal.SIGTERM
+
+
+async def test_a_request_to_end_is_sent_once_whoever_controls(process: ProcessHarness) -> None:
+    program = """\
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: print("asked", flush=True))
+print("ready", flush=True)
+while True: time.sleep(0.01)
+"""
+    workload = process.script(program)
+    await process.runtime.start(workload, FIRST)
+    await process.says(workload, b"ready")
+    await process.runtime.stop(workload.plugin_uid, FIRST)
+    await process.says(workload, b"asked")
+    await process.reopen()
+    await process.runtime.stop(workload.plugin_uid, FIRST)
+    assert await process.enter(workload, *process.command("exit", "0")) == (0, b"", b"")
+    assert await process.lines(workload) == [b"ready", b"asked"]
 
 
 async def test_two_controllers_cannot_share_a_state_directory(process: ProcessHarness) -> None:

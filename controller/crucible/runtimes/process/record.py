@@ -38,6 +38,7 @@ class Record:
         created_at: unix seconds.
         monitor: the bubblewrap process outside the sandbox; None before it was started.
         stopping_at: when it was asked to end, unix seconds.
+        asked: it was sent the signal that asks it to end.
         killed: it was ended by force, on request.
         exit: how it ended, once that is known.
         source: digest of the snapshot it runs from.
@@ -58,6 +59,7 @@ class Record:
     created_at: float
     monitor: Identity | None = None
     stopping_at: float | None = None
+    asked: bool = False
     killed: bool = False
     exit: Exit | None = None
     source: str = ""

@@ -431,6 +431,9 @@ class ProcessRuntime:
         elif live.pidfd is not None:
             self._watch.listen(live)
             self._watch.take(live)
+            if record.stopping_at is not None and not record.asked:
+                # The controller before died while it waited for the plugin to run, to ask it then.
+                self._watch.terminate(live)
         elif record.exit is None:
             status = found.directory / "status.json"
             await self._watch.bury(live, status.stat().st_mtime if status.exists() else time.time())

@@ -75,8 +75,10 @@ class Watch:
             live.gauge = None
 
     def terminate(self, live: Live) -> None:
-        """Send SIGTERM to the plugin, now or as soon as it runs."""
-        if not live.terminate():
+        """Send SIGTERM to the plugin, now or as soon as it runs; note that it was sent."""
+        if live.terminate():
+            live.note(asked=True)
+        else:
             self._beside(self._terminate_later(live))
 
     async def bury(self, live: Live, at: float) -> None:
@@ -123,7 +125,10 @@ class Watch:
     async def _terminate_later(self, live: Live) -> None:
         for pause in _TERM_LOOKS:
             await asyncio.sleep(pause)
-            if live.ended.is_set() or live.terminate():
+            if live.ended.is_set():
+                return
+            if live.terminate():
+                live.note(asked=True)
                 return
 
     def _beside(self, work: Coroutine[None, None, None]) -> None:
