@@ -46,6 +46,7 @@ _COMMANDS: Final = {
     "describe": _Entry("describe", "Show one plugin: state, instances, limits, events."),
     "logs": _Entry("logs", "Print what a plugin wrote."),
     "exec": _Entry("exec", "Run a command inside an instance."),
+    "call": _Entry("call", "Call a method of a plugin."),
     "top": _Entry("top", "Show what instances use."),
     "events": _Entry("events", "List what happened."),
     "restart": _Entry("restart", "Replace every instance of plugins."),

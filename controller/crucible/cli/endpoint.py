@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible.control.kubeconfig import default_path, load_endpoint
-from crucible.errors import NotFound, Unavailable
+from crucible.errors import NotFound, Unavailable, Unsupported
+from crucible.model.door import Door, socket_name
 from crucible.settings import Places, default_root
 
 if TYPE_CHECKING:
@@ -73,6 +74,24 @@ def endpoint_of(access: Access, environment: Mapping[str, str] = os.environ) -> 
         return load_endpoint(kubeconfig_of(access, environment), access.context)
     except NotFound as error:
         raise Unavailable(str(error)) from None
+
+
+def bus_of(access: Access, environment: Mapping[str, str] = os.environ) -> tuple[Path, str]:
+    """Return the host application's door to the bus, and the namespace to act in.
+
+    Raises:
+        Unavailable: there is no control plane.
+        Unsupported: it is not one of this machine.
+    """
+    namespace = access.namespace or endpoint_of(access, environment).namespace
+    kubeconfig = kubeconfig_of(access, environment).absolute()
+    places = Places(kubeconfig.parents[1])
+    if kubeconfig != places.kubeconfig:
+        raise Unsupported(
+            f"{kubeconfig} is not the kubeconfig of a local control plane, whose bus lies beside it: "
+            "name its state folder with --state"
+        )
+    return places.host / socket_name(Door.BUS), namespace
 
 
 def _there(path: Path) -> bool:

@@ -1,0 +1,86 @@
+"""The SDKs in real sandboxes, called from the command line: the examples, as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0, reason="plugins start with every control enforced only where root runs the controller"
+)
+IMAGES = Path(__file__).parents[2] / "plugin-images"
+
+
+def ready(crucible: Any, eventually: Any, type_: str, *calls: tuple[str, str]) -> None:
+    """Apply an example, and wait until its plugins are called."""
+    applied = crucible("apply", "-f", str(IMAGES / type_ / "example-bus"), "--wait")
+    assert applied.code == 0, applied.err
+    for call in calls:
+        eventually(
+            lambda call=call: crucible("call", *call).code == 0,
+            lambda call=call: (crucible("call", *call), crucible("describe", call[0].partition(".")[0])),
+        )
+
+
+def test_python_plugins_call_each_other_and_keep_what_they_count(crucible: Any, eventually: Any) -> None:
+    ready(crucible, eventually, "python", ("tokenizer.split", '{"text": ""}'))
+    text = '{"text": "to be or not to be"}'
+    counted = crucible("call", "word-counter.count", text, "-o", "json")
+    eventually(lambda: counted.code == 0 or crucible("call", "word-counter.count", text).code == 0, counted)
+    again = crucible("call", "word-counter.count", "-", "--priority", "high", "-o", "json", stdin=text)
+    assert again.code == 0, again.err
+    answer = json.loads(again.out)
+    assert (answer["words"], answer["different"], answer["total"] % 6) == (6, 4, 0)
+    lines = [json.loads(line) for line in crucible("logs", "word-counter").out.splitlines()]
+    assert lines[-1]["caller"] == "$host"
+    assert len(lines[-1]["trace_id"]) == 32
+    words = crucible("call", "tokenizer.split", '{"text": "To be"}')
+    assert words.out.split() == ["[", '"to",', '"be"', "]"]
+
+
+def test_javascript_plugins_call_each_other(crucible: Any, eventually: Any) -> None:
+    calls = [("speller.unknown", '{"text": ""}'), ("editor.mark", '{"text": ""}')]
+    ready(crucible, eventually, "javascript", *calls)
+    marked = crucible("call", "editor.mark", '{"text": "to bee"}', "-o", "json")
+    assert json.loads(marked.out) == {"text": "to *bee*", "unknown": ["bee"]}, marked.err
+
+
+def test_a_call_that_cannot_be_made_says_why_and_ends_with_its_code(
+    crucible: Any, eventually: Any, manifest: Any
+) -> None:
+    program = (
+        "from crucible_plugin import Plugin\n"
+        "plugin = Plugin()\n"
+        "plugin.method('say')(lambda request: request.payload)\n"
+        "plugin.method('fail')(lambda request: 1 / 0)\n"
+        "plugin.method('hang')(lambda request: plugin.wait(600))\n"
+        "plugin.run()\n"
+    )
+    crucible("apply", "-f", manifest(program, capabilities={"bus": {}}), "--wait")
+    eventually(lambda: crucible("call", "demo.say").code == 0, lambda: crucible("call", "demo.say"))
+    said = crucible("call", "demo.say", '"two\\nlines"')
+    assert (said.out, said.err) == ("two\nlines\n", "")
+    assert crucible("call", "demo.say", "-o", "json").out == "null\n"
+    for words, code, text in [
+        (("nobody.say",), 3, "no plugin nobody"),
+        (("demo.nothing",), 3, "no method nothing"),
+        (("demo.fail",), 1, "Failed: ZeroDivisionError"),
+        (("demo.hang", "--timeout", "100ms"), 1, "DeadlineExceeded"),
+        (("demo",), 4, "plugin.method"),
+        (("demo.say", "{"), 4, "no JSON"),
+        (("demo.say", "--priority", "urgent"), 2, "urgent"),
+        (("demo.say", "-n", "other"), 3, "no plugin demo"),
+    ]:
+        ended = crucible("call", *words)
+        assert (ended.code, text in ended.err) == (code, True), (words, ended)
+
+
+def test_a_control_plane_without_a_bus_is_named(crucible: Any, tmp_path: Path, places: Any) -> None:
+    elsewhere = tmp_path / "kubeconfig"
+    elsewhere.write_text(places.kubeconfig.read_text())
+    ended = crucible("call", "demo.say", "--kubeconfig", str(elsewhere))
+    assert (ended.code, "--state" in ended.err) == (4, True)
