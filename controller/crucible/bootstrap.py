@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from crucible.control.apiserver.keys import Key
     from crucible.core.alerts import Alert
+    from crucible.model.volume import HostVolume
     from crucible.packages.sources import Images
     from crucible.runtimes.base import Runtime
     from crucible.runtimes.secrets import SecretsOf
@@ -73,6 +74,7 @@ class UpOptions:
         cgroup_parent: path below the cgroup mount that was delegated to this user; None: the host decides.
         manifests: folder of manifests to keep applied; absolute, because its path names the set.
         host_always: serve the host application on the bus even when no plugin uses it.
+        volumes: folders that plugins may be granted.
         secrets_key: file with the key that encrypts Secrets at rest, made if absent; None: they are not.
         alerts: who is told of what is wrong; None: nobody.
     """
@@ -88,6 +90,7 @@ class UpOptions:
     secrets_key: Path | None = None
     host_always: bool = False
     alerts: Receiver | None = None
+    volumes: tuple[HostVolume, ...] = ()
 
 
 def run(options: UpOptions) -> None:
@@ -262,12 +265,14 @@ def make_adapters(options: UpOptions, store: SnapshotStore, secrets_of: SecretsO
                 control_plane=control_plane,
                 cgroup_parent=options.cgroup_parent,
                 roots_cache=default_cache() / "roots",
+                volumes=options.volumes,
             )
             return Adapters(ProcessRuntime(settings, store.path_of, secrets_of))
         case "docker":
             from crucible.runtimes.docker import DockerRuntime, DockerSettings  # noqa: PLC0415 - 40 ms
 
-            docker = DockerRuntime(DockerSettings(places.docker, control_plane), store.path_of, secrets_of)
+            chosen = DockerSettings(places.docker, control_plane, volumes=options.volumes)
+            docker = DockerRuntime(chosen, store.path_of, secrets_of)
             return Adapters(docker, docker.images)
         case _:
             raise Unsupported(f"runtime {options.runtime} is not supported: use process or docker")

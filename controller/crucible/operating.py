@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from crucible.control.kubeconfig import Endpoint
     from crucible.core.alerts import Alert
+    from crucible.model.volume import ClaimVolume
     from crucible.telemetry.alerts import Receiver
     from crucible.telemetry.logs import Format
 
@@ -85,6 +86,7 @@ class OperatorOptions:
     network_policies: bool = False
     vm_runtime_class: str = ""
     priority_class: str = ""
+    volumes: tuple[ClaimVolume, ...] = ()
     health_port: int = 8080
     metrics_port: int = 9090
     kubeconfig: Path | None = None
@@ -260,6 +262,7 @@ def settings_of(options: OperatorOptions, version: Mapping[str, Any]) -> Kuberne
         network_policies=options.network_policies,
         vm_runtime_class=options.vm_runtime_class,
         priority_class=options.priority_class,
+        volumes=options.volumes,
         namespaces=options.namespaces,
     )
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crucible.model.instance import Instance
+    from crucible.model.volume import HostVolume
     from crucible.runtimes.base import Runtime
 
 MIB = 1 << 20
@@ -110,6 +111,7 @@ class Common:
         self.heard: list[str] = []
         self.opened: list[Runtime] = []
         self.secrets: dict[str, dict[str, bytes]] = {}
+        self.volumes: tuple[HostVolume, ...] = ()
 
     def secrets_of(self, namespace: str, name: str) -> dict[str, bytes]:
         """Return what is in a Secret of the namespace that these workloads are of."""
@@ -289,6 +291,7 @@ class ProcessHarness(Common):
             "state_dir": self.state,
             "control_plane": self.control_plane,
             "cgroup_parent": self.cgroup_parent,
+            "volumes": self.volumes,
             "logs": LogLimits(files=3, file_bytes=MIB, rate=MIB, burst=MIB),
         }
         return ProcessSettings(**(values | changes))  # type: ignore[arg-type]

@@ -39,6 +39,7 @@ class DockerHarness(Common):
             "control_plane": self.control_plane,
             "url": self.engine.url,
             "heartbeat": 0.5,
+            "volumes": self.volumes,
         }
         return DockerSettings(**(values | changes))  # type: ignore[arg-type]
 

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 USER = 54_321
-SECONDS = 160
+SECONDS = 300
 OTHERS = "not fake and not docker"
 AGAIN = (
     *("test_conformance.py", "test_conformance_commands.py", "test_conformance_doors.py"),
     "../companions/test_companions.py",
     "test_breakout.py",
+    *("test_secrets.py", "test_volumes.py"),
     *("test_process_breakout.py", "test_process_contained.py", "test_process_commands.py"),
 )
 

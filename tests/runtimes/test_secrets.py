@@ -157,7 +157,7 @@ async def test_removing_an_instance_removes_its_secrets(keeper: Any) -> None:
     assert keeper.leftovers() == []
 
 
-async def test_an_engine_is_told_of_no_secret(docker: DockerHarness) -> None:
+async def test_docker_is_told_of_no_secret(docker: DockerHarness) -> None:
     canary = f"canary-{secrets.token_hex(8)}"
     docker.secrets["api"] = {"token": canary.encode()}
     _, workload = await look(docker, secrets=GRANTED)
@@ -169,7 +169,7 @@ async def test_an_engine_is_told_of_no_secret(docker: DockerHarness) -> None:
         assert (file.stat().st_uid, file.stat().st_mode & 0o777) == (docker.settings().first_uid, 0o400)
 
 
-async def test_an_engine_without_memory_of_ours_offers_no_secrets(docker: DockerHarness) -> None:
+async def test_docker_without_a_file_system_in_memory_offers_no_secrets(docker: DockerHarness) -> None:
     runtime = DockerRuntime(docker.settings(memory=Path("/proc")), docker.sources.joinpath)
     levels = {entry.control: entry.level for entry in runtime.capabilities.controls}
     assert levels[Control.SECRETS] is Level.UNAVAILABLE

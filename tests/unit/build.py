@@ -46,6 +46,7 @@ def capabilities(**levels: Level) -> Capabilities:
         types=frozenset({"python", "javascript", "binary"}),
         sources=frozenset({"inline", "path"}),
         isolation=frozenset({"process"}),
+        volumes=frozenset({"notes for reading"}),
         controls=tuple(
             Enforcement(control, levels.get(control.name, Level.ENFORCED), f"how {control.value} holds")
             for control in Control

@@ -10,6 +10,7 @@ import typer
 
 from crucible import __version__
 from crucible.cli.up import LogFormat
+from crucible.cli.volumes import claim_volumes
 
 EXAMPLES: Final = """\b
 Examples:
@@ -119,6 +120,14 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--priority-class", metavar="NAME", envvar="CRUCIBLE_PRIORITY_CLASS", help="Of plugins' pods."
         ),
     ] = "",
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--volume",
+            metavar="NAME=CLAIM[:ro|:GROUP]",
+            help="Offer plugins the claim of this name in their own namespace; repeatable.",
+        ),
+    ] = None,
     health_port: Annotated[
         int, typer.Option("--health-port", metavar="PORT", min=0, max=65535, help="For /healthz and /readyz.")
     ] = 8080,
@@ -160,6 +169,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             network_policies=network_policies is NetworkPolicies.ENFORCED,
             vm_runtime_class=vm_runtime_class,
             priority_class=priority_class,
+            volumes=claim_volumes(volume or ()),
             health_port=health_port,
             metrics_port=metrics_port,
             kubeconfig=kubeconfig,

@@ -11,6 +11,7 @@ import typer
 
 from crucible.cli.exits import Failed
 from crucible.cli.terminal import colourful, paint
+from crucible.cli.volumes import host_volumes
 from crucible.errors import CrucibleError, InvalidInput, NotFound
 from crucible.settings import Places, default_root
 
@@ -21,6 +22,7 @@ Examples:
   crucible up --manifests plugins/
   crucible up --runtime docker
   crucible up --alerts http://127.0.0.1:9093
+  crucible up --volume notes=/srv/notes --volume maps=/srv/maps:ro
   crucible up --log-format json
 
 Stopping it with Ctrl-C leaves the plugins running; the next 'crucible up' with the same state takes
@@ -79,6 +81,12 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Tell an Alertmanager what is wrong.",
         ),
     ] = "",
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--volume", metavar="NAME=DIR[:ro]", help="Offer plugins a folder by this name; repeatable."
+        ),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option("--log-format", metavar="text|json", help="How to write the log.")
     ] = LogFormat.TEXT,
@@ -99,6 +107,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         manifests=manifests.resolve() if manifests else None,
         secrets_key=secrets_key.absolute() if secrets_key else None,
         alerts=read_receiver(alerts, Path.cwd()) if alerts else None,
+        volumes=host_volumes(volume or (), root),
         on_ready=lambda kubeconfig: _welcome(kubeconfig, default=root == default_root()),
     )
     try:

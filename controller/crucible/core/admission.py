@@ -50,6 +50,7 @@ def admit(plugin: Mapping[str, Any]) -> PluginSpec:
     violations += _entrypoint(spec)
     violations += bus.violations(spec)
     violations += _secrets(spec)
+    violations += _mounts(spec)
     violations += _config(spec)
     violations += _expressions(spec)
     if violations:
@@ -96,6 +97,13 @@ def _entrypoint(spec: PluginSpec) -> Iterator[Violation]:
     if inline is not None:
         for folder in {name for name in inline for other in inline if other.startswith(f"{name}/")}:
             yield Violation(f"spec.source.inline.{folder}", "is a file and, by another name, a folder")
+
+
+def _mounts(spec: PluginSpec) -> Iterator[Violation]:
+    places = [each.mount for each in spec.capabilities.files]
+    for index, place in enumerate(places):
+        if place in places[:index]:
+            yield Violation(f"spec.capabilities.files[{index}].mount", f"{place} is taken: choose another")
 
 
 def _secrets(spec: PluginSpec) -> Iterator[Violation]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from crucible.core.bus import is_on_bus
 from crucible.model.enforcement import Control, Level
+from crucible.model.volume import access
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -70,6 +71,15 @@ _PICKS: Final = (
         lambda here: here.sources,
         "start the controller with a runtime that takes it",
     ),
+    _Pick(
+        "VolumeUnavailable",
+        lambda spec: [
+            (f"spec.capabilities.files[{index}]", access(each.volume, writable=each.access == "write"))
+            for index, each in enumerate(spec.capabilities.files)
+        ],
+        lambda here: here.volumes,
+        "whoever runs the controller names volumes: 'crucible up --volume NAME=DIR'",
+    ),
     _Pick("TypeUnavailable", lambda spec: [("spec.type", spec.type.value)], lambda here: here.types),
     _Pick(
         "IsolationUnavailable",
@@ -96,6 +106,12 @@ _GRANTS: Final = (
         "StoreUnavailable",
         "spec.capabilities.store",
         lambda spec: spec.capabilities.store is not None,
+    ),
+    _Grant(
+        Control.FILES,
+        "FilesUnavailable",
+        "spec.capabilities.files",
+        lambda spec: bool(spec.capabilities.files),
     ),
     _Grant(
         Control.SECRETS,

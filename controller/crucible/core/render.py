@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from crucible.core.bus import is_on_bus
 from crucible.model.door import Door
 from crucible.model.secret import SecretVariable
+from crucible.model.volume import Mount
 from crucible.model.workload import Limits, Workload
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ def render(
         fuel=resources.fuel,
         time=resources.time,
         secrets=tuple((name, versions.get(name, "")) for name in sorted(set(spec.capabilities.secrets))),
+        mounts=tuple(
+            Mount(each.volume, each.mount, each.access == "write") for each in spec.capabilities.files
+        ),
         secret_env=tuple(
             SecretVariable(variable.name, variable.secret.name, variable.secret.key)
             for variable in spec.env

@@ -25,6 +25,7 @@ class Control(StrEnum):
     DISK = "disk"
     OPEN_FILES = "openFiles"
     LISTEN = "listen"
+    FILES = "files"
     SECRETS = "secrets"
     BUS = "bus"
     STORE = "store"
@@ -58,6 +59,7 @@ class Capabilities:
         isolation: values of ``sandbox.isolation`` it can give.
         controls: one entry for every :class:`Control`.
         sources: kinds of ``spec.source`` it can run from.
+        volumes: uses of volumes that it offers, in the words of :func:`crucible.model.volume.access`.
         probes: kinds of probe that can be asked.
         asks: the runtime asks probes itself, and says in ``Instance.ready`` what they came to.
     """
@@ -68,6 +70,7 @@ class Capabilities:
     controls: tuple[Enforcement, ...]
     sources: frozenset[str] = frozenset({"inline", "path"})
     probes: frozenset[str] = frozenset({"process", "http", "tcp", "exec", "resource", "custom"})
+    volumes: frozenset[str] = frozenset()
     asks: bool = False
 
     def __post_init__(self) -> None:

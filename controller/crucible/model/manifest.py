@@ -132,9 +132,9 @@ class NetworkCapability(Part):
 class FileCapability(Part):
     """A volume the plugin may see."""
 
-    volume: Annotated[str, Field(min_length=1, max_length=63)]
+    volume: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
     """Its name, given by the administrator."""
-    mount: Annotated[str, Field(pattern=r"^/data/[A-Za-z0-9._-]+$", max_length=128)]
+    mount: Annotated[str, Field(pattern=r"^/data/[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=128)]
     """Where it appears, below ``/data``."""
     access: Literal["read", "write"] = "read"
     """``read`` or ``write``."""
@@ -165,8 +165,8 @@ class Capabilities(Part):
 
     network: NetworkCapability = NetworkCapability()
     """The network."""
-    files: Annotated[tuple[FileCapability, ...], Field(max_length=16), NotYet()] = ()
-    """Volumes."""
+    files: Annotated[tuple[FileCapability, ...], Field(max_length=16), ListMap("mount")] = ()
+    """Volumes that it may see."""
     secrets: Annotated[tuple[SecretName, ...], Field(max_length=16)] = ()
     """Secrets of its namespace that it may read, each key as the file ``/secrets/NAME/KEY``."""
     bus: BusCapability = BusCapability()

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from crucible.model.door import Door
     from crucible.model.probe import Probe
     from crucible.model.secret import SecretVariable
+    from crucible.model.volume import Mount
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Workload:
         secrets: name and version of each Secret it may read. What is in them is never here.
         secret_env: variables whose values are in those.
         probes: those that the runtime asks by itself, by name.
+        mounts: the volumes it sees.
     """
 
     namespace: str
@@ -78,6 +80,7 @@ class Workload:
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secret_env: tuple[SecretVariable, ...] = field(default=(), repr=False)
     probes: tuple[tuple[str, Probe], ...] = field(default=(), repr=False)
+    mounts: tuple[Mount, ...] = field(default=(), repr=False)
 
     @property
     def revision(self) -> str:

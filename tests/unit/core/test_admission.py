@@ -68,7 +68,6 @@ def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], me
     [
         ({"source": {"artifact": "oci://x"}}, "spec.source.artifact"),
         ({"capabilities": {"network": {"connect": ["a:1"]}}}, "spec.capabilities.network.connect"),
-        ({"capabilities": {"files": [{"volume": "v", "mount": "/data/v"}]}}, "spec.capabilities.files"),
         ({"resources": {"network": "1Mi"}}, "spec.resources.network"),
         ({"health": {"ready": {"grpc": {"port": 1}}}}, "spec.health.ready.grpc"),
         ({"health": {"live": {"ping": {}}}}, "spec.health.live.ping"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ASKS: dict[Control, dict[str, Any]] = {
     Control.LISTEN: {"capabilities": {"network": {"listen": [8080]}}},
+    Control.FILES: {"capabilities": {"files": [{"volume": "notes", "mount": "/data/notes"}]}},
     Control.SECRETS: {"capabilities": {"secrets": ["api"]}},
     Control.BUS: {"capabilities": {"bus": {}}},
     Control.STORE: {"capabilities": {"store": {"size": "1Mi"}}},
@@ -93,6 +94,20 @@ def test_a_choice_that_is_not_offered_is_refused_with_what_is() -> None:
     assert refusal is not None
     assert refusal.reason == "TypeUnavailable"
     assert "does not offer python; it offers binary" in refusal.message
+
+
+def test_a_volume_is_granted_as_it_is_offered_and_no_other() -> None:
+    def files(**entry: str) -> PluginSpec:
+        return spec(capabilities={"files": [{"volume": "notes", "mount": "/data/n", **entry}]})
+
+    here = replace(capabilities(), volumes=frozenset({"notes for reading", "maps for writing"}))
+    assert refusal_of(files(), here) is None
+    for asked in (files(access="write"), files(volume="other")):
+        refusal = refusal_of(asked, here)
+        assert refusal is not None
+        assert refusal.reason == "VolumeUnavailable"
+        assert refusal.message.startswith("spec.capabilities.files[0]: ")
+        assert "it offers maps for writing, notes for reading" in refusal.message
 
 
 def test_an_endpoint_that_someone_else_runs_is_held_by_nothing_here() -> None:

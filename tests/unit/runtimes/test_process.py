@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +20,7 @@ from crucible.runtimes.process.proc import Identity
 from crucible.runtimes.process.record import Record, decode, encode, read_status, slot_of
 from crucible.runtimes.process.settings import LogLimits
 from crucible.runtimes.secrets import Opened
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from crucible.runtimes.volumes import Shown
 
 MIB = 1 << 20
 WORKLOAD = Workload(
@@ -96,6 +94,21 @@ def test_a_secret_is_a_file_in_memory_and_never_an_argument() -> None:
     assert "hunter2" not in found.removesuffix("--setenv TOKEN hunter2")
     assert "hunter2" not in " ".join(argv.command_line(WORKLOAD, PYTHON, "m", held=False))
     assert "hunter2" not in repr(opened)
+
+
+def test_a_volume_is_bound_as_it_was_granted() -> None:
+    shown = (
+        Shown(Path("/srv/notes"), "/data/notes", writable=True, group=2000),
+        Shown(Path("/srv/maps"), "/data/maps", writable=False, group=None),
+    )
+    empty = "--perms 0755 --size 4096 --tmpfs /data "
+    assert " ".join(argv.volume_words(shown, own_uid=True)) == (
+        f"{empty}--bind /tmp/volume-0 /data/notes --ro-bind /tmp/volume-1 /data/maps --remount-ro /data"
+    )
+    assert " ".join(argv.volume_words(shown, own_uid=False)) == (
+        f"{empty}--bind-fd 280 /data/notes --ro-bind-fd 281 /data/maps --remount-ro /data"
+    )
+    assert argv.volume_words((), own_uid=True) == ()
 
 
 def test_a_scratch_space_is_never_without_limit() -> None:

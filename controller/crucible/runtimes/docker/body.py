@@ -10,9 +10,11 @@ from crucible.core.scratch import scratch_sizes
 from crucible.core.secrets import FOLDER
 from crucible.model.door import DOORS, Door, socket_path
 from crucible.runtimes.docker.network import NO_NAMES
+from crucible.runtimes.volumes import groups_of
 
 if TYPE_CHECKING:
     from crucible.model.workload import Workload
+    from crucible.runtimes.volumes import Shown
 
 SOURCE: Final = "/plugin"
 CONFIG: Final = "/config/config.json"
@@ -49,6 +51,7 @@ class Setting:
         source: folder with the plugin's files there; empty for a whole image.
         network: name of the network it joins; empty for none.
         doors: folder of its doors, on the engine's host; empty: it has none.
+        volumes: folders of the engine's host that were granted.
         secrets: folder of what is in its Secrets, in memory of the engine's host; empty: it has none.
         engine_runtime: the engine's runtime to use; empty for its default.
         log_files: how many files of output the engine keeps.
@@ -64,6 +67,7 @@ class Setting:
     network: str = ""
     doors: str = ""
     secrets: str = ""
+    volumes: tuple[Shown, ...] = ()
     engine_runtime: str = ""
     log_files: int = 3
     log_bytes: int = 1 << 20
@@ -143,6 +147,7 @@ def _host_config(workload: Workload, image: Image, setting: Setting) -> dict[str
         "ShmSize": shared,
         "Tmpfs": dict.fromkeys((TMP, *image.volumes), options),
         "Mounts": _mounts(setting),
+        **_groups(setting),
         "RestartPolicy": {"Name": "no"},  # restarts are the controller's
         "AutoRemove": False,
         "LogConfig": {
@@ -161,15 +166,25 @@ def _mounts(setting: Setting) -> list[dict[str, Any]]:
     if setting.secrets:
         shown.append((setting.secrets, FOLDER))
     return [
-        {
-            "Type": "bind",
-            "Source": source,
-            "Target": target,
-            "ReadOnly": True,
-            "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
-        }
-        for source, target in shown
+        *(_bind(source, target, writable=False) for source, target in shown),
+        *(_bind(str(each.path), each.place, writable=each.writable) for each in setting.volumes),
     ]
+
+
+def _bind(source: str, target: str, *, writable: bool) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": source,
+        "Target": target,
+        "ReadOnly": not writable,
+        "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
+    }
+
+
+def _groups(setting: Setting) -> dict[str, Any]:
+    """Make the plugin a member of its volumes' groups; without volumes, of none."""
+    groups = groups_of(setting.volumes)
+    return {"GroupAdd": [str(group) for group in groups]} if groups else {}
 
 
 def _networking(network: str) -> dict[str, Any]:

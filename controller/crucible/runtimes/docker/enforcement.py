@@ -26,6 +26,8 @@ _HELD_BY: Final = {
     Control.NETWORK: "no network, or an internal one of its own without a gateway",
     Control.DISK: "tmpfs of limited size, and nothing else to write to",
     Control.OPEN_FILES: "RLIMIT_NOFILE",
+    Control.FILES: "bind mounts of those folders alone, read-only unless granted for writing; no_new_privs "
+    "and the device cgroup keep set-uid programs and devices without effect",
     Control.SECRETS: "files in memory of this host, bound read-only, that only its user can read",
     Control.BUS: "a socket of its own, behind which the broker checks every frame against the manifest",
     Control.STORE: "the broker counts every byte before it is kept",

@@ -8,12 +8,14 @@ import os
 import re
 import socket
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from docker import errors
 
 from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported
 from crucible.model.instance import State
+from crucible.model.volume import accesses
 from crucible.runtimes.base import Connected
 from crucible.runtimes.docker.commands import Command, execute
 from crucible.runtimes.docker.connection import Connection
@@ -88,7 +90,8 @@ class DockerRuntime:
     def capabilities(self) -> Capabilities:
         """What the engine offers; what engines usually do, until it was reached."""
         facts = self._connection.facts
-        return capabilities(facts.info if facts else ASSUMED, self._containers.memory.problem)
+        found = capabilities(facts.info if facts else ASSUMED, self._containers.memory.problem)
+        return replace(found, volumes=accesses(self._settings.volumes))
 
     @property
     def outage(self) -> str:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from crucible import __version__
+
+if TYPE_CHECKING:
+    from crucible.model.volume import HostVolume
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class DockerSettings:
         retry: seconds until a pull that failed is tried again, twice as long each time, five minutes at most.
         log_files: how many files of output are kept for each instance.
         log_bytes: how large each of those may become.
+        volumes: folders that plugins may be granted.
         memory: a file system in memory, where what is in Secrets is kept while it is shown to containers.
     """
 
@@ -45,6 +50,7 @@ class DockerSettings:
     retry: float = 10.0
     log_files: int = 3
     log_bytes: int = 1 << 20
+    volumes: tuple[HostVolume, ...] = ()
     memory: Path = Path("/dev/shm")  # noqa: S108 - a private folder is made in it
 
     def image_of(self, plugin_type: str) -> str:

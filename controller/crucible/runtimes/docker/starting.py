@@ -19,6 +19,7 @@ from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker.body import Setting, body
 from crucible.runtimes.docker.held import Held, new_instance
 from crucible.runtimes.secrets import open_secrets
+from crucible.runtimes.volumes import find_volumes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +121,7 @@ class Starter:
             network=await self._network(workload),
             doors=held.doors.path,
             secrets=self._show_secrets(held, workload),
+            volumes=find_volumes(workload.mounts, self._settings.volumes),
             engine_runtime=self._engine.vm_runtime if workload.isolation == "vm" else "",
             log_files=self._settings.log_files,
             log_bytes=self._settings.log_bytes,

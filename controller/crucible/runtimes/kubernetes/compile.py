@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
 from crucible.runtimes.kubernetes import marks
-from crucible.runtimes.kubernetes.volumes import CONFIG, LOG_ROOM, SOURCE, TMP, mounts, volumes
+from crucible.runtimes.kubernetes.volumes import (
+    CONFIG,
+    LOG_ROOM,
+    SOURCE,
+    TMP,
+    claims_of,
+    mounts,
+    volumes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +54,7 @@ def pod(
         },
         "spec": {
             "containers": [_container(workload, slot, settings, source=bool(paths))],
-            "volumes": volumes(workload, config, paths),
+            "volumes": volumes(workload, settings, config, paths),
             "restartPolicy": "Never",  # restarts are the controller's
             "terminationGracePeriodSeconds": max(round(workload.grace), 1),
             "automountServiceAccountToken": False,
@@ -182,7 +190,14 @@ def _pod_security(workload: Workload, settings: KubernetesSettings) -> dict[str,
         if settings.seccomp
         else {"type": "RuntimeDefault"}
     )
-    return {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": user, "seccompProfile": profile}
+    groups = {claim.group for _, claim in claims_of(workload, settings) if claim.group is not None}
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": user,
+        "runAsGroup": user,
+        "seccompProfile": profile,
+        **({"supplementalGroups": sorted(groups)} if groups else {}),
+    }
 
 
 def _spread(owner: marks.Owner) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
 from crucible.model.manifest import PluginType
+from crucible.model.volume import accesses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,7 @@ _HELD_BY: Final = {
     Control.CPU: "the pod's cpu limit",
     Control.MEMORY: "the pod's memory limit",
     Control.LISTEN: "a Service for the declared ports",
+    Control.FILES: "claims of the plugin's own namespace alone, read-only unless granted for writing",
     Control.SECRETS: "volumes in memory that the kubelet fills, read-only; the operator may read no Secret",
     Control.SECRET_ENV: "references that the kubelet resolves; the pod's specification holds no value",
     Control.DISK: "sized volumes and the pod's ephemeral-storage limit: the kubelet evicts who goes over",
@@ -45,6 +47,7 @@ def capabilities(settings: KubernetesSettings) -> Capabilities:
         isolation=frozenset({"process", "container", "language"} | vm),
         controls=tuple(_enforcement(control, settings) for control in Control),
         sources=frozenset({"inline", "image"}),
+        volumes=accesses(settings.volumes),
         probes=frozenset({"process", "http", "tcp", "exec"}),
         asks=True,
     )

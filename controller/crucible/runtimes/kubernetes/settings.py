@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from crucible.model.volume import ClaimVolume
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
     from crucible.model.workload import Workload
 
 
@@ -24,6 +28,7 @@ class KubernetesSettings:
         network_policies: somebody vouched that the cluster's network enforces NetworkPolicies.
         vm_runtime_class: the RuntimeClass for isolation ``vm``; empty: that isolation is not offered.
         priority_class: of every pod; empty: the cluster's default.
+        volumes: claims that plugins may be granted, each in the namespace of whoever asks.
         namespaces: the only ones looked at; empty: all.
     """
 
@@ -37,6 +42,7 @@ class KubernetesSettings:
     vm_runtime_class: str = ""
     priority_class: str = ""
     namespaces: tuple[str, ...] = ()
+    volumes: tuple[ClaimVolume, ...] = ()
 
     def seccomp_of(self, workload: Workload) -> str:
         """Return the profile of one workload; a whole image gets that of ``service``, as any program does."""

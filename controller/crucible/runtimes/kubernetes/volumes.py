@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crucible.core.scratch import scratch_sizes
 from crucible.core.secrets import FOLDER
+from crucible.errors import InvalidInput
 from crucible.runtimes.kubernetes import marks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from crucible.model.volume import ClaimVolume, Mount
     from crucible.model.workload import Workload
+    from crucible.runtimes.kubernetes.settings import KubernetesSettings
 
 SOURCE: Final = "/plugin"
 CONFIG: Final = "/config/config.json"
@@ -49,11 +52,14 @@ def config_map(workload: Workload, files: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def volumes(workload: Workload, config: str, paths: Mapping[str, Any]) -> list[dict[str, Any]]:
+def volumes(
+    workload: Workload, settings: KubernetesSettings, config: str, paths: Mapping[str, Any]
+) -> list[dict[str, Any]]:
     """Return a pod's volumes.
 
     Args:
         workload: what it runs.
+        settings: of the cluster.
         config: name of its ConfigMap.
         paths: the plugin's files; empty for a whole image.
     """
@@ -70,7 +76,33 @@ def volumes(workload: Workload, config: str, paths: Mapping[str, Any]) -> list[d
         found.insert(0, {"name": "source", "configMap": source})
     # Readable for all: a pod has one user, and without a group of its own the kubelet gives files to root.
     shown = ({"secretName": name, "defaultMode": _READABLE} for name, _ in workload.secrets)
-    return found + [{"name": f"secret-{index}", "secret": secret} for index, secret in enumerate(shown)]
+    return [
+        *found,
+        *({"name": f"secret-{index}", "secret": secret} for index, secret in enumerate(shown)),
+        *(
+            {
+                "name": f"volume-{index}",
+                "persistentVolumeClaim": {"claimName": claim.claim, "readOnly": not mount.writable},
+            }
+            for index, (mount, claim) in enumerate(claims_of(workload, settings))
+        ),
+    ]
+
+
+def claims_of(workload: Workload, settings: KubernetesSettings) -> list[tuple[Mount, ClaimVolume]]:
+    """Return the volumes of a workload, each with the claim that it is.
+
+    Raises:
+        InvalidInput: one is not offered, or not for writing.
+    """
+    known = {volume.name: volume for volume in settings.volumes}
+    found = []
+    for mount in workload.mounts:
+        claim = known.get(mount.volume)
+        if claim is None or (mount.writable and not claim.writable):
+            raise InvalidInput(f"volume {mount.volume} is not offered any more, or not for writing")
+        found.append((mount, claim))
+    return found
 
 
 def mounts(workload: Workload, *, source: bool) -> list[dict[str, Any]]:
@@ -82,6 +114,10 @@ def mounts(workload: Workload, *, source: bool) -> list[dict[str, Any]]:
         *(
             {"name": f"secret-{index}", "mountPath": f"{FOLDER}/{name}", "readOnly": True}
             for index, (name, _) in enumerate(workload.secrets)
+        ),
+        *(
+            {"name": f"volume-{index}", "mountPath": mount.place, "readOnly": not mount.writable}
+            for index, mount in enumerate(workload.mounts)
         ),
     ]
     return [{"name": "source", "mountPath": SOURCE, "readOnly": True}, *found] if source else found

@@ -17,10 +17,11 @@ from crucible.core.secrets import FOLDER
 from crucible.model.door import DOORS, Door, socket_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from crucible.model.workload import Workload
     from crucible.runtimes.secrets import Opened
+    from crucible.runtimes.volumes import Shown
 
 # Numbers of the descriptors that bubblewrap is given. 0 to 2 are the plugin's own.
 ARGS_FD: Final = 3
@@ -28,6 +29,8 @@ STATUS_FD: Final = 4
 SECCOMP_FD: Final = 5
 CONFIG_FD: Final = 6
 BLOCK_FD: Final = 7
+VOLUMES_FD: Final = 280
+"""The first of as many as there are volumes, for a sandbox of the controller's own user."""
 SECRETS_FD: Final = 300
 """The first of as many as there are files of Secrets; so high that a low limit on open files is no matter."""
 
@@ -35,6 +38,7 @@ UID: Final = 1000
 GID: Final = 1000
 SOURCE: Final = "/plugin"
 CONFIG: Final = "/config/config.json"
+VOLUMES: Final = "/data"
 _PAGE: Final = 4096
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 
@@ -112,6 +116,23 @@ def confirmation(
             for word in ("--setenv", name, value)
         ),
     )
+
+
+def volume_place(index: int) -> str:
+    """Return where a volume is shown to a sandbox of another user, as ``SHOWN`` is."""
+    return f"/tmp/volume-{index}"  # noqa: S108 - covered for that process alone
+
+
+def volume_words(shown: Sequence[Shown], *, own_uid: bool) -> tuple[str, ...]:
+    """Return what shows volumes below ``/data``: by path to another user, by descriptor to our own."""
+    if not shown:
+        return ()
+    words = ["--perms", "0755", "--size", str(_PAGE), "--tmpfs", VOLUMES]
+    for index, each in enumerate(shown):
+        verb = "--bind" if each.writable else "--ro-bind"
+        source = (verb, volume_place(index)) if own_uid else (f"{verb}-fd", str(VOLUMES_FD + index))
+        words += [*source, each.place]
+    return (*words, "--remount-ro", VOLUMES)
 
 
 def _secret_files(files: Mapping[str, bytes]) -> tuple[str, ...]:

@@ -90,6 +90,7 @@ def _request(live: Live, means: Means, command: Sequence[str], *, tty: bool) -> 
         "directory": argv.SOURCE,
         "tty": tty,
         "uid": live.record.uid,
+        "supplementary": found.groups,
         "groups": [str(path) for path in joins(live.cgroups)],
         "filter": str(means.seccomp),
         "rlimits": found.rlimits,

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from crucible.model.enforcement import Capabilities, Control, Enforcement, Finding, Level
+from crucible.model.volume import accesses
 
 if TYPE_CHECKING:
+    from crucible.model.volume import HostVolume
     from crucible.runtimes.process.cgroups import Cgroups
 
 _NEED_CGROUPS: Final = frozenset({Control.CPU, Control.MEMORY, Control.PIDS})
@@ -28,6 +30,7 @@ class Facts:
         about: which controllers, or why there are none and the fix.
         types: the plugin types that have a root file system.
         passed_over: the bubblewraps that do not work, and why.
+        volumes: folders that plugins may be granted.
     """
 
     bwrap: str
@@ -36,6 +39,7 @@ class Facts:
     about: str
     types: frozenset[str]
     passed_over: tuple[str, ...] = ()
+    volumes: tuple[HostVolume, ...] = ()
 
 
 def capabilities(facts: Facts) -> Capabilities:
@@ -45,6 +49,7 @@ def capabilities(facts: Facts) -> Capabilities:
         types=facts.types,
         isolation=frozenset({"process", "language"}),
         controls=tuple(_enforcement(control, facts) for control in Control),
+        volumes=accesses(facts.volumes),
     )
 
 
@@ -113,6 +118,8 @@ def _enforcement(control: Control, facts: Facts) -> Enforcement:
         Control.OPEN_FILES: "RLIMIT_NOFILE",
         Control.BUS: "a socket of its own, behind which the broker checks every frame against the manifest",
         Control.STORE: "the broker counts every byte before it is kept",
+        Control.FILES: "bind mounts of those folders alone, read-only unless granted for writing, without "
+        "set-uid programs and devices",
         Control.SECRETS: "files in memory that only the plugin's user can read",
         Control.SECRET_ENV: "handed over through a pipe; not on any command line, nor on disk",
     }

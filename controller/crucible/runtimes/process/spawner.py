@@ -9,13 +9,16 @@ Each request is one JSON packet with file descriptors attached, and gets one ans
     {"argv": […], "targets": [0, 1, 2, 3, …], "exec": 9, "problem": 10,
      "uid": 1900000000 | null, "groups": ["/sys/fs/cgroup/…/cgroup.procs", …],
      "rlimits": [[7, 256, 256], …], "views": [["/root/…/python-0c2b6c", "/tmp/root"], …],
+     "volumes": [["/srv/notes", "/tmp/volume-0", false], …], "supplementary": [2000, …],
      "env": {"LD_LIBRARY_PATH": "/tmp/libraries"}}
 
 ``targets`` gives the number each attached descriptor has in the new program, ``exec`` the index of the
 program itself, ``problem`` the index of a pipe into which the child writes why it could not become that one.
 ``views`` are directories to show, to this child alone, at another path: below the private directories of the
-controller, another user could not walk to them, and bubblewrap walks the path even of an open directory. The
-answer is ``{"pid": …, "started": …}`` with the child's pidfd attached, ``{"problem": "…"}``, or
+controller, another user could not walk to them, and bubblewrap walks the path even of an open directory.
+``volumes`` are shown in the same way, without devices and programs, and read-only unless the last word says
+that they may be written to. ``supplementary`` are the groups beside the child's own. The answer is
+``{"pid": …, "started": …}`` with the child's pidfd attached, ``{"problem": "…"}``, or
 ``{"unavailable": "…"}`` where this host can start nothing now.
 """
 
@@ -39,7 +42,8 @@ _MAX_PACKET = 1 << 18
 _MAX_DESCRIPTORS = 253  # as many as the kernel hands over at once
 
 _CLONE_NEWNS = 0x00020000
-_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_SLAVE = 0x2, 0x4, 0x1000, 0x4000, 0x80000
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT = 0x1, 0x2, 0x4, 0x8, 0x20
+_MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 0x80000
 
 
 def main() -> None:
@@ -127,7 +131,7 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
 
 def _prepare(request: dict[str, Any]) -> None:
     if request["views"]:
-        _show(request["views"])
+        _show(request["views"], request["volumes"])
     os.setsid()
     os.umask(0o022)
     os.chdir("/")
@@ -139,12 +143,12 @@ def _prepare(request: dict[str, Any]) -> None:
             file.write(b"0")
     uid = request["uid"]
     if uid is not None:
-        os.setgroups([])
+        os.setgroups(request["supplementary"])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
 
 
-def _show(views: list[list[str]]) -> None:
+def _show(views: list[list[str]], volumes: list[tuple[str, str, bool]]) -> None:
     """Show directories under ``/tmp`` in a mount namespace of this child's own, unseen by the host."""
     libc = ctypes.CDLL(None, use_errno=True)
 
@@ -156,12 +160,27 @@ def _show(views: list[list[str]]) -> None:
     call(libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None), "cannot part the mount namespace")
     # Opened here, in the new namespace and before /tmp is covered: they may lie below it.
     opened = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path, _ in views]
+    opened += [_open_plainly(path) for path, _, _ in volumes]
     call(libc.mount(b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV, b"mode=0755"), "cannot cover /tmp")
-    for directory, (_, place) in zip(opened, views, strict=True):
+    places = [*(place for _, place in views), *(place for _, place, _ in volumes)]
+    for directory, place in zip(opened, places, strict=True):
         os.mkdir(place)  # noqa: PTH102 - as above
         source = f"/proc/self/fd/{directory}".encode()
         call(libc.mount(source, place.encode(), None, _MS_BIND, None), f"cannot show {place}")
         os.close(directory)
+    for _, place, writable in volumes:
+        flags = _MS_REMOUNT | _MS_BIND | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | (0 if writable else _MS_RDONLY)
+        call(libc.mount(None, place.encode(), None, flags, None), f"cannot hold {place}")
+
+
+def _open_plainly(path: str) -> int:
+    """Open a directory by a path of which no part is a link: whoever may write near it cannot lead away."""
+    opened = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in path.split("/")[1:]:
+        above = opened
+        opened = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        os.close(above)
+    return opened
 
 
 def _arrange(request: dict[str, Any], descriptors: list[int]) -> int:

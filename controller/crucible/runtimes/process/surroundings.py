@@ -22,11 +22,13 @@ class Surroundings:
         environment: its variables.
         rlimits: resource, soft limit, hard limit.
         secrets: variables whose values are in Secrets, and are not written down.
+        groups: user groups beside its own.
     """
 
     environment: tuple[tuple[str, str], ...]
     rlimits: tuple[tuple[int, int, int], ...]
     secrets: tuple[SecretVariable, ...] = ()
+    groups: tuple[int, ...] = ()
 
 
 def save(surroundings: Surroundings, directory: Path) -> None:
@@ -44,4 +46,5 @@ def load(directory: Path) -> Surroundings | None:
         tuple((name, value) for name, value in found["environment"]),
         tuple((which, soft, hard) for which, soft, hard in found["rlimits"]),
         tuple(SecretVariable(**each) for each in found.get("secrets", ())),
+        tuple(found.get("groups", ())),
     )

@@ -16,6 +16,7 @@ from crucible.core.scratch import scratch_sizes
 from crucible.model.workload import Limits, Slot, Workload
 from crucible.runtimes.docker.body import Image, Setting, body
 from crucible.runtimes.docker.labels import labels_of
+from crucible.runtimes.volumes import Shown
 
 GOLDEN = Path(__file__).parent / "golden"
 MIB = 1 << 20
@@ -53,6 +54,17 @@ KINDS = {
         replace(FILES, secrets=(("api", "1"),)),
         PYTHON,
         replace(SETTING, secrets="/memory/uid-1/0-1"),
+    ),
+    "volumes": (
+        FILES,
+        PYTHON,
+        replace(
+            SETTING,
+            volumes=(
+                Shown(Path("/srv/notes"), "/data/notes", writable=True, group=2000),
+                Shown(Path("/srv/maps"), "/data/maps", writable=False, group=None),
+            ),
+        ),
     ),
     "vm": (replace(FILES, isolation="vm"), PYTHON, replace(SETTING, engine_runtime="runsc")),
 }

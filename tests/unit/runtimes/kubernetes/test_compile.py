@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 
 from crucible.core.admission import admit
 from crucible.core.render import render
+from crucible.errors import InvalidInput
 from crucible.model.plugin import read_identity
 from crucible.model.probe import Health
 from crucible.model.secret import SecretVariable
 from crucible.model.status import SourceReport
+from crucible.model.volume import ClaimVolume, Mount
 from crucible.model.workload import Limits, Slot
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.compile import pod
@@ -43,6 +46,16 @@ PROBES = Health.model_validate_json(
         "ready": {"http": {"port": 80, "path": "/r?x=$(HOME)"}, "interval": "1500ms", "successes": 2},
         "live": {"exec": {"command": ["sh", "-c", "true"]}, "timeout": "100ms", "initial": "5s"}}"""
 )
+NOTES = Mount("notes", "/data/notes", writable=True)
+MAPS = Mount("maps", "/data/maps", writable=False)
+WITH_VOLUMES = replace(
+    SETTINGS,
+    volumes=(
+        ClaimVolume("notes", "team-notes", writable=True, group=2000),
+        ClaimVolume("maps", "maps", writable=False),
+    ),
+)
+
 CASES: dict[str, Any] = {
     "python": (workload(), FILES, SETTINGS),
     "javascript": (workload(type="javascript", entrypoint=("main.js",)), {"main.js": "1"}, SETTINGS),
@@ -67,6 +80,7 @@ CASES: dict[str, Any] = {
         FILES,
         SETTINGS,
     ),
+    "volumes": (workload(mounts=(NOTES, MAPS)), FILES, WITH_VOLUMES),
     "everything-set": (
         workload(
             isolation="vm",
@@ -132,10 +146,12 @@ WORKLOADS = st.builds(
     ),
     grace=st.floats(0, 3600),
     secrets=st.lists(st.tuples(NAMES, st.just("")), max_size=3, unique=True).map(tuple),
+    mounts=st.sampled_from([(), (NOTES,), (replace(NOTES, writable=False),)]),
     secret_env=st.lists(st.builds(SecretVariable, NAMES, NAMES, NAMES), max_size=3).map(tuple),
 )
 CHOICES = st.builds(
     KubernetesSettings,
+    volumes=st.just(WITH_VOLUMES.volumes),
     seccomp=st.sampled_from(["", "p.json"]),
     user_namespaces=st.booleans(),
     vm_runtime_class=st.sampled_from(["", "kata"]),
@@ -156,7 +172,7 @@ def test_no_pod_is_ever_more_than_restricted(asked: Any, settings: KubernetesSet
     assert spec["restartPolicy"] == "Never"
     assert spec.get("hostUsers", False) is False
     for volume in spec["volumes"]:
-        assert len(volume.keys() & {"configMap", "emptyDir", "secret"}) == 1
+        assert len(volume.keys() & {"configMap", "emptyDir", "secret", "persistentVolumeClaim"}) == 1
         assert len(volume) == 2
         assert volume.get("secret", {}).keys() <= {"secretName", "defaultMode"}
         assert "sizeLimit" in volume.get("emptyDir", {"sizeLimit": ""})
@@ -181,7 +197,14 @@ def test_no_pod_is_ever_more_than_restricted(asked: Any, settings: KubernetesSet
         name for name, _ in asked.secrets
     }
     for mount in container["volumeMounts"]:
-        assert mount.get("readOnly") or mount["mountPath"] in {"/tmp", "/dev/shm"}
+        granted = {each.place for each in asked.mounts if each.writable}
+        assert mount.get("readOnly") or mount["mountPath"] in {"/tmp", "/dev/shm", *granted}
+
+
+@pytest.mark.parametrize("mount", [Mount("other", "/data/x", writable=False), replace(MAPS, writable=True)])
+def test_a_volume_that_is_not_offered_compiles_to_nothing(mount: Mount) -> None:
+    with pytest.raises(InvalidInput, match="is not offered any more, or not for writing"):
+        pod(workload(mounts=(mount,)), FIRST, WITH_VOLUMES, "c", FILES)
 
 
 def kubelet_expands(text: str) -> str:
