@@ -70,7 +70,7 @@ def _note_visitors(listener: socket.socket, name: str, laid: Bait) -> None:
             connection, _ = listener.accept()
         except OSError:
             return
-        with connection:
+        with connection, suppress(OSError):  # a visitor may be gone before it is answered
             laid.visitors.append(name)
             connection.sendall(b".")
 

@@ -20,20 +20,29 @@ KERNELS_OWN: Final = ("/proc", "/dev", "/sys")
 ENGINES_OWN: Final = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
 """Files that a container engine mounts, of which only root may change the content."""
 DEVICES: Final = frozenset({"full", "null", "random", "tty", "urandom", "zero"})
+MOST: Final = {
+    "process": {"memlock": 64 << 10, "msgqueue": 64 << 10, "nice": 0, "rtprio": 0},
+    "docker": {"memlock": 8 << 20, "msgqueue": 819_200, "nice": 0, "rtprio": 0},
+    "kubernetes": {"nice": 0, "rtprio": 0},
+}
+"""By runtime, limits of a process that are not the manifest's: ours, or what container engines give."""
 NAMESPACES: Final = ("pid", "net", "mnt", "ipc", "uts", "cgroup")
 _SECCOMP_FILTER: Final = "2"
 _ROOMY: Final = 65_536
 _FIRST_AND_ITSELF: Final = 2
 
 
-def from_inside(readings: Mapping[str, Any], workload: Workload, *, pod: bool = False) -> Iterator[Check]:
-    """Compare what was read inside with what was compiled; ``pod``: it has an interface of its pod's."""
+def from_inside(readings: Mapping[str, Any], workload: Workload, runtime: str) -> Iterator[Check]:
+    """Compare what was read inside with what a runtime compiled; a pod has an interface of its own."""
     status = {key: tuple(value) for key, value in readings["status"].items()}
     yield from status_checks(status, "inside")
     yield from mount_checks(readings["mounts"], "inside")
     interfaces = readings["interfaces"]
     yield Check(
-        Control.NETWORK, "inside: no interface but lo", pod or interfaces == ["lo"], f"has {interfaces}"
+        Control.NETWORK,
+        "inside: no interface but lo",
+        runtime == "kubernetes" or interfaces == ["lo"],
+        f"has {interfaces}",
     )
     odd = sorted(
         set(readings["devices"]) - DEVICES - {"stdin", "stdout", "stderr", "ptmx", "core", "console"}
@@ -50,7 +59,11 @@ def from_inside(readings: Mapping[str, Any], workload: Workload, *, pod: bool = 
     )
     outside = [path for path in readings["cgroups"] if path != "/"]
     yield Check(Control.NAMESPACES, "inside: its cgroup is its root", not outside, f"sees {outside or '/'}")
-    yield from _limits(readings, workload)
+    session = readings["session"]
+    yield Check(
+        Control.NAMESPACES, "inside: its session is its own", session > 0, f"is led by process {session}"
+    )
+    yield from _limits(readings, workload, MOST[runtime])
 
 
 def status_checks(status: Mapping[str, Sequence[str]], where: str) -> Iterator[Check]:
@@ -85,7 +98,7 @@ def mount_checks(mounts: Sequence[Mapping[str, Any]], where: str) -> Iterator[Ch
     yield Check(Control.PRIVILEGES, f"{where}: scratch space has nosuid and nodev", not bare, said)
 
 
-def _limits(readings: Mapping[str, Any], workload: Workload) -> Iterator[Check]:
+def _limits(readings: Mapping[str, Any], workload: Workload, bounds: Mapping[str, int]) -> Iterator[Check]:
     limits = {name: tuple(value) for name, value in readings["limits"].items()}
     files = workload.limits.open_files
     yield Check(
@@ -100,8 +113,10 @@ def _limits(readings: Mapping[str, Any], workload: Workload) -> Iterator[Check]:
         limits["core"] == ("1", "1"),
         f"is {limits['core']}",
     )
-    high = {name for name in ("nice", "rtprio") if limits[name][1] != "0"}
-    yield Check(Control.PRIVILEGES, "inside: no priority can be taken", not high, f"{sorted(high)} are open")
+    for name, most in bounds.items():
+        hard = limits[name][1]
+        low = hard.isdecimal() and int(hard) <= most
+        yield Check(Control.PRIVILEGES, f"inside: the limit of {name} is {most} or less", low, f"is {hard}")
     for path, most in zip(("/tmp", "/dev/shm"), scratch_sizes(workload.limits), strict=True):  # noqa: S108
         size = readings["scratch"][path]
         yield Check(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -46,9 +48,26 @@ def checks(pid: int, workload: Workload, *, root: bool) -> Iterator[Check]:
     links = {entry.name: str(entry.readlink()) for entry in (place / "ns").iterdir()}
     ours = {entry.name: str(entry.readlink()) for entry in (PROC / "self/ns").iterdir()}
     yield from namespace_checks(links, ours)
+    if links["user"] != ours["user"]:
+        yield _further(pid)
     yield from mount_checks([_mount(line) for line in _lines(place / "mountinfo")], "kernel")
     yield from _files(place, workload.limits)
     yield from _groups(place, workload.limits)
+
+
+def _further(pid: int) -> Check:
+    """Try what its filter keeps it from, to see what holds behind that: a user namespace below its own."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _FURTHER, str(pid)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_SECONDS,
+    )
+    said = (done.stdout or done.stderr).strip()[-200:]
+    return Check(
+        Control.PRIVILEGES, "kernel: no further user namespace can be made", said.startswith("refused"), said
+    )
 
 
 def _identity(status: dict[str, list[str]]) -> Iterator[Check]:
@@ -58,6 +77,17 @@ def _identity(status: dict[str, list[str]]) -> Iterator[Check]:
     yield Check(Control.IDENTITY, "kernel: its ids are nobody else's", not low, said)
 
 
+_SECONDS: Final = 30.0
+_FURTHER: Final = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+place = os.open(f"/proc/{sys.argv[1]}/ns/user", os.O_RDONLY)
+if libc.setns(place, 0x10000000):
+    sys.exit(f"cannot enter: {os.strerror(ctypes.get_errno())}")
+libc.setgid(1000), libc.setuid(1000)
+made = libc.unshare(0x10000000) == 0
+print("made one" if made else f"refused: {os.strerror(ctypes.get_errno())}")
+"""
 _FIRST_UNUSED: Final = 1_000_000_000
 """Ids below may be a person's, a service's or a container's."""
 
@@ -95,6 +125,7 @@ def _limit(place: Path, title: str) -> str:
 def _groups(place: Path, limits: Limits) -> Iterator[Check]:
     memory = _read(place, "memory", ("memory.max", "memory.limit_in_bytes"))
     yield _number(Control.MEMORY, "memory", memory, limits.memory, _SLACK_BYTES)
+    yield _swap(place, limits.memory)
     pids = _read(place, "pids", ("pids.max",))
     if not pids.isdecimal():
         # Without a cgroup the number of processes of the sandbox's own user is what is limited.
@@ -106,6 +137,21 @@ def _groups(place: Path, limits: Limits) -> Iterator[Check]:
 def _number(control: Control, name: str, found: str, most: int, slack: int) -> Check:
     ok = found.isdecimal() and most <= int(found) <= most + slack
     return Check(control, f"kernel: the limit of {name} is the manifest's", ok, f"{found} of {most}")
+
+
+def _swap(place: Path, most: int) -> Check:
+    """Swap is part of the limit on version 1, and none on version 2; a kernel that counts none gives none."""
+    both, own = (
+        _read(place, "memory", ("memory.memsw.limit_in_bytes",)),
+        _read(place, "memory", ("memory.swap.max",)),
+    )
+    ok = (both.isdecimal() and int(both) <= most + _SLACK_BYTES) or own == "0" or not (both or own)
+    return Check(
+        Control.MEMORY,
+        "kernel: the limit of memory holds for swap too",
+        ok,
+        f"{both or own or 'not counted'}",
+    )
 
 
 def _processor(place: Path, thousandths: int) -> Check:

@@ -150,7 +150,7 @@ async def attempt(runtime: Runtime, place: Path, *, routes_only: bool = False, *
     if not heard.complete:
         last = b" / ".join(told[-4:]).decode(errors="replace")[-500:] or "nothing"
         raise Unavailable(f"the suite's program did not come to its end; it last said: {last}")
-    inside = expected.from_inside(heard.readings, asked)
+    inside = expected.from_inside(heard.readings, asked, runtime.capabilities.runtime)
     return Seen((*heard.checks, *inside, *seen, visitors), heard.readings)
 
 

@@ -30,16 +30,18 @@ RIGHT: dict[str, Any] = {
     "interfaces": ["lo"],
     "devices": ["null", "zero"],
     "processes": [1, 2],
+    "session": 2,
     "cgroups": ["/"],
     "limits": {
-        "nofile": [str(LIMITS.open_files)] * 2, "core": ["1", "1"], "nice": ["0", "0"], "rtprio": ["0", "0"]
+        "nofile": [str(LIMITS.open_files)] * 2, "core": ["1", "1"], "nice": ["0", "0"], "rtprio": ["0", "0"],
+        "memlock": ["65536"] * 2, "msgqueue": ["65536"] * 2,
     },
     "scratch": {"/tmp": TMP, "/dev/shm": SHM},
 }  # fmt: skip
 
 
 def failures(readings: dict[str, Any]) -> set[Control]:
-    return {check.control for check in from_inside(readings, workload()) if not check.ok}
+    return {check.control for check in from_inside(readings, workload(), "process") if not check.ok}
 
 
 def test_what_was_compiled_passes() -> None:
@@ -60,6 +62,8 @@ def test_what_was_compiled_passes() -> None:
         (("interfaces",), ["eth0", "lo"], Control.NETWORK),
         (("devices",), ["null", "sda"], Control.ROOT_FS),
         (("processes",), [1, 2, 77], Control.NAMESPACES),
+        (("session",), 0, Control.NAMESPACES),
+        (("limits", "msgqueue"), ["unlimited"] * 2, Control.PRIVILEGES),
         (("cgroups",), ["/crucible/x"], Control.NAMESPACES),
         (("limits", "nofile"), ["1024", "1048576"], Control.OPEN_FILES),
         (("limits", "core"), ["0", "unlimited"], Control.PRIVILEGES),
@@ -78,7 +82,7 @@ def test_each_difference_is_noticed(path: tuple[str | int, ...], value: object, 
 
 
 def test_a_pod_may_have_an_interface_of_its_own() -> None:
-    checks = from_inside({**RIGHT, "interfaces": ["eth0", "lo"]}, workload(), pod=True)
+    checks = from_inside({**RIGHT, "interfaces": ["eth0", "lo"]}, workload(), "kubernetes")
     assert all(check.ok for check in checks)
 
 

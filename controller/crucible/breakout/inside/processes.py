@@ -11,7 +11,7 @@ from typing import Any
 
 from outcome import Attempt, Outcome, got, nothing
 
-MANY = 3000
+MANY = 64
 PTRACE_ATTACH = 16
 LIBC = ctypes.CDLL(None, use_errno=True)
 

@@ -10,6 +10,8 @@ FIELDS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Secco
 SCRATCH = ("/tmp", "/dev/shm")
 LIMITS = {
     "core": "Max core file size",
+    "memlock": "Max locked memory",
+    "msgqueue": "Max msgqueue size",
     "nice": "Max nice priority",
     "nofile": "Max open files",
     "rtprio": "Max realtime priority",
@@ -24,6 +26,7 @@ def read() -> dict[str, Any]:
         "status": status,
         "groups": os.getgroups(),
         "environment": dict(os.environ),
+        "session": os.getsid(0),
         "host name": socket.gethostname(),
         "interfaces": sorted(name for _, name in socket.if_nameindex()),
         "processes": sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()),

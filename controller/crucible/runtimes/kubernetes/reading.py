@@ -101,13 +101,13 @@ def _state(pod: Mapping[str, Any]) -> State:
 
 
 def _ended(pod: Mapping[str, Any]) -> bool:
-    phase = pod.get("status", {}).get("phase")
+    phase = (pod.get("status") or {}).get("phase")
     return phase in {"Succeeded", "Failed"} or "terminated" in _container(pod)
 
 
 def _container(pod: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the state of the plugin's container; empty before there is one."""
-    for status in pod.get("status", {}).get("containerStatuses") or ():
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
         if status.get("name") == CONTAINER:
             state: Mapping[str, Any] = status.get("state") or {}
             return state
@@ -116,7 +116,7 @@ def _container(pod: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _ready(pod: Mapping[str, Any]) -> bool | None:
     """Return what the kubelet's probes came to; None where it does not say."""
-    for status in pod.get("status", {}).get("containerStatuses") or ():
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
         if status.get("name") == CONTAINER and "ready" in status:
             return bool(status["ready"])
     return None
@@ -125,7 +125,7 @@ def _ready(pod: Mapping[str, Any]) -> bool | None:
 def _exit(pod: Mapping[str, Any]) -> Exit | None:
     if not _ended(pod):
         return None
-    status, ended = pod.get("status", {}), _container(pod).get("terminated") or {}
+    status, ended = (pod.get("status") or {}), _container(pod).get("terminated") or {}
     at = unix_time(ended.get("finishedAt")) or _last_change(pod)
     reason = str(status.get("reason") or "")
     if reason in _OUTSIDE or reason.startswith("OutOf") or _preempted(pod):
@@ -153,7 +153,7 @@ def _preempted(pod: Mapping[str, Any]) -> bool:
         condition.get("type") == "DisruptionTarget"
         and condition.get("status") == "True"
         and condition.get("reason") == "PreemptionByScheduler"
-        for condition in pod.get("status", {}).get("conditions") or ()
+        for condition in (pod.get("status") or {}).get("conditions") or ()
     )
 
 
@@ -167,7 +167,7 @@ def _from_outside(pod: Mapping[str, Any], reason: str) -> str:
 def _last_change(pod: Mapping[str, Any]) -> float:
     times = [
         unix_time(condition.get("lastTransitionTime"))
-        for condition in pod.get("status", {}).get("conditions") or ()
+        for condition in (pod.get("status") or {}).get("conditions") or ()
     ]
     return max([*times, unix_time(pod["metadata"].get("creationTimestamp"))])
 
@@ -177,7 +177,7 @@ def _notices(pod: Mapping[str, Any]) -> tuple[str, ...]:
     waiting = _container(pod).get("waiting") or {}
     if waiting.get("reason") in _FIXES:
         return (_notice(waiting["reason"], waiting.get("message")),)
-    for condition in pod.get("status", {}).get("conditions") or ():
+    for condition in (pod.get("status") or {}).get("conditions") or ():
         held = condition.get("type") == "PodScheduled" and condition.get("status") == "False"
         if held and condition.get("reason") in _FIXES:
             return (_notice(condition["reason"], condition.get("message")),)
@@ -193,7 +193,7 @@ def _waits_for_secrets(pod: Mapping[str, Any]) -> str:
         if "secret" in volume
     ]
     conditions = {
-        each.get("type"): each.get("status") for each in pod.get("status", {}).get("conditions") or ()
+        each.get("type"): each.get("status") for each in (pod.get("status") or {}).get("conditions") or ()
     }
     placed, mounted = conditions.get("PodScheduled"), conditions.get("PodReadyToStartContainers")
     if not named or placed != "True" or mounted != "False":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
+import stat
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _MAX_BYTES = 1 << 16
+_MAX_PID = 1 << 22
+_MAX_CODE = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,22 +163,37 @@ class Status:
 def read_status(directory: Path) -> Status:
     """Read bubblewrap's reports so far: one JSON document a line. What is not one is passed over."""
     status = Status()
-    try:
-        with (directory / "status.json").open("rb") as file:
-            lines = file.read(_MAX_BYTES).splitlines()
-    except FileNotFoundError:
-        return status
-    for line in lines:
-        with contextlib.suppress(ValueError):
+    for line in _plain_file(directory / "status.json").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
             status = _heed(status, json.loads(line))
     return status
 
 
+def _plain_file(path: Path) -> bytes:
+    """Return the beginning of a plain file; nothing where there is none, or something else in its place.
+
+    A sandbox's first process, which a plugin can take over, may hold this file open: anything can be in it,
+    and nothing of it may lead the controller elsewhere or make it wait.
+    """
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:
+            return b""
+        raise
+    try:
+        return os.read(opened, _MAX_BYTES) if stat.S_ISREG(os.fstat(opened).st_mode) else b""
+    finally:
+        os.close(opened)
+
+
 def _heed(status: Status, report: object) -> Status:
     match report:
-        case {"child-pid": int(pid)} if pid > 0:
+        case {"child-pid": int(pid)} if 0 < pid <= _MAX_PID and not isinstance(pid, bool):
             return replace(status, init=pid)
-        case {"exit-code": int(code)}:
+        case {"exit-code": int(code)} if 0 <= code <= _MAX_CODE and not isinstance(code, bool):
             return replace(status, code=code)
         case _:
             return status
