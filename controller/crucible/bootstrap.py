@@ -29,6 +29,7 @@ from crucible.loop import Ports
 from crucible.manifests.upkeep import keep_applied
 from crucible.model import names
 from crucible.model.crd import plugin_crd
+from crucible.model.plugin import read_identity
 from crucible.model.revision import revision_crd
 from crucible.packages.snapshot import SnapshotStore
 from crucible.packages.sources import Resolver
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from crucible.control.apiserver.keys import Key
     from crucible.core.alerts import Alert
+    from crucible.model.decision import Event
     from crucible.model.volume import HostVolume
     from crucible.packages.sources import Images
     from crucible.runtimes.base import Runtime
@@ -141,6 +143,14 @@ async def _run(options: UpOptions) -> None:
         loops = Loops(ports)
         server.listen(lambda key: _ring_for_secret(loops, key))
 
+        telling: set[asyncio.Task[None]] = set()
+
+        def say(plugin_uid: str, event: Event) -> None:
+            plugin = loops.find(plugin_uid)
+            if plugin is not None:
+                telling.add(task := asyncio.create_task(told.tell(read_identity(plugin), event)))
+                task.add_done_callback(telling.discard)
+
         def changed(plugin_uid: str) -> None:
             loops.ring(plugin_uid)
             doors.refresh(plugin_uid)
@@ -148,7 +158,7 @@ async def _run(options: UpOptions) -> None:
 
         await runtime.open(changed)
         stack.push_async_callback(runtime.close)
-        doors.open(loops.ring)
+        doors.open(loops.ring, say)
         stack.push_async_callback(doors.close)
         pods.tell()
         sweeping = partial(_sweep_for_ever, client, ports, loops, doors)

@@ -1,24 +1,27 @@
 """Keeps whoever is behind the doors told, of every Plugin; and the host application's own door.
 
-The bus is the one thing behind doors so far. What a Plugin may do there follows from its manifest alone
-(``core.bus``); this only carries it, and carries back what the broker has to say of a Plugin.
+Behind the doors are the bus and the way out. What a Plugin may do there follows from its manifest alone
+(``core.bus``, ``core.egress``); this only carries it, and carries back what there is to say of a Plugin.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import uuid
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from crucible.bus.liaison import Liaison
+from crucible.companions import starting
 from crucible.companions.companion import Companion
 from crucible.companions.crew import Crew
 from crucible.companions.starting import Program
 from crucible.core.bus import member_of
 from crucible.core.cloudevents import cloud_event, subject_of
+from crucible.core.egress import denial_event, grant_of
 from crucible.errors import Unavailable
 from crucible.model.bus import HOST
 from crucible.model.door import Door, Doorway
@@ -37,8 +40,13 @@ if TYPE_CHECKING:
     from crucible.settings import Places
 
 
+_SPOKEN: Final = {"bus": "broker", "egress": "egress proxy"}
+
+log = logging.getLogger(__name__)
+
+
 class Doorkeeper:
-    """Keeps the broker running while something needs it, and told."""
+    """Keeps broker and egress proxy running while something needs them, and told."""
 
     def __init__(
         self, runtime: Runtime, places: Places, control_plane: str, *, host_always: bool = False
@@ -51,23 +59,27 @@ class Doorkeeper:
             control_plane: whose broker it is.
             host_always: the host application is served even when no plugin uses the bus.
         """
-        command = (sys.executable, "-I", "-m", "crucible.bus")
-        program = Program("bus", command, places.bus, control_plane, keeps=True)
+        of = programs(places, control_plane)
         self._entrances = Entrances(runtime, places, always=host_always)
-        self._bus = Companion(program, Door.BUS, self._entrances, self._hear)
-        self._crew = Crew({Door.BUS: self._bus})
+        self._bus = Companion(of[Door.BUS], Door.BUS, self._entrances, self._hear)
+        self._egress = Companion(of[Door.EGRESS], Door.EGRESS, runtime, self._denied)
+        self._crew = Crew({Door.BUS: self._bus, Door.EGRESS: self._egress})
         self.liaison = Liaison(self._bus, self._noticed)
         self._ring: Callable[[str], None] = lambda _: None
+        self._say: Callable[[str, Event], None] = lambda _, __: None
         self._missing: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def open(self, ring: Callable[[str], None]) -> None:
+    def open(
+        self, ring: Callable[[str], None], say: Callable[[str, Event], None] = lambda _, __: None
+    ) -> None:
         """Begin; the runtime must be open.
 
         Args:
             ring: wakes the loop of a Plugin, by uid.
+            say: records an event of a Plugin, by uid.
         """
-        self._ring = ring
+        self._ring, self._say = ring, say
         self._crew.open()
         self._spawn(self.liaison.keep())
 
@@ -82,7 +94,8 @@ class Doorkeeper:
         """Say what a Plugin may do now, and how it is."""
         member = member_of(identity, spec, status)
         self.liaison.know(member)
-        self._crew.grant(identity.uid, {Door.BUS: {"grants": asdict(member.grants)}})
+        out = {} if spec is None else grant_of(spec)
+        self._crew.grant(identity.uid, {Door.BUS: {"grants": asdict(member.grants)}, Door.EGRESS: out})
 
     def forget(self, plugin_uid: str) -> None:
         """Say that a Plugin is gone."""
@@ -126,6 +139,12 @@ class Doorkeeper:
     def _hear(self, words: Mapping[str, Any]) -> None:
         self.liaison.hear(words)
 
+    def _denied(self, words: Mapping[str, Any]) -> None:
+        """Hear that a plugin was refused a way out; the proxy says each only once in a while."""
+        event = denial_event(words)
+        log.warning("%s/%s: %s", words.get("namespace"), words.get("plugin"), event.message)
+        self._say(str(words.get("pluginUid", "")), event)
+
     def _noticed(self, plugin_uid: str) -> None:
         self._ring(plugin_uid)
 
@@ -133,6 +152,39 @@ class Doorkeeper:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def programs(places: Places, control_plane: str) -> dict[Door, Program]:
+    """Return what serves each kind of door."""
+    python = (sys.executable, "-I", "-m")
+    return {
+        Door.BUS: Program("bus", (*python, "crucible.bus"), places.bus, control_plane, keeps=True),
+        Door.EGRESS: Program("egress", (*python, "crucible.egress"), places.egress, control_plane),
+    }
+
+
+async def end_companions(places: Places, control_plane: str, told: Callable[[str], None]) -> None:
+    """End whatever serves doors; the controller and all instances are gone.
+
+    Args:
+        places: the state folder.
+        control_plane: whose companions.
+        told: called with what is going on, for people.
+
+    Raises:
+        Unavailable: something does not end.
+    """
+    for program in programs(places, control_plane).values():
+        found = starting.reach(program)
+        if found is None:
+            continue
+        found.one.close()
+        if found.pidfd is not None:
+            told(f"stopping the {_SPOKEN[program.name]}")
+            try:
+                await starting.kill(found.pidfd)
+            finally:
+                os.close(found.pidfd)
 
 
 class Entrances:

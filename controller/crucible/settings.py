@@ -42,6 +42,11 @@ class Places:
         return self.root / "bus"
 
     @property
+    def egress(self) -> Path:
+        """The egress proxy's private folder: its socket and log."""
+        return self.root / "egress"
+
+    @property
     def host(self) -> Path:
         """The host application's door to the bus lies in here."""
         return self.root / "host"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from crucible.bootstrap import UpOptions, control_plane_id, make_adapters
-from crucible.companions import starting
 from crucible.control.apiserver.ownership import StateLock
+from crucible.doorkeeper import end_companions
 from crucible.errors import Conflict, CrucibleError, Unavailable
 from crucible.packages.snapshot import SnapshotStore
 from crucible.runtimes.secrets import no_secrets
@@ -75,7 +75,7 @@ def end_all(places: Places, grace: float, told: Callable[[str], None]) -> Ended:
             ended, found = asyncio.run(_end_instances(places, name, grace, told))
             instances += ended
             strays += found
-        asyncio.run(_end_companion(places, told))
+        asyncio.run(end_companions(places, control_plane_id(places.root / "id"), told))
     finally:
         lock.release()
     return Ended(controller, tuple(instances), tuple(strays))
@@ -142,21 +142,6 @@ async def _end_instances(
         return [instance.name for instance in instances], strays
     finally:
         await runtime.close()
-
-
-async def _end_companion(places: Places, told: Callable[[str], None]) -> None:
-    """End the broker, which outlives a controller for a while, so that calls go on while that is replaced."""
-    program = starting.Program("bus", (), places.bus, control_plane_id(places.root / "id"))
-    found = await asyncio.to_thread(starting.reach, program)
-    if found is None:
-        return
-    found.one.close()
-    if found.pidfd is not None:
-        told("stopping the broker")
-        try:
-            await starting.kill(found.pidfd)
-        finally:
-            os.close(found.pidfd)
 
 
 async def _end(runtime: Runtime, instance: Instance, grace: float, told: Callable[[str], None]) -> None:

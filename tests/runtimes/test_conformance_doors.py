@@ -130,10 +130,9 @@ async def test_who_comes_before_anyone_serves_waits_and_is_known(real: Real, sta
 async def test_a_door_is_bound_anew_after_a_restart_of_the_controller(real: Real, stack: ExitStack) -> None:
     workload = real.script(CALLER, "caller", "again", doors=(Door.EGRESS,))
     await real.runtime.start(workload, FIRST)
-    first = await door_of(real, workload, stack)
-    await answer(await accept(stack, first), b"one")
-    await real.says(workload, b"heard one")
-    first.close()  # whoever served it has died
+    with ExitStack() as served:  # whoever serves it dies afterwards
+        await answer(await accept(served, await door_of(real, workload, served)), b"one")
+        await real.says(workload, b"heard one")
     await real.reopen()
     second = await door_of(real, workload, stack)
     await answer(await accept(stack, second), b"two")

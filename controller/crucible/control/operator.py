@@ -78,6 +78,10 @@ class Loops:
         for uid in set(self._tasks) - set(uids):
             self.lose(uid)
 
+    def find(self, uid: str) -> Mapping[str, Any] | None:
+        """Return one Plugin as last seen; None where it is gone."""
+        return self._objects.get(uid)
+
     def ring(self, uid: str) -> None:
         """Wake the loop of one Plugin, if it has one."""
         if uid in self._bells:

@@ -114,6 +114,12 @@ _GRANTS: Final = (
         lambda spec: bool(spec.capabilities.files),
     ),
     _Grant(
+        Control.EGRESS,
+        "EgressUnavailable",
+        "spec.capabilities.network.connect",
+        lambda spec: bool(spec.capabilities.network.connect),
+    ),
+    _Grant(
         Control.SECRETS,
         "SecretsUnavailable",
         "spec.capabilities.secrets",

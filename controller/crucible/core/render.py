@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from crucible.core.bus import is_on_bus
-from crucible.model.door import Door
+from crucible.core.doors import doors_of
 from crucible.model.secret import SecretVariable
 from crucible.model.volume import Mount
 from crucible.model.workload import Limits, Workload
@@ -65,5 +64,5 @@ def render(
             for variable in spec.env
             if variable.secret is not None
         ),
-        doors=(Door.BUS,) if is_on_bus(spec) else (),
+        doors=doors_of(spec),
     )

@@ -26,6 +26,7 @@ class Control(StrEnum):
     OPEN_FILES = "openFiles"
     LISTEN = "listen"
     FILES = "files"
+    EGRESS = "egress"
     SECRETS = "secrets"
     BUS = "bus"
     STORE = "store"

@@ -10,8 +10,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from crucible.model.egress import parse_rule
 from crucible.model.enforcement import Control
 from crucible.model.fields import (
     RANGE_PATTERN,
@@ -120,11 +121,18 @@ class Dependency(Part):
     """Start without it where it is not to be had."""
 
 
+def _rule(text: str) -> str:
+    parse_rule(text)
+    return text
+
+
 class NetworkCapability(Part):
     """What of the network the plugin may use. Empty: none but its own loopback."""
 
-    connect: Annotated[tuple[Annotated[str, Field(max_length=260)], ...], Field(max_length=64), NotYet()] = ()
-    """Hosts it may connect to, as ``host:port``."""
+    connect: Annotated[
+        tuple[Annotated[str, Field(max_length=260), AfterValidator(_rule)], ...], Field(max_length=64)
+    ] = ()
+    """Where it may connect to, through the egress proxy: ``host:port``, ``*.example.com:443``, networks."""
     listen: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(max_length=16)] = ()
     """Ports others may connect to."""
 
@@ -188,8 +196,8 @@ class Resources(Part):
     """Scratch space in /tmp, gone with the instance."""
     open_files: Annotated[int, Field(ge=16, le=65536)] = 256
     """File descriptors of each process."""
-    network: Annotated[Bytes | None, NotYet()] = None
-    """Bytes a second through the egress proxy."""
+    network: Annotated[Bytes, Field(ge=1024, le=2**44)] | None = None
+    """Bytes a second through the egress proxy, both directions and all instances together; unset: any."""
     fuel: Annotated[int | None, Field(ge=1, le=2**53)] = None
     """Instructions one run may execute. Only for types wasm and rune; unset: as many as it likes."""
     time: Annotated[Duration | None, Field(ge=0.01, le=86400)] = None
@@ -201,7 +209,7 @@ class Sandbox(Part):
 
     isolation: Isolation = Isolation.PROCESS
     """The least that must stand between the plugin and the host."""
-    allow_degraded: Annotated[tuple[Control, ...], Field(max_length=16)] = ()
+    allow_degraded: Annotated[tuple[Control, ...], Field(max_length=32)] = ()
     """Controls this plugin may start without where the host cannot enforce them."""
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from crucible.model.door import socket_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from pathlib import Path
 
     from crucible.model.door import Door
@@ -49,11 +49,8 @@ class Doors:
         """The directory the instance is shown; empty where it has no doors."""
         return str(self._directory) if self.names else ""
 
-    def open(self, more: Mapping[Door, tuple[socket.socket, ...]] | None = None) -> None:
+    def open(self) -> None:
         """Make the directory and bind every door that is not held.
-
-        Args:
-            more: listening sockets that lead to a door in another way; they belong to it from now on.
 
         Raises:
             OSError: it cannot be made.
@@ -65,12 +62,14 @@ class Doors:
         for door in self.names:
             if door not in self._held:
                 self._held[door] = (bind(self._directory, door),)
-        for door, sockets in (more or {}).items():
-            self._held[door] += sockets
 
-    def holds(self, door: Door) -> bool:
-        """Whether the sockets of a door are those that were made at its start."""
-        return door in self._held
+    def add(self, door: Door, one: socket.socket) -> None:
+        """Take in a listening socket that leads to an open door in another way."""
+        self._held[door] += (one,)
+
+    def holds(self, door: Door, family: socket.AddressFamily) -> bool:
+        """Whether a door has a listening socket of a family."""
+        return any(one.family == family for one in self._held.get(door, ()))
 
     def listeners(self, door: Door) -> tuple[socket.socket, ...]:
         """Return duplicates of a door's listening sockets; the caller closes them."""

@@ -31,6 +31,8 @@ _PROGRAM: Final = Path(__file__).with_name("usher.py")
 _AT_ONCE: Final = 2
 _MAX_ANSWER: Final = 4096
 _PATIENCE: Final = 10.0
+_QUEUE: Final = 128
+_FREEBIND: Final = 15
 _LOOPBACK: Final = "127.0.0.1"
 _NOBODY: Final = socket.AF_UNSPEC.to_bytes(2, sys.byteorder) + bytes(14)
 """A ``struct sockaddr`` of no family: connecting to it ends a connection (connect(2))."""
@@ -99,6 +101,28 @@ class Passage:
                 door.close()
             else:
                 idle.sockets.append(door)
+
+    async def listen(self, house: House, host: str, port: int) -> socket.socket:
+        """Return a socket that listens at an address of the instance's own, whether that is up yet or not.
+
+        Raises:
+            OSError: somebody listens there.
+            Unsupported: the kernel does not let this controller in.
+            Unavailable: it does not run, or the usher died on the way.
+        """
+        idle = _Idle()
+        door = await self._make(house, idle)
+        for other in idle.sockets:
+            other.close()
+        try:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            door.setsockopt(socket.IPPROTO_IP, _FREEBIND, 1)
+            door.bind((host, port))
+            door.listen(_QUEUE)
+        except OSError:
+            door.close()
+            raise
+        return door
 
     def forget(self, key: str) -> None:
         """Close the sockets of an instance that is gone: they would keep its network alive."""

@@ -67,8 +67,6 @@ def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], me
     ("spec", "field"),
     [
         ({"source": {"artifact": "oci://x"}}, "spec.source.artifact"),
-        ({"capabilities": {"network": {"connect": ["a:1"]}}}, "spec.capabilities.network.connect"),
-        ({"resources": {"network": "1Mi"}}, "spec.resources.network"),
         ({"health": {"ready": {"grpc": {"port": 1}}}}, "spec.health.ready.grpc"),
         ({"health": {"live": {"ping": {}}}}, "spec.health.live.ping"),
         ({"recovery": {"strategy": ["recreate"]}}, "spec.recovery.strategy"),
@@ -261,3 +259,13 @@ def cel_refusals(spec: dict[str, Any]) -> list[str]:
     """Judge a spec by the rules that the CRD hands to an API server."""
     whole = plugin(**spec)["spec"]
     return [message for rule, message in SPEC_RULES if not cel.evaluate(rule, {"self": whole})]
+
+
+def test_where_a_plugin_may_connect_is_checked_before_it_is_kept() -> None:
+    found = violations_of(
+        plugin(capabilities={"network": {"connect": ["api.example.com:443", "10.0.0.1/8:1"]}})
+    )
+    assert [violation.field for violation in found] == ["spec.capabilities.network.connect[1]"]
+    assert "has host bits set" in found[0].message
+    assert violations_of(plugin(resources={"network": "10Mi"})) == ()
+    assert violations_of(plugin(resources={"network": "1"})) != ()

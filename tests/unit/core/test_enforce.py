@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ASKS: dict[Control, dict[str, Any]] = {
     Control.LISTEN: {"capabilities": {"network": {"listen": [8080]}}},
     Control.FILES: {"capabilities": {"files": [{"volume": "notes", "mount": "/data/notes"}]}},
+    Control.EGRESS: {"capabilities": {"network": {"connect": ["api.example.com:443"]}}},
     Control.SECRETS: {"capabilities": {"secrets": ["api"]}},
     Control.BUS: {"capabilities": {"bus": {}}},
     Control.STORE: {"capabilities": {"store": {"size": "1Mi"}}},

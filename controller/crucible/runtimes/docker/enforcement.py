@@ -76,6 +76,10 @@ def vm_runtime(info: Mapping[str, Any]) -> str:
 
 
 def _enforcement(control: Control, info: Mapping[str, Any]) -> Enforcement:
+    if control is Control.EGRESS:
+        return Enforcement(
+            control, Level.UNAVAILABLE, "this release has the egress proxy with the process runtime only"
+        )
     if control is Control.SYSCALLS:
         return _system_calls(info)
     if control in NOT_OFFERED:

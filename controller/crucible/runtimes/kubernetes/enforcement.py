@@ -60,6 +60,9 @@ def offers_user_namespaces(version: Mapping[str, Any]) -> bool:
 
 
 def _enforcement(control: Control, settings: KubernetesSettings) -> Enforcement:
+    if control is Control.EGRESS:
+        by = "this release has no egress proxy for pods: use the process or the docker runtime"
+        return Enforcement(control, Level.UNAVAILABLE, by)
     if control in _LOCAL:
         by = "this release has it with the process and docker runtimes only"
         return Enforcement(control, Level.UNAVAILABLE, by)

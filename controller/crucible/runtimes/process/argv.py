@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from crucible.core import doors
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
 from crucible.core.secrets import FOLDER
-from crucible.model.door import DOORS, Door, socket_path
+from crucible.model.door import DOORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -164,8 +165,8 @@ def environment(workload: Workload, program: Program, instance: str) -> tuple[tu
         ("CRUCIBLE_NAMESPACE", workload.namespace),
         ("CRUCIBLE_INSTANCE", instance),
         ("CRUCIBLE_CONFIG", CONFIG),
-        *((("CRUCIBLE_BUS", socket_path(Door.BUS)),) if Door.BUS in workload.doors else ()),
         ("CRUCIBLE_SOURCE", SOURCE),
+        *doors.environment(workload, "127.0.0.1"),
         *workload.env,
     )
 

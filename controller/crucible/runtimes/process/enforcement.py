@@ -31,6 +31,7 @@ class Facts:
         types: the plugin types that have a root file system.
         passed_over: the bubblewraps that do not work, and why.
         volumes: folders that plugins may be granted.
+        egress: why no sandbox can be given a way to the egress proxy; empty where one can.
     """
 
     bwrap: str
@@ -40,6 +41,7 @@ class Facts:
     types: frozenset[str]
     passed_over: tuple[str, ...] = ()
     volumes: tuple[HostVolume, ...] = ()
+    egress: str = ""
 
 
 def capabilities(facts: Facts) -> Capabilities:
@@ -105,6 +107,8 @@ def _cgroup_detail(facts: Facts) -> tuple[str, str]:
 def _enforcement(control: Control, facts: Facts) -> Enforcement:
     if control in _NEED_CGROUPS:
         return _limit(control, facts)
+    if control is Control.EGRESS and facts.egress:
+        return Enforcement(control, Level.UNAVAILABLE, facts.egress)
     if control in _NOT_OFFERED:
         return Enforcement(control, Level.UNAVAILABLE, _NOT_OFFERED[control])
     by = {
@@ -114,6 +118,7 @@ def _enforcement(control: Control, facts: Facts) -> Enforcement:
         Control.PRIVILEGES: "no capabilities, no_new_privs, no further user namespaces",
         Control.SYSCALLS: "a seccomp allow-list for its type",
         Control.NETWORK: "a network namespace with its own loopback and nothing else",
+        Control.EGRESS: "the egress proxy, at a socket and at a port of its loopback; no other way out",
         Control.DISK: "tmpfs of limited size, and nothing else to write to",
         Control.OPEN_FILES: "RLIMIT_NOFILE",
         Control.BUS: "a socket of its own, behind which the broker checks every frame against the manifest",

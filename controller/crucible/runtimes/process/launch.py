@@ -20,10 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from crucible.errors import Unavailable
+from crucible.errors import Unavailable, Unsupported
+from crucible.model.door import Door
 from crucible.model.enforcement import Control
 from crucible.runtimes.process import argv, proc, surroundings
 from crucible.runtimes.process.cgroups.base import SANDBOX_PIDS, Refused, joins
+from crucible.runtimes.process.outlet import open_outlet
 from crucible.runtimes.process.output import PIPE
 from crucible.runtimes.process.record import read_status, save
 from crucible.runtimes.process.spawn import Launch, Spawned, read_to_end
@@ -34,6 +36,7 @@ from crucible.runtimes.volumes import groups_of, open_folder
 if TYPE_CHECKING:
     from crucible.model.workload import Limits, Slot, Workload
     from crucible.runtimes.doors import Doors
+    from crucible.runtimes.passage import Passage
     from crucible.runtimes.process.argv import Program
     from crucible.runtimes.process.cgroups import Cgroups
     from crucible.runtimes.process.record import Record
@@ -102,6 +105,7 @@ class Prospect:
         doors: its doors, shut.
         opened: what it gets of its Secrets.
         shown: the volumes that it sees.
+        passage: makes sockets in there; needed for an egress door.
     """
 
     record: Record
@@ -110,6 +114,7 @@ class Prospect:
     doors: Doors
     opened: Opened = NOTHING
     shown: tuple[Shown, ...] = ()
+    passage: Passage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,9 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
     shown = places if record.uid is None else argv.SHOWN
     # Without a cgroup and a uid of its own, the number of processes is held by a limit that must be set once
     # the sandbox's own user namespace is there: outside it would count everything the user runs.
-    held = record.uid is None and not host.holds(Control.PIDS)
+    counted = record.uid is None and not host.holds(Control.PIDS)
+    # And the way to the egress proxy has to be there before its first instruction.
+    held = counted or Door.EGRESS in record.doors
     with ExitStack() as stack:
         try:
             confirmation = argv.encode(
@@ -152,7 +159,7 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
             if host.cgroups is not None:
                 host.cgroups.make(group_name(record.plugin_uid, record.slot), workload.limits)
             instance.doors.open()
-            ends = _open(stack, host, workload, instance, held=held)
+            ends = _open(stack, host, workload, instance, held=held, counted=counted)
             if len(confirmation) > _PIPE_DEFAULT:
                 fcntl.fcntl(ends.confirm, fcntl.F_SETPIPE_SZ, len(confirmation))
         except (OSError, ValueError, Refused) as error:
@@ -188,7 +195,12 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
         os.close(spawned.pidfd)
         raise CannotStart(problem)
     if ends.release is not None:
-        record = await _hold_first(spawned.pidfd, record, directory, workload.limits.pids, ends.release)
+        most = workload.limits.pids + 1 if counted else None
+        try:
+            record = await _hold_first(spawned.pidfd, replace(instance, record=record), most, ends.release)
+        except BaseException:
+            os.close(spawned.pidfd)
+            raise
     return record, spawned.pidfd
 
 
@@ -237,12 +249,12 @@ def rlimits(host: Host, limits: Limits, *, own_uid: bool) -> tuple[tuple[int, in
     return tuple((which, *_within(which, most)) for which, most in wanted.items())
 
 
-def _surroundings(host: Host, workload: Workload, instance: Prospect, *, held: bool) -> Surroundings:
+def _surroundings(host: Host, workload: Workload, instance: Prospect, *, counted: bool) -> Surroundings:
     """Return what a command that is run beside the plugin later begins with."""
     record = instance.record
     _, program = host.roots[workload.type]
     limits = rlimits(host, workload.limits, own_uid=record.uid is not None)
-    if held:
+    if counted:
         most = workload.limits.pids + 1
         limits = (*limits, (resource.RLIMIT_NPROC, most, most))
     # Bubblewrap says in PWD where it has gone.
@@ -257,7 +269,9 @@ def _within(which: int, most: int) -> tuple[int, int]:
     return value, value
 
 
-def _open(stack: ExitStack, host: Host, workload: Workload, instance: Prospect, *, held: bool) -> _Ends:
+def _open(  # noqa: PLR0913 - what a sandbox is made of, and two switches
+    stack: ExitStack, host: Host, workload: Workload, instance: Prospect, *, held: bool, counted: bool
+) -> _Ends:
     """Open everything the sandbox gets, in the order of the numbers it knows them by."""
 
     def keep(descriptor: int) -> int:
@@ -266,7 +280,7 @@ def _open(stack: ExitStack, host: Host, workload: Workload, instance: Prospect, 
 
     directory = instance.directory
     (directory / "config.json").write_text(workload.config)
-    surroundings.save(_surroundings(host, workload, instance, held=held), directory)
+    surroundings.save(_surroundings(host, workload, instance, counted=counted), directory)
     output = keep(os.open(directory / PIPE, os.O_RDWR | os.O_CLOEXEC))
     arguments, confirm = (keep(end) for end in os.pipe2(os.O_CLOEXEC))
     given = [
@@ -302,12 +316,17 @@ def _in_memory(content: bytes) -> int:
     return opened
 
 
-async def _hold_first(pidfd: int, record: Record, directory: Path, most: int, release: int) -> Record:
+async def _hold_first(pidfd: int, instance: Prospect, most: int | None, release: int) -> Record:
     """Take hold of a sandbox before its plugin runs: know its first process, limit how many there may be.
 
     Without a cgroup that process is all there is to kill the sandbox by, and later the plugin could have made
     it look like another.
+
+    Raises:
+        CannotStart: the way to the egress proxy cannot be made.
+        Unavailable: not now.
     """
+    record, directory = instance.record, instance.directory
     deadline = asyncio.get_running_loop().time() + _INIT_SECONDS
     try:
         while (init := read_status(directory).init) is None:
@@ -319,9 +338,14 @@ async def _hold_first(pidfd: int, record: Record, directory: Path, most: int, re
             record = replace(record, init=proc.Identity(init, began, record.monitor_boot))
             save(record, directory)
         with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(init, resource.RLIMIT_NPROC, (most + 1, most + 1))
+            if most is not None:
+                resource.prlimit(init, resource.RLIMIT_NPROC, (most, most))
+        if instance.passage is not None:
+            await open_outlet(instance.passage, record, instance.doors, lambda: proc.hold(init))
         with contextlib.suppress(BrokenPipeError):
             os.write(release, b"1")
+    except (OSError, Unsupported) as error:
+        raise CannotStart(f"its way to the egress proxy cannot be made: {error}") from error
     finally:
         os.close(release)
     return record

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
-from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable
+from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported
 from crucible.model.instance import Exit
 from crucible.runtimes.gauge import Gauge
 from crucible.runtimes.passage import NEW_NET, NEW_USER, House, Passage
@@ -22,6 +22,7 @@ from crucible.runtimes.process.cgroups import base as groups
 from crucible.runtimes.process.launch import SHORTAGES, CannotStart, Prospect, cause_of, group_name, launch
 from crucible.runtimes.process.live import Live, Lives
 from crucible.runtimes.process.logs import Reader
+from crucible.runtimes.process.outlet import open_outlet
 from crucible.runtimes.process.output import make_pipe
 from crucible.runtimes.process.record import Record
 from crucible.runtimes.process.sandbox import prepare
@@ -251,7 +252,8 @@ class ProcessRuntime:
             return ()
         try:
             live.doors.open()
-        except OSError as error:
+            await open_outlet(self._passage, live.record, live.doors, live.hold_plugin)
+        except (OSError, Unsupported) as error:
             raise Unavailable(f"cannot open a door of {live.record.name}: {error}") from error
         return live.doors.listeners(doorway.door)
 
@@ -259,7 +261,7 @@ class ProcessRuntime:
         control_plane = self._settings.control_plane
         found = tuple(adopt.survey(self._instances, control_plane))
         used = frozenset(one.record.root for one in found if one.record)
-        self._prepared = await prepare(self._settings, self._spawner, used, _log.info)
+        self._prepared = await prepare(self._settings, self._spawner, self._passage, used, _log.info)
         for one in found:
             await self._try_to_adopt(one)
 
@@ -277,7 +279,7 @@ class ProcessRuntime:
             self._watch.listen(live)
             source, opened = self._source_of(workload.source), self._read_secrets(workload)
             shown = find_volumes(workload.mounts, self._settings.volumes)
-            prospect = Prospect(live.record, live.directory, source, live.doors, opened, shown)
+            prospect = Prospect(live.record, live.directory, source, live.doors, opened, shown, self._passage)
             live.record, live.pidfd = await launch(host, self._spawner, workload, prospect)
         except CannotStart as error:
             await live.destroy()

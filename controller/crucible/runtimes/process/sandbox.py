@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from crucible.errors import Unsupported
+from crucible.errors import CrucibleError, Unsupported
+from crucible.model.door import Door
 from crucible.model.workload import Limits, Slot, Workload
 from crucible.runtimes.process import host as hosts
 from crucible.runtimes.process import proc
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crucible.model.enforcement import Capabilities, Finding
+    from crucible.runtimes.passage import Passage
     from crucible.runtimes.process.settings import ProcessSettings
     from crucible.runtimes.process.spawn import Spawner
 
@@ -43,6 +45,13 @@ keys = ("CapEff", "CapBnd", "NoNewPrivs", "Seccomp")
 seen = {key: status[key].strip() for key in keys if key in status}
 seen["uid"], seen["pids"] = os.getuid(), sum(name.isdigit() for name in os.listdir("/proc"))
 seen["interfaces"] = [name for _, name in socket.if_nameindex()]
+if "CRUCIBLE_EGRESS" in os.environ:
+    ways = (socket.AF_INET, ("127.0.0.1", 3128)), (socket.AF_UNIX, os.environ["CRUCIBLE_EGRESS"])
+    for family, place in ways:
+        with socket.socket(family) as one:
+            one.settimeout(10)
+            one.connect(place)
+    seen["egress"] = True
 print(json.dumps(seen))
 """
 _EXPECTED: Final = {
@@ -66,7 +75,11 @@ class Prepared:
 
 
 async def prepare(
-    settings: ProcessSettings, spawner: Spawner, used_roots: frozenset[str], say: Callable[[str], None]
+    settings: ProcessSettings,
+    spawner: Spawner,
+    passage: Passage,
+    used_roots: frozenset[str],
+    say: Callable[[str], None],
 ) -> Prepared:
     """Choose the bubblewrap that runs the complete sandbox here.
 
@@ -84,6 +97,7 @@ async def prepare(
         host = Host(opened, identity, libraries, filters, roots, cgroups, proc.boot_id())
         try:
             host, about = await _probe_with_fallback(host, about, settings, spawner)
+            egress = await _probe_egress(host, settings, spawner, passage)
         except CannotStart as error:
             os.close(opened)
             problems.append(f"{path}: {error}")
@@ -91,6 +105,7 @@ async def prepare(
         facts = Facts(
             *(str(path), os.geteuid() == 0, host.cgroups, about, frozenset(roots), tuple(problems)),
             volumes=settings.volumes,
+            egress=egress,
         )
         return Prepared(host, capabilities(facts), findings(facts))
     raise Unsupported(
@@ -113,8 +128,19 @@ async def _probe_with_fallback(
     return host, about
 
 
-async def _probe(host: Host, settings: ProcessSettings, spawner: Spawner) -> None:
-    """Run one sandbox, and look from inside.
+async def _probe_egress(host: Host, settings: ProcessSettings, spawner: Spawner, passage: Passage) -> str:
+    """Return why a sandbox cannot be given a way to the egress proxy; empty where it can."""
+    try:
+        await _probe(host, settings, spawner, passage)
+    except (CannotStart, CrucibleError) as error:
+        return str(error)
+    return ""
+
+
+async def _probe(
+    host: Host, settings: ProcessSettings, spawner: Spawner, passage: Passage | None = None
+) -> None:
+    """Run one sandbox, and look from inside; with a passage, one that has an egress door.
 
     Raises:
         CannotStart: it did not run, or does not isolate.
@@ -128,21 +154,28 @@ async def _probe(host: Host, settings: ProcessSettings, spawner: Spawner) -> Non
             path.chmod(0o755)
         directory = place / "0-1"
         directory.mkdir()
-        seen = await _run(host, settings, spawner, directory, source)
+        seen = await _run(host, settings, spawner, directory, source, passage)
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    wrong = {key: seen.get(key) for key, value in _EXPECTED.items() if seen.get(key) != value}
+    expected = _EXPECTED if passage is None else {**_EXPECTED, "egress": True}
+    wrong = {key: seen.get(key) for key, value in expected.items() if seen.get(key) != value}
     if wrong:
         raise CannotStart(f"from inside the sandbox looks wrong: {wrong}")
 
 
-async def _run(
-    host: Host, settings: ProcessSettings, spawner: Spawner, directory: Path, source: Path
+async def _run(  # noqa: PLR0913, PLR0917 - what a start takes
+    host: Host,
+    settings: ProcessSettings,
+    spawner: Spawner,
+    directory: Path,
+    source: Path,
+    passage: Passage | None,
 ) -> dict[str, object]:
     name = f"probe-{os.getpid()}"
     slot = Slot(0, 1)
     workload = Workload(
-        *("probe", "probe", name, "python", ("main.py",), (), "{}", "", _LIMITS, "process", 0.0, "")
+        *("probe", "probe", name, "python", ("main.py",), (), "{}", "", _LIMITS, "process", 0.0, ""),
+        doors=(Door.EGRESS,) if passage is not None else (),
     )
     paths = host.cgroups.directories(group_name(name, slot)) if host.cgroups else ()
     record = Record(
@@ -157,13 +190,14 @@ async def _run(
         bwrap=host.bwrap_identity,
         root=host.roots["python"][0].name,
         created_at=time.time(),
+        doors=workload.doors,
     )
     save(record, directory)
     live = Live(record, directory)
     make_pipe(directory, record.uid)
     pipe = os.open(directory / PIPE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        prospect = Prospect(record, directory, source, live.doors)
+        prospect = Prospect(record, directory, source, live.doors, passage=passage)
         live.record, live.pidfd = await launch(host, spawner, workload, prospect)
         await _end(live.pidfd)
         said = os.read(pipe, 1 << 16)
@@ -171,6 +205,7 @@ async def _run(
         said = b""
     finally:
         os.close(pipe)
+        live.doors.close()
         await live.destroy()
         if live.pidfd is not None:
             os.close(live.pidfd)

@@ -1,0 +1,43 @@
+"""From a manifest to the doors an instance has, and how it is told of them. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from crucible.core import egress
+from crucible.core.bus import is_on_bus
+from crucible.model.door import Door, socket_path
+
+if TYPE_CHECKING:
+    from crucible.model.manifest import PluginSpec
+    from crucible.model.workload import Workload
+
+PROXY_PORT: Final = 3128
+"""Where an instance finds the egress proxy on the host that its runtime names to it."""
+_NO_PROXY: Final = "localhost,127.0.0.1,::1"
+
+
+def doors_of(spec: PluginSpec) -> tuple[Door, ...]:
+    """Return the doors an instance has: those behind which its manifest asks for something."""
+    asked = {Door.BUS: is_on_bus(spec), Door.EGRESS: bool(egress.grant_of(spec))}
+    return tuple(door for door, needed in asked.items() if needed)
+
+
+def environment(workload: Workload, proxy: str) -> tuple[tuple[str, str], ...]:
+    """Return the variables that tell a plugin, and the libraries it uses, where its doors are.
+
+    Args:
+        workload: the instance's.
+        proxy: the host that the proxy's port is at, from inside.
+    """
+    bus = (("CRUCIBLE_BUS", socket_path(Door.BUS)),) if Door.BUS in workload.doors else ()
+    if Door.EGRESS not in workload.doors:
+        return bus
+    http, socks = f"http://{proxy}:{PROXY_PORT}", f"socks5h://{proxy}:{PROXY_PORT}"
+    named = (("HTTP_PROXY", http), ("HTTPS_PROXY", http), ("ALL_PROXY", socks), ("NO_PROXY", _NO_PROXY))
+    return (
+        *bus,
+        ("CRUCIBLE_EGRESS", socket_path(Door.EGRESS)),
+        *named,
+        *((name.lower(), value) for name, value in named),
+    )

@@ -1,0 +1,57 @@
+"""Resolves names and connects to addresses: the proxy's two ways to touch the network."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crucible.core.egress import Address
+
+_ADDRESSES_MOST: Final = 32
+_BUFFER: Final = 1 << 18
+
+
+class Network(Protocol):
+    """What lies outside."""
+
+    async def resolve(self, name: str) -> Sequence[Address]:
+        """Return a name's addresses; none where it has none.
+
+        Raises:
+            OSError: nobody can say.
+        """
+        ...
+
+    async def connect(self, address: Address, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to exactly this address.
+
+        Raises:
+            OSError: nobody answers there.
+        """
+        ...
+
+
+class Internet:
+    """The network that this host is on, and the names it knows."""
+
+    async def resolve(self, name: str) -> Sequence[Address]:
+        """Ask this host's resolver, in a thread."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(name.encode(), None, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            if error.errno in {socket.EAI_NONAME, socket.EAI_NODATA}:
+                return ()
+            raise
+        return [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found[:_ADDRESSES_MOST]]
+
+    async def connect(self, address: Address, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Dial; an address is never resolved again."""
+        reader, writer = await asyncio.open_connection(str(address), port, limit=_BUFFER)
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return reader, writer
