@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import signal
+import threading
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -104,11 +105,18 @@ def run(options: UpOptions) -> None:
     """
     os.umask(0o077)
     logs.configure(options.log_format, verbose=options.verbose)
-    asyncio.run(_run(options))
+    asyncio.run(serve(options, asyncio.Event()))
 
 
-async def _run(options: UpOptions) -> None:
-    stop = asyncio.Event()
+async def serve(options: UpOptions, stop: asyncio.Event) -> None:
+    """Run a local control plane until told to stop; in the main thread SIGINT and SIGTERM tell it too.
+
+    Its event loop is its own: on its way out kopf ends every task there.
+
+    Raises:
+        Unsupported: this host cannot run the runtime asked for.
+        Conflict: another control plane uses the state folder.
+    """
     _stop_on_signals(stop)
     places = options.places
     places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -219,6 +227,8 @@ def host_of(root: Path) -> Host:
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        return  # signals are the host application's
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 

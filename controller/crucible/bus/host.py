@@ -99,6 +99,11 @@ class HostBus:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
 
+    @property
+    def connected(self) -> bool:
+        """The broker is there, as far as is known."""
+        return self._reading is not None and not self._reading.done()
+
     async def call(
         self,
         name: str,
@@ -173,7 +178,7 @@ class HostBus:
 
     async def _ask(self, frame: Frame) -> Frame:
         """Send a frame and return the ANSWER to it."""
-        if self._writer is None or self._reading is None or self._reading.done():
+        if self._writer is None or not self.connected:
             raise Unavailable("the bus went away")
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._calls[frame.id] = answer

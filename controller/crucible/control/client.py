@@ -49,6 +49,10 @@ class Client:
         """Read one object or a list."""
         return (await self._request("GET", path, params=params))[1]
 
+    async def text(self, path: str, params: Mapping[str, str] | None = None) -> str:
+        """Read what is no object: a log."""
+        return (await self._answer("GET", path, params=params))[1]
+
     async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object in a collection."""
         return (await self._request("POST", path, body, "application/json"))[1]
@@ -76,6 +80,18 @@ class Client:
         content_type: str = "",
         params: Mapping[str, str] | None = None,
     ) -> tuple[int, dict[str, Any]]:
+        code, text = await self._answer(verb, path, body, content_type, params)
+        answer: dict[str, Any] = json.loads(text)
+        return code, answer
+
+    async def _answer(
+        self,
+        verb: str,
+        path: str,
+        body: object = None,
+        content_type: str = "",
+        params: Mapping[str, str] | None = None,
+    ) -> tuple[int, str]:
         """Ask, and turn an answer that is an error into ours.
 
         Raises:
@@ -94,5 +110,4 @@ class Client:
             raise Unavailable(f"{self._endpoint.server} does not answer: {error}") from error
         if response.status >= 400:  # noqa: PLR2004 - HTTP's own figure
             raise error_of(response.status, text)
-        answer: dict[str, Any] = json.loads(text)
-        return response.status, answer
+        return response.status, text
