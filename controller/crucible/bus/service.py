@@ -18,6 +18,7 @@ and asks::
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import sys
@@ -63,6 +64,7 @@ class BusService:
         self._parts: list[Member] = []
         self._wanted: set[str] = set()
         self._stores: Stores | None = None
+        gc.freeze()  # what was imported stays: no collection looks at it again
         if data is not None:
             self._stores = Stores(self.broker.calls, self.broker.ledger, data)
             self.broker.calls.services.update(self._stores.services())

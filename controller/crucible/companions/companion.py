@@ -100,6 +100,11 @@ class Companion:
         self._questions: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._numbers = itertools.count(1)
 
+    @property
+    def running(self) -> bool:
+        """Whether it runs and is told what is new."""
+        return self._link is not None
+
     def grant(self, plugin_uid: str, grant: Mapping[str, Any]) -> None:
         """Say what a plugin may do behind its doors; empty: nothing.
 

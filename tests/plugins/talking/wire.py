@@ -15,6 +15,7 @@ class Bus:
     def __init__(self, **hello: object) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(os.environ["CRUCIBLE_BUS"])
+        self.incoming = self.socket.makefile("rb")
         self.send(HELLO, 0, payload=json.dumps({"wire": [1], **hello}).encode())
         kind, *rest = self.next()
         if kind != WELCOME:
@@ -53,10 +54,7 @@ class Bus:
         return kind, ident, name, headers, rest[name_size + headers_size :]
 
     def _exactly(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            more = self.socket.recv(size - len(data))
-            if not more:
-                raise SystemExit("the bus is gone")
-            data += more
+        data = self.incoming.read(size)
+        if len(data) < size:
+            raise SystemExit("the bus is gone")
         return data
