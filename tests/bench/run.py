@@ -13,6 +13,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "sup
 import apiserver
 import controller
 import docker_runtime
+import health
 import operator_cluster
 import process
 from rows import Row, save, table
@@ -32,6 +33,9 @@ MEASURES: dict[str, Measure] = {
     "docker-memory": docker_runtime.memory,
     "bus": bus.calls,
     "bus-idle": bus.idle,
+    "probes": health.probes,
+    "kill-to-ready": health.ready_again,
+    "crash-loops": health.crash_loops,
     "controller": controller.footprint,
     "cli": cli.start,
     "apiserver": apiserver.requests,

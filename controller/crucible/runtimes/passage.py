@@ -11,6 +11,7 @@ import array
 import asyncio
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import socket
@@ -89,7 +90,7 @@ class Passage:
         door = idle.sockets.pop() if idle.sockets else await self._make(house, idle)
         whole = False
         try:
-            await asyncio.get_running_loop().sock_connect(door, (_LOOPBACK, port))
+            await _connect(door, port)
             yield Connected(door)
             whole = True
         except OSError:
@@ -226,6 +227,32 @@ async def _answer(link: socket.socket) -> tuple[bytes, list[socket.socket]]:
     for each in made:
         each.setblocking(False)
     return packet, made
+
+
+async def _connect(door: socket.socket, port: int) -> None:
+    """Connect on a loopback, where the answer is mostly there before one could wait for it."""
+    problem = door.connect_ex((_LOOPBACK, port))
+    if problem == errno.EINPROGRESS:
+        problem = door.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not problem and not _is_connected(door):
+            loop = asyncio.get_running_loop()
+            writable: asyncio.Future[None] = loop.create_future()
+            loop.add_writer(door, _settle, writable)
+            try:
+                await writable
+            finally:
+                loop.remove_writer(door)
+            problem = door.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if problem:
+        raise OSError(problem, os.strerror(problem))
+
+
+def _is_connected(door: socket.socket) -> bool:
+    try:
+        door.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
@@ -34,6 +33,7 @@ from crucible.runtimes.volumes import find_volumes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
     from socket import socket
 
@@ -218,8 +218,7 @@ class ProcessRuntime:
         self._sessions.add(session)
         return session
 
-    @asynccontextmanager
-    async def connect(self, plugin_uid: str, slot: Slot, port: int) -> AsyncIterator[Connected]:
+    def connect(self, plugin_uid: str, slot: Slot, port: int) -> AbstractAsyncContextManager[Connected]:
         """Connect from inside an instance's network namespace, where its ports are to be found."""
         live = self._lives.get(plugin_uid, slot)
         if live is None:
@@ -227,8 +226,7 @@ class ProcessRuntime:
         if live.ended.is_set() or not live.look():
             raise Conflict(f"{live.record.name} does not run")
         house = House(_house_key(live), live.hold_plugin, NEW_USER | NEW_NET, live.record.uid)
-        async with self._passage.connect(house, port) as connected:
-            yield connected
+        return self._passage.connect(house, port)
 
     async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
         """Return what an instance's cgroup counted; None without one."""
