@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from crucible.core.admission import admit
 from crucible.core.decide import decide
-from crucible.core.report import without_runtime
+from crucible.core.report import hook_failed, without_runtime
 from crucible.errors import (
     Conflict,
     CrucibleError,
@@ -35,10 +35,12 @@ if TYPE_CHECKING:
 
     from crucible.model.decision import Action, Decision, Event
     from crucible.model.health import Check, Streak, Watch
+    from crucible.model.manifest import PreStop
     from crucible.model.plugin import Identity
     from crucible.model.revision import Revision
     from crucible.model.secret import SecretSeen
     from crucible.model.status import SourceReport
+    from crucible.model.workload import Slot
     from crucible.runtimes.base import Runtime
 
 _RETRY_FIRST = 0.5
@@ -338,6 +340,7 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports, around: Arou
     ports.doors.attend(world.identity, allowed, decision.status)
     if Hold() in decision.actions:  # first, and its conflict is with a newer Plugin: nothing to report
         await perform(Hold(), world.identity, ports)
+    await run_hooks(decision, world, ports)
     try:
         for action in decision.actions:
             if not isinstance(action, Hold):
@@ -355,6 +358,37 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports, around: Arou
     for event in decision.events:
         await ports.voice.tell(world.identity, event)
     return Step(decision, fault)
+
+
+async def run_hooks(decision: Decision, world: World, ports: Ports) -> None:
+    """Run what instances are to do before they are asked to end, all at once, each for its time at most."""
+    names = {instance.slot: instance.name for instance in world.instances}
+    hooks = [(each.slot, each.hook) for each in decision.actions if isinstance(each, Stop) and each.hook]
+    for slot, problem in zip(
+        (slot for slot, _ in hooks),
+        await asyncio.gather(*(_run_hook(world, slot, hook, ports) for slot, hook in hooks)),
+        strict=True,
+    ):
+        if problem:
+            await ports.voice.tell(world.identity, hook_failed(names.get(slot, str(slot)), problem))
+
+
+async def _run_hook(world: World, slot: Slot, hook: PreStop, ports: Ports) -> str:
+    """Run one hook; return why it did not do its part, empty when it did."""
+    try:
+        async with asyncio.timeout(hook.timeout):
+            session = await ports.runtime.exec(world.identity.uid, slot, hook.command, stdin=False, tty=False)
+            try:
+                async for _ in session.output():
+                    continue  # it goes nowhere, and would hold up the command if nobody took it
+                code = await session.wait()
+            finally:
+                await session.close()
+    except TimeoutError:
+        return f"did not end within {hook.timeout:g} s"
+    except CrucibleError as error:
+        return f"cannot be run: {error}"
+    return f"ended with status {code}" if code else ""
 
 
 async def _keep_revisions(world: World, decision: Decision, ports: Ports) -> Decision:

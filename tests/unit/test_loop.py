@@ -188,6 +188,29 @@ async def test_a_crash_is_answered(host: FakeHost) -> None:
         assert last.code == 3
 
 
+@pytest.mark.parametrize(
+    ("command", "most", "told"),
+    [
+        (["exit", "0"], "30s", []),
+        (["exit", "3"], "30s", ["PreStopFailed"]),
+        (["nothing"], "30s", ["PreStopFailed"]),
+        (["sleep"], "100ms", ["PreStopFailed"]),
+    ],
+)
+async def test_the_hook_runs_before_the_instance_is_stopped_and_cannot_keep_it(
+    host: FakeHost, command: list[str], most: str, told: list[str]
+) -> None:
+    hook = {"preStop": {"command": command, "timeout": most}}
+    async with living(host, lifecycle=hook) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        (slot,) = [found.slot for found in life.runtime.instances()]
+        cell = host.cell(UID, slot)
+        life.change(suspend=True)
+        await life.until(lambda: life.voice.status.phase is Phase.SUSPENDED)
+        assert len(cell.sessions) == 1
+        assert [reason for reason in life.voice.events if reason == "PreStopFailed"] == told
+
+
 async def test_a_program_that_cannot_start_backs_off_and_ends_in_quarantine() -> None:
     host = FakeHost(behave=lambda _: Behaviour(problem="main.py: no such file"))
     backoff = {"initial": "10ms", "max": "10ms"}

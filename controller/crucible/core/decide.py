@@ -16,7 +16,8 @@ from crucible.core.replica import Policy, supervise_replica, wind_down
 from crucible.core.restart import STARTS_A_SECOND
 from crucible.core.secrets import missing
 from crucible.core.takeover import turn_of
-from crucible.model.decision import Decision, Forget, Hold, Remember, Start
+from crucible.model.decision import Decision, Forget, Hold, Remember, Start, Stop
+from crucible.model.instance import State
 from crucible.model.manifest import PluginSpec, Strategy
 from crucible.model.revision import Revision, revision_name
 from crucible.model.status import Phase, Replica, RevisionReport, SourceReport
@@ -40,7 +41,27 @@ SOURCE_RETRY = 30.0
 
 
 def decide(world: World) -> Decision:
-    """Return what to do for one Plugin, what to say of it, and when to look again.
+    """Return what to do for one Plugin, what to say of it, and when to look again."""
+    return _with_hook(world, _decide(world))
+
+
+def _with_hook(world: World, decision: Decision) -> Decision:
+    """Have what runs run its hook before it is stopped, where the runtime does not see to that itself."""
+    spec = world.spec
+    if not isinstance(spec, PluginSpec) or spec.lifecycle.pre_stop is None or world.capabilities.asks:
+        return decision
+    runs = {instance.slot for instance in world.instances if instance.state is State.RUNNING}
+    actions = tuple(
+        replace(action, hook=spec.lifecycle.pre_stop)
+        if isinstance(action, Stop) and action.slot in runs
+        else action
+        for action in decision.actions
+    )
+    return replace(decision, actions=actions)
+
+
+def _decide(world: World) -> Decision:
+    """Go down the ladder.
 
     A ladder of guards; the first that holds decides and names the reason. Deciding twice from the same
     world gives the same answer, and once a world is as it should be the answer holds no action.
@@ -150,7 +171,9 @@ def _proven_at(status: PluginStatus, spec: PluginSpec) -> float:
 
 def _workload(world: World, spec: PluginSpec, source: SourceReport) -> Workload:
     workload = render(world.identity, spec, source, world.secrets)
-    return replace(workload, probes=spec.health.probes) if world.capabilities.asks else workload
+    if not world.capabilities.asks:
+        return workload
+    return replace(workload, probes=spec.health.probes, pre_stop=spec.lifecycle.pre_stop)
 
 
 def _entry(world: World, spec: PluginSpec, wanted: Workload) -> RevisionReport:

@@ -324,6 +324,11 @@ def _rollback_message(back: RollbackReport) -> str:
     )
 
 
+def hook_failed(name: str, why: str) -> Event:
+    """Say that an instance was asked to end although its hook did not do its part."""
+    return Event("Warning", "PreStopFailed", f"the preStop hook of {name} {why}")
+
+
 def _waiting(found: Supervision) -> tuple[Phase, str, str] | None:
     """Say whom it waits for, where one of its replicas does not run for that."""
     if found.awaited.reason and any(

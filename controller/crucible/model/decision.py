@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from crucible.model.health import Watch
+    from crucible.model.manifest import PreStop
     from crucible.model.revision import Revision
     from crucible.model.status import PluginStatus
     from crucible.model.workload import Slot, Workload
@@ -27,9 +28,15 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ask an instance to end."""
+    """Ask an instance to end.
+
+    Attributes:
+        slot: which.
+        hook: what to run inside it first; None: nothing.
+    """
 
     slot: Slot
+    hook: PreStop | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -289,6 +289,28 @@ class Update(Part):
         return self
 
 
+class PreStop(Part):
+    """A command that runs inside an instance before it is asked to end."""
+
+    command: Annotated[tuple[Word, ...], Field(min_length=1, max_length=64)]
+    """The program, looked for on the instance's PATH, then its arguments. No shell."""
+    timeout: Annotated[Duration, Field(ge=0.1, le=300)] = 5.0
+    """How long it may take; then it is killed, and the instance is asked to end all the same."""
+
+    @model_validator(mode="after")
+    def _can_be_executed(self) -> PreStop:
+        if any("\0" in word for word in self.command):
+            raise ValueError("command contains a NUL byte, which no argument can hold")
+        return self
+
+
+class Lifecycle(Part):
+    """What happens at the turns of an instance's life."""
+
+    pre_stop: PreStop | None = None
+    """Before SIGTERM, whyever the instance is stopped while it runs."""
+
+
 class PluginSpec(Part):
     """The desired state of one plugin."""
 
@@ -324,6 +346,8 @@ class PluginSpec(Part):
     """How it is isolated."""
     health: Health = Health()
     """How to tell that it is well."""
+    lifecycle: Lifecycle = Lifecycle()
+    """What happens at the turns of an instance's life."""
     recovery: Recovery = Recovery()
     """What to do when it is not."""
     update: Update = Update()

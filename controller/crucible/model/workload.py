@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crucible.model.door import Door
+    from crucible.model.manifest import PreStop
     from crucible.model.probe import Probe
     from crucible.model.secret import SecretVariable
     from crucible.model.volume import Mount
@@ -57,6 +58,7 @@ class Workload:
         secrets: name and version of each Secret it may read. What is in them is never here.
         secret_env: variables whose values are in those.
         probes: those that the runtime asks by itself, by name.
+        pre_stop: what it runs by itself before it asks an instance to end.
         mounts: the volumes it sees.
     """
 
@@ -80,6 +82,7 @@ class Workload:
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secret_env: tuple[SecretVariable, ...] = field(default=(), repr=False)
     probes: tuple[tuple[str, Probe], ...] = field(default=(), repr=False)
+    pre_stop: PreStop | None = field(default=None, repr=False)
     mounts: tuple[Mount, ...] = field(default=(), repr=False)
 
     @property

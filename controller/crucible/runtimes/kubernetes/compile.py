@@ -56,7 +56,7 @@ def pod(
             "containers": [_container(workload, slot, settings, source=bool(paths))],
             "volumes": volumes(workload, settings, config, paths),
             "restartPolicy": "Never",  # restarts are the controller's
-            "terminationGracePeriodSeconds": max(round(workload.grace), 1),
+            "terminationGracePeriodSeconds": _grace(workload),
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "hostNetwork": False,
@@ -90,10 +90,23 @@ def _container(
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
+        **_lifecycle(workload),
         "terminationMessagePolicy": "File",
         "stdin": False,
         "tty": False,
     }
+
+
+def _grace(workload: Workload) -> int:
+    """Return the seconds from the request to end until the end; the kubelet counts the hook's among them."""
+    hook = workload.pre_stop.timeout if workload.pre_stop is not None else 0.0
+    return max(round(workload.grace + hook), 1)
+
+
+def _lifecycle(workload: Workload) -> dict[str, Any]:
+    if workload.pre_stop is None:
+        return {}
+    return {"lifecycle": {"preStop": {"exec": {"command": list(workload.pre_stop.command)}}}}
 
 
 def kubelet_probe(probe: Probe) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from crucible.core.admission import admit
 from crucible.core.render import render
 from crucible.errors import InvalidInput
+from crucible.model.manifest import PreStop
 from crucible.model.plugin import read_identity
 from crucible.model.probe import Health
 from crucible.model.secret import SecretVariable
@@ -86,6 +87,7 @@ CASES: dict[str, Any] = {
             isolation="vm",
             env=(("TEXT", "$(HOME) and $HOME"), ("HOME", "/elsewhere")),
             probes=PROBES.probes,
+            pre_stop=PreStop.model_validate_json('{"command": ["flush", "$(ALL)"], "timeout": "3s"}'),
         ),
         FILES,
         KubernetesSettings(
