@@ -63,6 +63,7 @@ _COMMANDS: Final = {
     "restore": _Entry("restore", "Put a backup in the place of what it kept."),
     "kubeconfig": _Entry("kubeconfig", "Print the local kubeconfig, or add it to yours."),
     "doctor": _Entry("doctor", "Say what this host can enforce, and how to mend what it cannot."),
+    "learn": _Entry("learn", "Watch a plugin, and propose the smallest manifest that covers what it did."),
     "seccomp": _Entry("seccomp", "Print the system call profile of a plugin type."),
     "schema": _Entry("schema", "Print the manifest's JSON Schema, or the CRD."),
     "version": _Entry("version", "Print the versions of this program and of the control plane."),

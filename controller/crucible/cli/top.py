@@ -47,7 +47,7 @@ def command(
         namespace = None if everywhere else access.namespace or api.namespace
         for plugin in plugins or ():
             api.get(plugin_path(namespace or api.namespace, plugin))  # says so when there is none
-        found = _metrics(api, namespace, frozenset(plugins or ()))
+        found = usage_of(api, namespace, frozenset(plugins or ()))
     if output is not Data.TEXT:
         print(data_as({"items": found}, output), end="")
         return
@@ -58,7 +58,7 @@ def command(
     print("\n".join(table([heading, *(_row(each, everywhere=everywhere) for each in found)])))
 
 
-def _metrics(api: Api, namespace: str | None, plugins: frozenset[str]) -> list[dict[str, Any]]:
+def usage_of(api: Api, namespace: str | None, plugins: frozenset[str]) -> list[dict[str, Any]]:
     """Return what instances of plugins use, by name."""
     where = "" if namespace is None else f"/namespaces/{namespace}"
     selector = {"labelSelector": f"{names.GROUP}/plugin"}
