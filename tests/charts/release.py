@@ -35,6 +35,11 @@ EVERYTHING: Object = {
         "userNamespaces": "never",
         "vmRuntimeClass": "kata",
         "priorityClassName": "plugins",
+        "volumes": {
+            "notes": {"claim": "notes", "readOnly": True},
+            "drafts": {"claim": "team-drafts", "group": 2_000_000_000},
+            "maps": {"claim": "maps"},
+        },
     },
     "networkPolicy": {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],

@@ -12,8 +12,10 @@ import yaml
 from release import CHART, EVERYTHING, NAMESPACE, NOTHING, REPOSITORY, Object, helm, of_kind, pods
 
 from crucible import __version__
+from crucible.cli.volumes import claim_volumes
 from crucible.model.crd import plugin_crd
 from crucible.model.revision import revision_crd
+from crucible.model.volume import ClaimVolume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,3 +201,14 @@ def test_two_releases_of_one_name_do_not_meet_outside_their_namespaces(release: 
     for one in release.objects(EVERYTHING):
         if "namespace" not in one["metadata"] and one["kind"] != "CustomResourceDefinition":
             assert one["metadata"]["name"].startswith(NAMESPACE)
+
+
+def test_volumes_are_offered_in_the_words_that_the_operator_reads(release: Release) -> None:
+    (deployment,) = of_kind(release.objects(EVERYTHING), "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    words = [arg.removeprefix("--volume=") for arg in container["args"] if arg.startswith("--volume=")]
+    assert claim_volumes(words) == (
+        ClaimVolume("drafts", "team-drafts", writable=True, group=2_000_000_000),
+        ClaimVolume("maps", "maps", writable=True),
+        ClaimVolume("notes", "notes", writable=False),
+    )

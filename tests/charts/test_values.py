@@ -41,6 +41,12 @@ BAD: dict[str, tuple[Object, str]] = {
         {"alerts": {"url": "http://a", "secretName": "b"}},
         "alerts.url and alerts.secretName: set one of them",
     ),
+    "volume": ({"plugins": {"volumes": {"notes": {"path": "/srv"}}}}, "at '/plugins/volumes/notes'"),
+    "volume-name": ({"plugins": {"volumes": {"No": {"claim": "notes"}}}}, "invalid propertyName 'No'"),
+    "volume-group": (
+        {"plugins": {"volumes": {"notes": {"claim": "notes", "group": 0}}}},
+        "at '/plugins/volumes/notes/group': minimum: got 0, want 1",
+    ),
     "no-account": ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed where"),
     "nothing-to-scrape": (
         {"metrics": {"service": False, "serviceMonitor": {"enabled": True}}},

@@ -18,6 +18,7 @@ from crucible.cli.options import Data, DataOutput
 from crucible.cli.printing import data_as
 from crucible.cli.terminal import note
 from crucible.cli.up import RuntimeName
+from crucible.cli.volumes import host_volumes
 from crucible.errors import InvalidInput, NotFound, Unsupported
 from crucible.service import Service, unit
 from crucible.settings import default_root
@@ -86,6 +87,12 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     manifests: Annotated[
         Path | None, typer.Option("--manifests", metavar="DIR", help="Keep this folder applied.")
     ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--volume", metavar="NAME=DIR[:ro]", help="Offer plugins a folder by this name; repeatable."
+        ),
+    ] = None,
     alerts: Annotated[
         Path | None, typer.Option("--alerts", metavar="FILE", help="Tell an Alertmanager what is wrong.")
     ] = None,
@@ -96,8 +103,11 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
         raise InvalidInput(f"--name {name!r}: use letters, digits, - and _")
     systemd = here()
+    root = (state or default_root()).absolute()
+    host_volumes(volume or (), root)  # what is wrong with one is said now, not at boot
     options = (
         *(("--manifests", str(manifests.resolve())) if manifests else ()),
+        *(word for each in volume or () for word in ("--volume", each)),
         *(("--alerts", str(alerts.resolve())) if alerts else ()),
         *("--log-format", "json"),
     )
@@ -106,7 +116,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         name=name,
         scope="user" if systemd.user else "system",
         program=(sys.executable, "-m", "crucible"),
-        state=(state or default_root()).absolute(),
+        state=root,
         options=options,
         runtime=runtime.value,
         environment=kept if runtime is RuntimeName.DOCKER else (),

@@ -126,6 +126,18 @@ def test_without_systemd_it_is_refused_and_the_unit_can_still_be_printed(
     assert init.asked == []
 
 
+def test_volumes_are_checked_now_and_offered_at_every_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path.resolve() / "notes"
+    notes.mkdir()
+    words = [f"notes={notes}:ro"]
+    command.command(command.Action.INSTALL, state=tmp_path / "state", volume=words, show=True)
+    assert f"--volume notes={notes}:ro" in capsys.readouterr().out.replace('"', "")
+    with pytest.raises(InvalidInput, match="is no folder here"):
+        command.command(command.Action.INSTALL, state=tmp_path, volume=["notes=/nowhere"], show=True)
+
+
 def test_a_name_that_could_lead_elsewhere_is_refused() -> None:
     with pytest.raises(InvalidInput, match="letters"):
         command.command(command.Action.STATUS, name="../sshd")
