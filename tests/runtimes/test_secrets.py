@@ -18,6 +18,7 @@ from crucible.model.enforcement import Control, Level
 from crucible.model.instance import State
 from crucible.model.secret import SecretVariable
 from crucible.runtimes.docker import DockerRuntime
+from crucible.runtimes.process import argv
 
 if TYPE_CHECKING:
     from harness import ProcessHarness
@@ -174,6 +175,24 @@ async def test_docker_without_a_file_system_in_memory_offers_no_secrets(docker: 
     levels = {entry.control: entry.level for entry in runtime.capabilities.controls}
     assert levels[Control.SECRETS] is Level.UNAVAILABLE
     assert levels[Control.SECRET_ENV] is Level.UNAVAILABLE
+
+
+@pytest.mark.parametrize("words", [("--remount-ro", "/secrets"), ("--perms", "0400")])
+async def test_a_sandbox_that_holds_secrets_less_well_is_noticed(
+    process: ProcessHarness, monkeypatch: pytest.MonkeyPatch, words: tuple[str, str]
+) -> None:
+    process.secrets["api"] = {"token": b"hunter2"}
+    complete = argv.confirmation
+
+    def weaker(*given: Any) -> tuple[str, ...]:
+        made = complete(*given)
+        at = next(n for n in range(len(made)) if made[n : n + 2] == words)
+        return made[:at] + made[at + 2 :]
+
+    monkeypatch.setattr(argv, "confirmation", weaker)
+    found, _ = await look(process, secrets=GRANTED)
+    as_promised = {found[name] for name in REFUSED} <= {"EROFS", "EACCES", "EPERM"}
+    assert not (as_promised and found["mode"] == 0o400)
 
 
 TOKEN = SecretVariable("TOKEN", "api", "token")
