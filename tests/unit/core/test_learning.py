@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crucible.core.egress import denial_event
 from crucible.core.learning import Peaks, Sample, grants_of, lesson_of, peaks_of
 from crucible.model.quantity import parse_bytes, parse_cpu
 
@@ -87,3 +88,9 @@ def test_a_proposal_always_covers_what_was_seen(cpu: int, memory: int, pids: int
     assert parse_cpu(found["cpu"]) >= cpu
     assert parse_bytes(found["memory"]) >= memory
     assert found["pids"] >= pids
+
+
+def test_what_the_proxy_tells_of_a_refusal_is_read_back() -> None:
+    for grant in ("a.example:443", "*.example.com:443", "[2001:db8::1]:443", "10.0.0.0/8:5432"):
+        told = denial_event({"denied": f"{grant} is not in the plugin's list", "grant": grant})
+        assert grants_of([{"reason": told.reason, "message": told.message}]) == (grant,)

@@ -82,6 +82,11 @@ CASES: dict[str, Any] = {
         SETTINGS,
     ),
     "volumes": (workload(mounts=(NOTES, MAPS)), FILES, WITH_VOLUMES),
+    "command": (
+        workload(type="service", image=IMAGE, entrypoint=("serve", "--at=$(HOME)"), listen=(8080,)),
+        {},
+        SETTINGS,
+    ),
     "everything-set": (
         workload(
             isolation="vm",
