@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -293,3 +294,28 @@ async def test_a_plugin_without_a_bus_says_so_and_still_stops_when_asked(
     program.ask_to_stop()
     assert await program.end() == 0, program.errors
     assert "capabilities.bus" in program.lines[0]["why"]
+
+
+async def test_the_example_in_c_speaks_the_wire(bus: Bus, tmp_path: Path) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("there is no C compiler here: install gcc")
+    program = tmp_path / "shout"
+    source = REPOSITORY / "plugin-images/binary/example-bus/bus.c"
+    flags = ("-Wall", "-Wextra", "-Wpedantic", "-Werror", "-std=c11", "-D_POSIX_C_SOURCE=200809L")
+    subprocess.run(["cc", *flags, "-fsanitize=address,undefined", "-o", program, source], check=True)
+    running = await Program.start((str(program),), bus.plugin("everything"), tmp_path)
+    seat = bus.broker.roster.find("here", "everything")
+    assert seat is not None
+    await until(lambda: seat.connections or running.process.returncode is not None)
+    talk = Talk(running, await bus.join(bus.host, namespace="here"))
+    assert await talk.call("upper", "to be" * 10_000, headers={"traceparent": "00-1"}) == "TO BE" * 10_000
+    code, _ = await talk.call("lower")
+    assert code == "NoSuchMethod"
+    pinged = Answers()
+    frame = Frame(Kind.CALL, 1, "$ping", b"x", deadline=20_000)
+    bus.broker.calls.ask(seat.connections[0], seat, frame, pinged)
+    await until(lambda: pinged.frames)
+    assert pinged.frames[0].payload == b"x"
+    bus.remove("everything")
+    assert await running.end() == 1
+    assert b"NotPermitted: the plugin is gone" in running.errors

@@ -35,6 +35,20 @@ def test_python_plugins_call_each_other_and_keep_what_they_count(crucible: Any, 
     assert again.code == 0, again.err
     answer = json.loads(again.out)
     assert (answer["words"], answer["different"], answer["total"] % 6) == (6, 4, 0)
+    total = str(answer["total"])
+    assert crucible("store", "get", "word-counter", "total").out == total
+    listed = json.loads(crucible("store", "ls", "word-counter", "-o", "json").out)
+    assert [one["key"] for one in listed["keys"]] == ["total"]
+    assert listed["used"] < listed["size"] == 64 * 1024
+    assert crucible("store", "put", "word-counter", "total", "0", "--revision", "0").code == 1
+    assert crucible("store", "put", "word-counter", "raw/\u0031", "-", stdin="{").code == 0
+    exported = crucible("store", "export", "word-counter").out.splitlines()
+    assert [json.loads(line).get("base64") for line in exported] == ["ew==", None]
+    assert crucible("store", "rm", "word-counter", "total").code == 0
+    assert crucible("store", "get", "word-counter", "total").code == 3
+    assert crucible("store", "ls", "tokenizer").code == 4, "it has no store"
+    assert crucible("store", "get", "word-counter").code == 2
+    assert "raw/1" in crucible("store", "ls", "word-counter").out
     lines = [json.loads(line) for line in crucible("logs", "word-counter").out.splitlines()]
     assert lines[-1]["caller"] == "$host"
     assert len(lines[-1]["trace_id"]) == 32

@@ -47,6 +47,7 @@ _COMMANDS: Final = {
     "logs": _Entry("logs", "Print what a plugin wrote."),
     "exec": _Entry("exec", "Run a command inside an instance."),
     "call": _Entry("call", "Call a method of a plugin."),
+    "store": _Entry("store", "Read and change what a plugin keeps."),
     "top": _Entry("top", "Show what instances use."),
     "events": _Entry("events", "List what happened."),
     "restart": _Entry("restart", "Replace every instance of plugins."),
