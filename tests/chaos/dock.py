@@ -31,6 +31,9 @@ _SLOT = "dev.crucible.slot"
 class Dock(Machine):
     """As :class:`Machine`, with the Docker runtime; plugins listen, so that there are networks too."""
 
+    # An engine whose shim was killed can be silent for a minute and more by itself.
+    patience = 300.0
+
     def __init__(self, folder: Path, roots: Path, engine: engines.Engine) -> None:
         super().__init__(folder, roots, "--runtime", "docker", environment={"DOCKER_HOST": engine.url})
         self.engine = engine

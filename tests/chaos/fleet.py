@@ -38,6 +38,8 @@ BODY = {
 class Fleet:
     """The operator of a cluster as a process of its own, before an API server that can be told to fail."""
 
+    patience = 120.0
+
     def __init__(self, folder: Path) -> None:
         self.ground = LocalGround(folder)
         self.desired = Desired(self._client, BODY)

@@ -45,6 +45,8 @@ class Machine:
     The API server is part of the controller's process here: what kills one kills both.
     """
 
+    patience = 120.0
+
     def __init__(
         self, folder: Path, roots: Path, *arguments: str, environment: dict[str, str] | None = None
     ) -> None:
@@ -96,6 +98,7 @@ class Machine:
         process = self.disk / "state/process"
         process.mkdir(mode=0o700, parents=True)
         (self.disk / "state").chmod(0o700)
+        self.roots.mkdir(exist_ok=True)
         (process / "roots").symlink_to(self.roots)
         self.start()
         await self.plane.ready()

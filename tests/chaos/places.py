@@ -35,8 +35,10 @@ class Place(Protocol):
     Attributes:
         faults: by name; each returns once it happened, and was mended where it lasts.
         desired: what was asked for.
+        patience: seconds after which a run that has not come to rest has failed.
     """
 
+    patience: float
     faults: Mapping[str, Fault]
     desired: Desired
 

@@ -98,7 +98,6 @@ class _Engine:
 
 
 def _place(ground: str, folder: Path, roots: Path, engine: _Engine) -> Place | None:
-    roots.mkdir(exist_ok=True)
     match ground:
         case "process":
             return Machine(folder, roots)

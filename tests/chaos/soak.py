@@ -46,9 +46,10 @@ async def soak(folder: Path, roots: Path, seconds: float) -> dict[str, Any]:
             await asyncio.sleep(SAMPLE / 4)
         rest = await come_to_rest(place, history, Plan(0, 0, "soak", (), ()))
         await place.desired.delete_all()
+        end = await come_to_rest(place, history, Plan(0, 0, "soak", (), ()))
     finally:
         left = await place.close()
-    problems = [*rest.wrong, *left, *grown("memory in KiB", memory, MEMORY_KIB)]
+    problems = [*rest.wrong, *end.wrong, *left, *grown("memory in KiB", memory, MEMORY_KIB)]
     problems += grown("descriptors", descriptors, DESCRIPTORS)
     return {
         "seconds": seconds,

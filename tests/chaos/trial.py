@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ordeal import Plan, Step
     from places import Place, Seen
 
-CONVERGE = 120.0
-"""Seconds after which a run that has not come to rest has failed."""
 _LOOKS = 0.05
 
 
@@ -88,7 +86,7 @@ async def _watch(place: Place, result: Result) -> None:
 
 
 async def _converge(place: Place, history: History, result: Result) -> None:
-    deadline = time.monotonic() + CONVERGE
+    deadline = time.monotonic() + place.patience
     while True:
         plugins = await place.desired.plugins()
         seen = await place.look()
