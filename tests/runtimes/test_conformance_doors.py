@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness import FakeHarness, ProcessHarness
     from harness_docker import DockerHarness
 
+    from crucible.model.door import Doorway
     from crucible.model.workload import Workload
 
     Harness = FakeHarness | ProcessHarness
@@ -89,8 +90,13 @@ def unix(listeners: tuple[socket.socket, ...], stack: ExitStack) -> socket.socke
     return found
 
 
+def own(harness: Harness | Real) -> tuple[Doorway, ...]:
+    """Return the doors of instances themselves; a relay that stands for some has one too."""
+    return tuple(way for way in harness.runtime.doorways() if way.place == str(FIRST))
+
+
 async def door_of(real: Real, workload: Workload, stack: ExitStack) -> socket.socket:
-    (doorway,) = real.runtime.doorways(workload.plugin_uid)
+    (doorway,) = (way for way in own(real) if way.plugin_uid == workload.plugin_uid)
     return unix(await real.runtime.listeners(doorway), stack)
 
 
@@ -102,9 +108,10 @@ async def test_an_instance_has_the_doors_of_its_workload_while_it_may_run(
     assert workload.revision != harness.workload("stay", name="q").revision
     for each in (plain, workload):
         await harness.runtime.start(each, FIRST)
-    found = harness.runtime.doorways(workload.plugin_uid)
+    found = own(harness)
     assert [(one.door, one.plugin, one.place) for one in found] == [(door, "q", str(FIRST)) for door in doors]
-    assert harness.runtime.doorways() == found
+    assert set(found) <= set(harness.runtime.doorways(workload.plugin_uid))
+    assert harness.runtime.doorways(plain.plugin_uid) == ()
     unix(await harness.runtime.listeners(found[0]), stack)
     await harness.runtime.kill(workload.plugin_uid, FIRST)
     assert harness.runtime.doorways() == ()
@@ -117,7 +124,7 @@ async def test_an_instance_has_the_doors_of_its_workload_while_it_may_run(
 async def test_who_comes_before_anyone_serves_waits_and_is_known(real: Real, stack: ExitStack) -> None:
     workload = real.script(CALLER, "caller", "knock", doors=(Door.EGRESS,))
     await real.runtime.start(workload, FIRST)
-    (doorway,) = real.runtime.doorways()
+    (doorway,) = own(real)
     listener = unix(await real.runtime.listeners(doorway), stack)
     caller = await accept(stack, listener)
     _, uid, _ = struct.unpack("3i", caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.core import doors
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
 from crucible.core.secrets import FOLDER
-from crucible.model.door import DOORS, Door, socket_path
-from crucible.runtimes.docker.network import NO_NAMES
+from crucible.model.door import DOORS
+from crucible.runtimes.docker.network import NO_NAMES, PROXY
 from crucible.runtimes.volumes import groups_of
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def environment(workload: Workload, image: Image, instance: str) -> tuple[tuple[
         ("CRUCIBLE_NAMESPACE", workload.namespace),
         ("CRUCIBLE_INSTANCE", instance),
         ("CRUCIBLE_CONFIG", CONFIG),
-        *((("CRUCIBLE_BUS", socket_path(Door.BUS)),) if Door.BUS in workload.doors else ()),
+        *doors.environment(workload, PROXY),
         *files,
         *workload.env,
     )

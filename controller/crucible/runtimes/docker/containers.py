@@ -61,6 +61,7 @@ class Containers:
         self.relays = Relays(
             engine,
             settings.control_plane,
+            settings.state_dir / "relays",
             image=relay_image,
             needed=lambda plugin_uid: bool(self.of(plugin_uid)),
             changed=changed,
@@ -149,6 +150,7 @@ class Containers:
 
     async def close(self) -> None:
         """Wait for what is being looked at."""
+        self.relays.close()
         for held in self._held.values():
             held.doors.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -31,6 +31,7 @@ _HELD_BY: Final = {
     Control.SECRETS: "files in memory of this host, bound read-only, that only its user can read",
     Control.BUS: "a socket of its own, behind which the broker checks every frame against the manifest",
     Control.STORE: "the broker counts every byte before it is kept",
+    Control.EGRESS: "the egress proxy, by a relay in a network of its own that has no way out itself",
     Control.LISTEN: "a network of its own, whose one way in is a relay on the loopback of the engine's host",
 }
 _LIMITS: Final = {
@@ -76,10 +77,6 @@ def vm_runtime(info: Mapping[str, Any]) -> str:
 
 
 def _enforcement(control: Control, info: Mapping[str, Any]) -> Enforcement:
-    if control is Control.EGRESS:
-        return Enforcement(
-            control, Level.UNAVAILABLE, "this release has the egress proxy with the process runtime only"
-        )
     if control is Control.SYSCALLS:
         return _system_calls(info)
     if control in NOT_OFFERED:

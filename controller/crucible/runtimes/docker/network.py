@@ -1,4 +1,4 @@
-"""The network of a plugin that listens, and the relay that lets the host in and nobody out.
+"""The network of a plugin that listens or is let out, and the relay that lets the host in and nobody out.
 
 Each such plugin has an internal network of its own whose bridge has no address, so it reaches neither the
 host, nor the outside, nor another plugin. Its relay, a small container of ours, is in that network and in one
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.core.doors import PROXY_PORT
 from crucible.core.profiles import PROFILES
 from crucible.core.seccomp_json import document
+from crucible.model.door import DOORS, Door, socket_path
 from crucible.runtimes.docker import labels as marks
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ NOWHERE: Final = "192.0.2.1"
 network, where nothing answers; older engines would otherwise ask the host's, and names carry data."""
 NO_NAMES: Final = {"Dns": [NOWHERE], "DnsSearch": ["."], "DnsOptions": ["timeout:1", "attempts:1"]}
 """Names outside are nobody's, which is found out soon; the search list of the host stays the host's."""
+OUT: Final = 0
+"""Among the ports of a relay: the other way, from the plugin to the egress proxy, by the relay's own door."""
+PROXY: Final = "egress"
+"""The name by which a plugin finds its relay as the egress proxy."""
+RELAY_USER: Final = 65534
 _MEMORY: Final = 48 << 20
 
 # One thread each way; a plugin that is not up yet, or not any more, ends the connection.
@@ -39,9 +46,14 @@ def pour(one, other):
         for each in (one, other):
             try: each.shutdown(socket.SHUT_RDWR)
             except OSError: continue
+def reach(port):
+    if port: return socket.create_connection(("plugin", port), 10)
+    target = socket.socket(socket.AF_UNIX)
+    target.connect(DOOR)
+    return target
 def serve(caller, port):
     with room, caller:
-        try: target = socket.create_connection(("plugin", port), 10)
+        try: target = reach(port)
         except OSError: return
         with target:
             target.settimeout(None)
@@ -50,12 +62,22 @@ def serve(caller, port):
             pour(caller, target)
             back.join()
 def listen(port):
-    with socket.create_server(("", port), backlog=128) as server:
+    with socket.create_server(("", port or PROXY_PORT), backlog=128) as server:
         while True:
             caller, _ = server.accept()
             threading.Thread(target=serve, args=(caller, port), daemon=True).start()
 for port in map(int, sys.argv[1:]):
     threading.Thread(target=listen, args=(port,)).start()
+""".replace("PROXY_PORT", str(PROXY_PORT)).replace("DOOR", repr(socket_path(Door.EGRESS)))
+
+# Ends once the relay listens for the plugin.
+WAIT: Final = f"""\
+import socket, time
+for _ in range(3000):
+    try: socket.create_connection(("127.0.0.1", {PROXY_PORT}), 10).close()
+    except OSError: time.sleep(0.01)
+    else: raise SystemExit(0)
+raise SystemExit(1)
 """
 
 
@@ -102,12 +124,26 @@ def edge_arguments(control_plane: str) -> dict[str, Any]:
     }
 
 
-def relay_body(control_plane: str, plugin_uid: str, ports: tuple[int, ...], image: Image) -> dict[str, Any]:
-    """Return the request for a relay, published on the host's loopback only."""
-    names = [f"{port}/tcp" for port in ports]
+def relay_body(
+    control_plane: str, plugin_uid: str, ports: tuple[int, ...], image: Image, door: str = ""
+) -> dict[str, Any]:
+    """Return the request for a relay, published on the host's loopback only.
+
+    One that only lets a plugin out is in that plugin's network and in no other.
+
+    Args:
+        control_plane: whose it is.
+        plugin_uid: the plugin that it serves.
+        ports: the plugin's ports, and ``OUT``.
+        image: what it is made from.
+        door: folder of its own egress door, on the engine's host; empty without ``OUT``.
+    """
+    names = [f"{port}/tcp" for port in ports if port != OUT]
+    own = network_name(control_plane, plugin_uid)
     return {
+        **({} if names else {"NetworkingConfig": {"EndpointsConfig": {own: {"Aliases": [PROXY]}}}}),
         "Image": image.id,
-        "User": "65534:65534",
+        "User": f"{RELAY_USER}:{RELAY_USER}",
         "Entrypoint": [*image.before, "-c", RELAY, *map(str, ports)],
         "Cmd": [],
         "Env": [f"{name}={value}" for name, value in image.env],
@@ -120,7 +156,8 @@ def relay_body(control_plane: str, plugin_uid: str, ports: tuple[int, ...], imag
         "Healthcheck": {"Test": ["NONE"]},
         "ExposedPorts": {name: {} for name in names},
         "HostConfig": {
-            "NetworkMode": edge_name(control_plane),
+            "NetworkMode": edge_name(control_plane) if names else own,
+            **({"Mounts": [_door_mount(door)]} if door else {}),
             "PortBindings": {name: [{"HostIp": "127.0.0.1", "HostPort": ""}] for name in names},
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
@@ -138,8 +175,18 @@ def relay_body(control_plane: str, plugin_uid: str, ports: tuple[int, ...], imag
     }
 
 
+def _door_mount(door: str) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": door,
+        "Target": DOORS,
+        "ReadOnly": True,
+        "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
+    }
+
+
 def ports_of(labels: Mapping[str, str]) -> tuple[int, ...]:
-    """Return the ports that a relay, or its network, was made for."""
+    """Return the ports that a relay, or its network, was made for; ``OUT`` among them."""
     return tuple(int(word) for word in labels.get(PORTS, "").split(",") if word.isdecimal())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 from docker import errors
 
 from crucible.errors import CrucibleError, Unavailable
+from crucible.model.door import Door
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker import network as bodies
+from crucible.runtimes.doors import Doors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
 
     from crucible.runtimes.docker.body import Image
     from crucible.runtimes.docker.engine import Engine
@@ -34,10 +38,11 @@ class Relays:
         endpoints: where each plugin that listens can be reached, by uid.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - where, whose, and three things it asks
         self,
         engine: Engine,
         control_plane: str,
+        place: Path,
         *,
         image: Callable[[], Awaitable[Image]],
         needed: Callable[[str], bool],
@@ -48,6 +53,7 @@ class Relays:
         Args:
             engine: where they are.
             control_plane: whose they are.
+            place: folder for the doors of relays.
             image: finds what relays are made from.
             needed: tells whether a plugin, by uid, has instances.
             changed: called with a plugin's uid when it can be reached elsewhere than before.
@@ -55,6 +61,8 @@ class Relays:
         self.endpoints: dict[str, tuple[str, ...]] = {}
         self._engine = engine
         self._control_plane = control_plane
+        self._place = place
+        self._doors: dict[str, Doors] = {}
         self._image = image
         self._needed = needed
         self._changed = changed
@@ -68,7 +76,7 @@ class Relays:
         return any(lock.locked() for lock in self._locks.values())
 
     async def ensure(self, plugin_uid: str, ports: tuple[int, ...]) -> str:
-        """Return the name of a plugin's network, in which its relay for these ports waits.
+        """Return the name of a plugin's network, in which its relay for these ports, or ``OUT``, waits.
 
         Raises:
             Unavailable: the engine does not answer, or has no addresses left.
@@ -93,6 +101,18 @@ class Relays:
                 raise Unavailable(f"the engine keeps the network of a plugin: {error.explanation}") from error
             self._ports.pop(plugin_uid, None)
             self.endpoints.pop(plugin_uid, None)
+            if plugin_uid in self._doors:
+                self._doors.pop(plugin_uid).close()
+                shutil.rmtree(self._place / plugin_uid, ignore_errors=True)
+
+    def doors(self, plugin_uid: str) -> Doors | None:
+        """Return the doors of a plugin's relay; None where none lets it out."""
+        return self._doors.get(plugin_uid)
+
+    def close(self) -> None:
+        """Let go of the doors' sockets."""
+        for doors in self._doors.values():
+            doors.close()
 
     async def survey(self) -> None:
         """Learn which relays there are; mend those that are needed, remove those that are not."""
@@ -104,7 +124,8 @@ class Relays:
                 continue  # it was made or removed while the engine was asked
             relay = relays.get(plugin_uid)
             ports = bodies.ports_of(relay["Labels"]) if relay else networks.get(plugin_uid, ())
-            if relay is not None and relay["State"] == "running" and bodies.endpoints_of(relay):
+            reached = relay is not None and (bodies.endpoints_of(relay) or ports == (bodies.OUT,))
+            if relay is not None and relay["State"] == "running" and reached:
                 self._learn(plugin_uid, ports, relay)
             else:
                 # Half made or broken: known, so that it is removed or made anew like the others.
@@ -129,18 +150,28 @@ class Relays:
     def _learn(self, plugin_uid: str, ports: tuple[int, ...], relay: Mapping[str, Any]) -> None:
         found = bodies.endpoints_of(relay)
         self._ports[plugin_uid] = ports
+        if bodies.OUT in ports:
+            self._door_of(plugin_uid)
         if self.endpoints.get(plugin_uid) != found:
             self.endpoints[plugin_uid] = found
             self._changed(plugin_uid)
 
     async def _make(self, plugin_uid: str, ports: tuple[int, ...]) -> None:
         image = await self._image()
+        if bodies.OUT in ports:
+            self._door_of(plugin_uid).open()
         try:
             entry = await self._engine.call(self._build, plugin_uid, ports, image)
         except errors.APIError as error:
             await self._engine.call(self._drop_doubles)
             raise Unavailable(f"the Docker engine makes no network for it: {error.explanation}") from error
         self._learn(plugin_uid, ports, entry)
+
+    def _door_of(self, plugin_uid: str) -> Doors:
+        """Return the doors of a relay, shut where they are not open yet."""
+        folder = self._place / plugin_uid
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        return self._doors.setdefault(plugin_uid, Doors(folder, (Door.EGRESS,)))
 
     def _lock(self, plugin_uid: str) -> asyncio.Lock:
         return self._locks.setdefault(plugin_uid, asyncio.Lock())
@@ -155,10 +186,16 @@ class Relays:
         _tolerate(_THERE_ALREADY, client.create_network, **arguments)
         name = bodies.relay_name(self._control_plane, plugin_uid)
         _tolerate(_GONE, client.remove_container, name, force=True)
-        body = bodies.relay_body(self._control_plane, plugin_uid, ports, image)
+        out, published = bodies.OUT in ports, ports != (bodies.OUT,)
+        door = self._doors[plugin_uid].path if out else ""
+        body = bodies.relay_body(self._control_plane, plugin_uid, ports, image, door)
         made = client.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
-        client.connect_container_to_network(made["Id"], own)
+        if published:
+            client.connect_container_to_network(made["Id"], own, aliases=[bodies.PROXY] if out else None)
         client.start(made["Id"])
+        if out:
+            waiting = client.exec_create(made["Id"], [*image.before, "-c", bodies.WAIT])
+            client.exec_start(waiting["Id"])  # the way out is there before the plugin's first instruction
         for entry in client.containers(filters={"id": made["Id"]}):
             found: dict[str, Any] = entry
             return found

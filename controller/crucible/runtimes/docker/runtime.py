@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from docker import errors
 
 from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported
+from crucible.model.door import Door
 from crucible.model.instance import State
 from crucible.model.volume import accesses
 from crucible.runtimes.base import Connected
@@ -23,6 +24,7 @@ from crucible.runtimes.docker.containers import Containers
 from crucible.runtimes.docker.enforcement import ASSUMED, capabilities
 from crucible.runtimes.docker.engine import Engine
 from crucible.runtimes.docker.images import Images
+from crucible.runtimes.docker.network import RELAY_USER
 from crucible.runtimes.docker.starting import Given, Starter
 from crucible.runtimes.docker.streams import LogStream
 from crucible.runtimes.docker.usage import usage_of
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _FOLLOWERS: Final = 64
+_RELAY: Final = "relay"
 
 
 class DockerRuntime:
@@ -230,10 +233,29 @@ class DockerRuntime:
 
     def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
         """Return the doors of one plugin's instances, or all."""
-        return tuple(doorway for held in self._containers.of(plugin_uid) for doorway in held.doorways())
+        found = {
+            doorway: None
+            for held in self._containers.of(plugin_uid)
+            for own in held.doorways()
+            for doorway in (own, *self._relayed_door(own))
+        }
+        return tuple(found)
+
+    def _relayed_door(self, own: Doorway) -> tuple[Doorway, ...]:
+        """Return the door of the relay through which a plugin's containers get out, beside one's own."""
+        if own.door is not Door.EGRESS or self._containers.relays.doors(own.plugin_uid) is None:
+            return ()
+        return (replace(own, place=_RELAY, peer=RELAY_USER),)
 
     async def listeners(self, doorway: Doorway) -> tuple[socket.socket, ...]:
         """Return a door's listening sockets, or bind them anew."""
+        relayed = self._containers.relays.doors(doorway.plugin_uid)
+        if relayed is not None and doorway.place == _RELAY and doorway in self.doorways(doorway.plugin_uid):
+            try:
+                relayed.open()
+            except OSError as error:
+                raise Unavailable(f"cannot open the door of a relay: {error}") from error
+            return relayed.listeners(doorway.door)
         for held in self._containers.of(doorway.plugin_uid):
             if doorway in held.doorways():
                 try:

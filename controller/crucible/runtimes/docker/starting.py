@@ -14,10 +14,12 @@ from docker import errors
 from crucible.core.profiles import PROFILES, profile_of
 from crucible.core.seccomp_json import document
 from crucible.errors import InvalidSource, NotFound, Unavailable
+from crucible.model.door import Door
 from crucible.model.instance import Exit
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker.body import Setting, body
 from crucible.runtimes.docker.held import Held, new_instance
+from crucible.runtimes.docker.network import OUT
 from crucible.runtimes.secrets import open_secrets
 from crucible.runtimes.volumes import find_volumes
 
@@ -149,9 +151,10 @@ class Starter:
             raise Unavailable(f"its Secrets cannot be kept in memory: {error.strerror}") from error
 
     async def _network(self, workload: Workload) -> str:
-        if not workload.listen:
+        ways = (*workload.listen, *((OUT,) if Door.EGRESS in workload.doors else ()))
+        if not ways:
             return ""
-        return await self._containers.relays.ensure(workload.plugin_uid, workload.listen)
+        return await self._containers.relays.ensure(workload.plugin_uid, ways)
 
     async def _create(self, held: Held, request: dict[str, Any]) -> None:
         """Create and start in one go; one of ours that has the name and is in the way is cleared away.
