@@ -143,7 +143,7 @@ async def serve(options: UpOptions, stop: asyncio.Event) -> None:
         doors = Doorkeeper(
             runtime, places, control_plane_id(places.root / "id"), host_always=options.host_always
         )
-        prober = Prober(runtime, time.time)
+        prober = Prober(runtime, time.time, doors.liaison.call)
         stack.push_async_callback(prober.close)
         sources, told = Resolver(store, adapters.images), TellingVoice(voice, doors, time.time)
         revisions = ApiRevisions(client)

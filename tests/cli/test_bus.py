@@ -23,7 +23,9 @@ bus = wire.Bus(methods=["split"])
 print("ready", flush=True)
 while True:
     kind, ident, name, headers, payload = bus.next()
-    if kind == wire.CALL:
+    if name == "$ping":
+        bus.send(wire.ANSWER, ident, payload=payload)
+    elif kind == wire.CALL:
         bus.send(wire.ANSWER, ident, payload=headers.get("from", "?").encode() + b" said " + payload)
 """
 ASKER = """\
@@ -89,8 +91,13 @@ def test_a_plugin_does_on_the_bus_what_its_manifest_grants_and_nothing_more(
     ]
     bus = {"call": ["asked.*", "deaf.split"], "publish": ["notes.*"], "subscribe": ["notes.>"]}
     capabilities = {"bus": bus, "store": {"size": "1Ki", "onDelete": "remove"}}
-    apply(manifest("asked", ASKED, {"bus": {}}), manifest("deaf", "input()", {}))
-    eventually(lambda: "ready" in crucible("logs", "asked").out, lambda: crucible("describe", "asked"))
+    asked = manifest("asked", ASKED, {"bus": {}})
+    asked["spec"]["health"] = {"ready": {"ping": {}, "interval": "200ms"}}
+    apply(asked, manifest("deaf", "input()", {}))
+    eventually(
+        lambda: seen(crucible, "asked").get("status", {}).get("readyReplicas") == 1,
+        lambda: crucible("describe", "asked").out,
+    )
     applied = apply(manifest("asker", ASKER, capabilities, says))
     assert applied.code == 0, applied.err
     heard = told(crucible, eventually, "asker")
@@ -122,8 +129,8 @@ def test_a_plugin_does_on_the_bus_what_its_manifest_grants_and_nothing_more(
     assert seen(crucible)["status"]["instances"] == before["instances"], "new grants restarted it"
 
 
-def seen(crucible: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(crucible("get", "asker", "-o", "json").out)
+def seen(crucible: Any, name: str = "asker") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(crucible("get", name, "-o", "json").out)
     return found
 
 

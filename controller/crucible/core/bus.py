@@ -25,7 +25,11 @@ _HOW: Final = (
 
 def is_on_bus(spec: PluginSpec) -> bool:
     """Say whether a plugin takes part in the bus: its manifest says something of it, be it only ``{}``."""
-    return "bus" in spec.capabilities.model_fields_set or spec.capabilities.store is not None
+    return (
+        "bus" in spec.capabilities.model_fields_set
+        or spec.capabilities.store is not None
+        or any(probe.ping is not None for _, probe in spec.health.probes)
+    )
 
 
 def grants_of(spec: PluginSpec) -> Grants:

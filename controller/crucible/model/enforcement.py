@@ -70,7 +70,7 @@ class Capabilities:
     isolation: frozenset[str]
     controls: tuple[Enforcement, ...]
     sources: frozenset[str] = frozenset({"inline", "path"})
-    probes: frozenset[str] = frozenset({"process", "http", "tcp", "exec", "resource", "custom"})
+    probes: frozenset[str] = frozenset({"process", "http", "tcp", "exec", "ping", "resource", "custom"})
     volumes: frozenset[str] = frozenset()
     asks: bool = False
 

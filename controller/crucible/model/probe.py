@@ -109,8 +109,8 @@ class Probe(Part):
     """A command succeeds."""
     grpc: Annotated[GrpcProbe | None, NotYet(instead="use http, tcp or exec")] = None
     """The gRPC health service says SERVING."""
-    ping: Annotated[PingProbe | None, NotYet(instead="use http, tcp or exec")] = None
-    """The plugin answers on the bus."""
+    ping: PingProbe | None = None
+    """The plugin answers on the bus, and so takes part in it."""
     resource: ResourceProbe | None = None
     """What the instance uses stays below thresholds."""
     custom: CustomProbe | None = None

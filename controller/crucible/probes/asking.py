@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from crucible.core import expression
 from crucible.core.health import rate, within
 from crucible.errors import Conflict, CrucibleError, NotFound, Unavailable, Unsupported
+from crucible.model.door import Door, Doorway
 from crucible.model.health import Answer
 from crucible.probes.http import request_of, status_of
 
@@ -24,10 +25,23 @@ _HEAD: Final = 4096
 """Bytes in which an answer's first line has to end."""
 _OUTPUT: Final = 1024
 """Bytes of a command's output that are looked at."""
+_PING: Final = "are you there?"
 _WORDS: Final = 200
 """Characters of it that are said."""
 _SETTLES: Final = 0.2
 """Seconds in which a relay ends a connection that the plugin did not accept."""
+
+
+class Call(Protocol):
+    """Calls a method of whoever is behind a door to the bus."""
+
+    async def __call__(self, key: str, method: str, payload: str, seconds: float) -> tuple[str, str]:
+        """Return the code of an error, or an empty one, and the text of the answer.
+
+        Raises:
+            Unavailable: there is no broker now.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,7 @@ class Subject:
         since: unix seconds when it was first seen to run.
         before: what it used when this probe was asked last; None: it was not.
         others: what its other probes say now, by name.
+        call: calls a method of whoever is behind a door to the bus; None: there is no bus.
     """
 
     runtime: Runtime
@@ -49,6 +64,7 @@ class Subject:
     since: float = 0.0
     before: Usage | None = None
     others: Mapping[str, bool] = field(default_factory=dict)
+    call: Call | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +129,19 @@ async def _ask(probe: Probe, subject: Subject) -> Answer:
         return await _ask_tcp(probe.tcp, subject)
     if probe.exec is not None:
         return await _ask_command(probe.exec, subject)
+    if probe.ping is not None and subject.call is not None:
+        return await _ask_ping(subject.call, subject, probe.timeout)
     raise ValueError(f"nobody asks a probe of kind {probe.kind}")
+
+
+async def _ask_ping(call: Call, subject: Subject, seconds: float) -> Answer:
+    """Have the broker ask; one that does not run says nothing of the plugin."""
+    way = Doorway(Door.BUS, "", "", subject.plugin_uid, str(subject.slot))
+    code, text = await call(way.key, "$ping", _PING, seconds)
+    if code:
+        return Answer(ok=False, message=text[:_WORDS] or code)
+    well = text == _PING
+    return Answer(ok=well, message="" if well else "the answer is not what was asked")
 
 
 async def _ask_http(probe: HttpProbe, subject: Subject) -> Answer:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from crucible.model.health import Check, Streak, Watch
+    from crucible.probes.asking import Call
     from crucible.runtimes.base import Runtime
 
 _AT_ONCE: Final = 32
@@ -24,13 +25,15 @@ _Key = tuple[int, "Check"]
 class Prober:
     """Asks what it was told to watch. What it knows can be told anew: the status keeps what counts."""
 
-    def __init__(self, runtime: Runtime, now: Callable[[], float]) -> None:
+    def __init__(self, runtime: Runtime, now: Callable[[], float], call: Call | None = None) -> None:
         """Begin with nothing to watch.
 
         Args:
             runtime: what runs the instances.
             now: unix seconds.
+            call: calls a plugin over the bus; None: there is none.
         """
+        self._call = call
         self._runtime = runtime
         self._now = now
         self._streaks: dict[str, dict[_Key, Streak]] = {}
@@ -80,7 +83,7 @@ class Prober:
 
     async def _watch(self, plugin_uid: str, watch: Watch, news: Callable[[], None]) -> None:
         """Ask one probe for ever."""
-        subject = Subject(self._runtime, plugin_uid, watch.slot, watch.since)
+        subject = Subject(self._runtime, plugin_uid, watch.slot, watch.since, call=self._call)
         tries, ok = 0, watch.known.ok if watch.known is not None else False
         while True:
             pause = pause_before(watch, tries, ok=ok)

@@ -63,6 +63,8 @@ def test_who_is_refused_or_takes_no_part_may_do_nothing_and_says_why() -> None:
     assert not is_on_bus(admit(plugin(capabilities={})))
     assert is_on_bus(admit(plugin(capabilities={"bus": {}})))
     assert is_on_bus(admit(plugin(capabilities={"store": {"size": "1Mi"}})))
+    assert is_on_bus(admit(plugin(health={"live": {"ping": {}}})))
+    assert not is_on_bus(admit(plugin(health={"live": {"process": {}}})))
 
 
 def test_a_member_survives_its_journey_as_json() -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from crucible.core.admission import admit
 from crucible.core.decide import decide
+from crucible.errors import Unavailable
 from crucible.model.decision import Start
-from crucible.model.health import Check, Watch
+from crucible.model.health import Answer, Check, Watch
 from crucible.model.usage import Usage
 from crucible.model.workload import Slot
 from crucible.probes.asking import Asked, Subject, ask
@@ -28,7 +29,6 @@ from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from crucible.model.health import Answer
     from crucible.model.probe import Probe
 
 SLOT = Slot(0, 1)
@@ -244,3 +244,33 @@ async def test_another_probe_begins_anew() -> None:
     await until(lambda: prober.streaks(UID))
     assert not prober.streaks(UID)[1, Check.READY].ok
     await prober.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (("", "are you there?"), Answer(ok=True)),
+        (("", "what?"), Answer(ok=False, message="the answer is not what was asked")),
+        (
+            ("Unavailable", "it has not connected to the bus"),
+            Answer(ok=False, message="it has not connected to the bus"),
+        ),
+        (("DeadlineExceeded", ""), Answer(ok=False, message="DeadlineExceeded")),
+        (Unavailable("the broker does not run"), None),
+    ],
+)
+async def test_a_ping_is_asked_of_the_instance_over_the_bus(
+    said: tuple[str, str] | Unavailable, expected: Answer | None
+) -> None:
+    heard = []
+
+    async def call(key: str, method: str, payload: str, seconds: float) -> tuple[str, str]:
+        heard.append((key, method, payload, seconds))
+        if isinstance(said, Unavailable):
+            raise said
+        return said
+
+    runtime = FakeRuntime(FakeHost(lambda _: Behaviour()))
+    asked = await ask(probe(ping={}), Subject(runtime, UID, SLOT, call=call))
+    assert asked.answer == expected
+    assert heard == [(f"{UID}/{SLOT}/bus", "$ping", "are you there?", 1.0)]
