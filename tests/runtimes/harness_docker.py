@@ -10,6 +10,7 @@ import engine as engines
 from harness import Common
 
 from crucible.runtimes.docker import DockerRuntime, DockerSettings
+from crucible.runtimes.docker.memory import Memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,6 +70,7 @@ class DockerHarness(Common):
             self.client.remove_container(found["Id"], force=True, v=True)
         for found in self._networks():
             self.client.remove_network(found["Id"])
+        Memory(self.settings().memory, self.control_plane).sweep(())
         self.client.close()
 
     def source(self, name: str, files: dict[str, str]) -> str:
