@@ -92,7 +92,7 @@ class Flow:
             self.end = frame
 
 
-class Request:
+class Asked:
     """What a method is asked.
 
     Attributes:
@@ -108,7 +108,7 @@ class Request:
             method waits for are cancelled with it.
     """
 
-    def __init__(self, frame: wire.Frame, payload: Any, flow: Flow, trace: Trace | None) -> None:  # noqa: ANN401
+    def __init__(self, frame: wire.Frame, payload: Any, trace: Trace | None) -> None:  # noqa: ANN401
         self.method = frame.name
         self.caller = frame.headers.get("from", "")
         self.headers = frame.headers
@@ -118,13 +118,25 @@ class Request:
         self.streams = bool(frame.flags & wire.STREAM)
         self.trace = trace
         self.cancelled = False
-        self.flow = flow
-        self.calls: dict[int, Flow] = {}
 
     @property
     def remaining(self) -> float | None:
         """Seconds that are left; None: any number."""
         return None if self.due is None else max(self.due - time.monotonic(), 0)
+
+
+class Request(Asked):
+    """What a method is asked, with what it may do about it.
+
+    Attributes:
+        flow: what comes and goes besides.
+        calls: those that the method waits for.
+    """
+
+    def __init__(self, frame: wire.Frame, payload: Any, flow: Flow, trace: Trace | None) -> None:  # noqa: ANN401
+        super().__init__(frame, payload, trace)
+        self.flow = flow
+        self.calls: dict[int, Flow] = {}
 
     def items(self, *, raw: bool = False) -> Iterator[Any]:
         """Yield what the caller sends, until it says that this was the last."""

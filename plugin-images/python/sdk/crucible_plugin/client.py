@@ -6,7 +6,7 @@ import time
 from _thread import allocate_lock
 
 from crucible_plugin import trace, wire
-from crucible_plugin.calls import Flow, Stream
+from crucible_plugin.calls import Flow, Request, Stream
 from crucible_plugin.errors import Cancelled, DeadlineExceeded, Unavailable, error_of
 from crucible_plugin.line import Line
 from crucible_plugin.logs import Log
@@ -23,7 +23,7 @@ DEFAULT_TIME = 30.0
 """Seconds for a call that says nothing else."""
 PATIENCE = 10.0
 """Seconds in which the broker should be there at the start."""
-_GRACE = 1.0
+GRACE = 1.0
 """Seconds by which the broker may be late with its word that a call is."""
 CLIENT = "crucible-plugin-python/1"
 
@@ -106,10 +106,10 @@ class Client:
         """
         if not confirm:
             self._ensure()
-            self._line.send(wire.Frame(wire.PUBLISH, 0, subject, to_bytes(payload), _traced({})))
+            self._line.send(wire.Frame(wire.PUBLISH, 0, subject, to_bytes(payload), traced({})))
             return 0
         self._ensure()
-        frame = wire.Frame(wire.PUBLISH, self._id(), subject, to_bytes(payload), _traced({}))
+        frame = wire.Frame(wire.PUBLISH, self._id(), subject, to_bytes(payload), traced({}))
         answered = self._reply(self._open(frame), time.monotonic() + DEFAULT_TIME)
         return int(answered.headers.get("reached", "0"))
 
@@ -178,13 +178,13 @@ class Client:
         left = 0 if due is None else max(int((due - time.monotonic()) * 1000), 1)
         left = min(left, wire.LONGEST_DEADLINE)
         return self._open(
-            wire.Frame(wire.CALL, self._id(), name, payload, _traced(headers), urgency, left, flags)
+            wire.Frame(wire.CALL, self._id(), name, payload, traced(headers), urgency, left, flags)
         )
 
     def _open(self, frame: wire.Frame) -> Flow:
         flow = Flow(self._line, frame.id, frame.priority)
         request = trace.serving.get()
-        if request is not None:
+        if isinstance(request, Request):
             if request.cancelled:
                 raise Cancelled("the caller went away")
             request.calls[frame.id] = flow
@@ -199,7 +199,7 @@ class Client:
     def _reply(self, flow: Flow, due: float) -> wire.Frame:
         """Wait for the end of a call, and return its answer or raise its error."""
         try:
-            frame = self._line.wait(flow.box, due + _GRACE)
+            frame = self._line.wait(flow.box, due + GRACE)
         finally:
             self._forget(flow.id)
         if frame is None:
@@ -217,7 +217,7 @@ class Client:
     def _forget(self, ident: int) -> None:
         self._flows.pop(ident, None)
         request = trace.serving.get()
-        if request is not None:
+        if isinstance(request, Request):
             request.calls.pop(ident, None)
 
     def _ensure(self) -> None:
@@ -232,6 +232,7 @@ class Client:
             return self._last_id
 
 
-def _traced(headers: dict[str, str]) -> dict[str, str]:
+def traced(headers: dict[str, str]) -> dict[str, str]:
+    """Return what goes with what is said as part of the current work."""
     span = trace.current.get()
     return headers if span is None else {**span.headers, **headers}

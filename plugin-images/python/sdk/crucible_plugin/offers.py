@@ -73,7 +73,7 @@ def answer(request: Request, offer: Offer, log: Log) -> wire.Frame | None:
     except BusError as error:
         frame = wire.error(request.flow.id, error.code, error.message, request.priority)
     except Exception as error:  # noqa: BLE001 - a method's fault is its caller's answer, not the plugin's end
-        log.error("a method failed", method=request.method, error=_told(error))  # noqa: TRY400 - it is told
+        log.error("a method failed", method=request.method, error=told(error))  # noqa: TRY400 - it is told
         frame = wire.error(request.flow.id, "Failed", f"{type(error).__name__}: {error}", request.priority)
     finally:
         trace.current.reset(span)
@@ -100,12 +100,12 @@ def handle(frame: wire.Frame, missed: int, handler: Handler, log: Log, *, raw: b
     try:
         handler(Message(frame, frame.payload if raw else from_bytes(frame.payload), missed))
     except Exception as error:  # noqa: BLE001 - one message's fault is not the next one's
-        log.error("a handler failed", subject=frame.name, error=_told(error))  # noqa: TRY400 - it is told
+        log.error("a handler failed", subject=frame.name, error=told(error))  # noqa: TRY400 - it is told
     finally:
         trace.current.reset(token)
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
     """Return an exception with its traceback."""
     import traceback  # noqa: PLC0415 - costs 0.4 MB, and most plugins never need it
 

@@ -86,7 +86,7 @@ class Store:
             Conflict: another revision is there.
             StoreFull: the size that is granted is used up.
         """
-        frame = self._ask("$store.put", _which(key, revision), to_bytes(value))
+        frame = self._ask("$store.put", which(key, revision), to_bytes(value))
         return int(frame.headers["revision"])
 
     def delete(self, key: str, revision: int | None = None) -> None:
@@ -96,7 +96,7 @@ class Store:
             NotFound: there is none.
             Conflict: another revision is there.
         """
-        self._ask("$store.delete", _which(key, revision), b"")
+        self._ask("$store.delete", which(key, revision), b"")
 
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Yield all keys that begin so, sorted."""
@@ -121,5 +121,6 @@ def _changes(opened: Stream) -> Iterator[Change]:
             yield Change(frame)
 
 
-def _which(key: str, revision: int | None) -> dict[str, str]:
+def which(key: str, revision: int | None) -> dict[str, str]:
+    """Return the headers that name a key, and the revision it should have."""
     return {"key": key} if revision is None else {"key": key, "revision": str(revision)}

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crucible_plugin.calls import Request
+    from crucible_plugin.calls import Asked
 
 _PARTS = 4
 _LENGTHS = (2, 32, 16, 2)
@@ -43,7 +43,7 @@ class Trace:
 
 
 current: ContextVar[Trace | None] = ContextVar("crucible_trace", default=None)
-serving: ContextVar[Request | None] = ContextVar("crucible_request", default=None)
+serving: ContextVar[Asked | None] = ContextVar("crucible_request", default=None)
 """The call that is being served; None outside of one."""
 
 
