@@ -151,7 +151,7 @@ def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
         due = _proven_at(status, spec)
         if due <= world.now:
             history = approve(history, wanted.revision)
-        elif not is_good(history, wanted.revision):
+        elif math.isfinite(due) and not is_good(history, wanted.revision):
             revisit = min(revisit or math.inf, due)
     snapshot = _snapshot(world, spec, source, wanted.revision)
     keeping = (

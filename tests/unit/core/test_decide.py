@@ -200,6 +200,10 @@ def test_of_two_instances_for_one_replica_the_newer_stays() -> None:
     assert decision.actions == (Stop(Slot(0, 1)),)
 
 
+def test_a_plugin_without_replicas_waits_for_no_moment() -> None:
+    assert decide(world(spec={"replicas": 0})).revisit is None
+
+
 def test_fewer_replicas_stop_the_surplus() -> None:
     scene = world(instance(1, revision=REVISION), instance(1, ordinal=1, revision=REVISION))
     assert decide(scene).actions == (Stop(Slot(1, 1)),)
