@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import typer
 
 from crucible.cli.api import Api
 from crucible.cli.endpoint import Access, endpoint_of
 from crucible.cli.objects import core, plugin_path
-from crucible.cli.options import AllNamespaces, Data, DataOutput, Names, Watch, with_access
+from crucible.cli.options import AllNamespaces, Data, DataOutput, Names, with_access
 from crucible.cli.rows import EVENT_COLUMNS, event_row, event_time
 from crucible.cli.table import line_of, table, width
 from crucible.cli.terminal import note, one_line
@@ -17,7 +19,7 @@ from crucible.model import names
 EXAMPLES: Final = """\b
 Examples:
   crucible events
-  crucible events word-count -w
+  crucible events word-count -f
   crucible events -A -o json
 """
 _LEAST: Final = {"LAST SEEN": 9, "TYPE": 7, "REASON": 12, "PLUGIN": 16}
@@ -28,7 +30,10 @@ def command(
     access: Access,
     plugins: Names = None,
     everywhere: AllNamespaces = False,
-    watch: Watch = False,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", "-w", "--follow", "-f", help="Go on, line by line, as things happen."),
+    ] = False,
     output: DataOutput = Data.TEXT,
 ) -> None:
     """List what happened to plugins, oldest first."""
