@@ -45,7 +45,7 @@ def _serving(name: str, **spec: Any) -> dict[str, Any]:
 
 
 async def _until(holds: Callable[[], object], pause: float = 0.001) -> None:
-    async with asyncio.timeout(180):
+    async with asyncio.timeout(300):
         while not holds():
             await asyncio.sleep(pause)
 
@@ -170,8 +170,11 @@ async def _kills_of_healthy(made: Scene) -> list[float]:
         await _until(lambda: _ready(made, "uid-p") and _pid_of(made))
         attempt = made.voice.said["uid-p"].instances[0].attempt
         await asyncio.sleep(1.05)
+        pid = _pid_of(made)
+        if pid is None:
+            raise AssertionError("it does not run")
         begin = time.perf_counter()
-        os.kill(_pid_of(made) or 0, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         await _until(lambda attempt=attempt: _ready(made, "uid-p", attempt))
         found.append(time.perf_counter() - begin)
     return found

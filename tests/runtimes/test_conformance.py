@@ -184,6 +184,14 @@ async def test_changes_are_told(harness: Harness) -> None:
     await wait_for(lambda: workload.plugin_uid in harness.heard)
 
 
+async def test_every_instance_that_comes_up_is_told_of_however_soon_it_did(harness: Harness) -> None:
+    for number in range(5):
+        workload = harness.workload("stay", name=f"p{number}")
+        await harness.runtime.start(workload, FIRST)
+        await harness.until(workload, lambda one: one.state is State.RUNNING)
+        await wait_for(lambda uid=workload.plugin_uid: uid in harness.heard)
+
+
 async def test_the_next_controller_adopts_what_runs(harness: Harness) -> None:
     workload = harness.workload("say:before", "stay")
     await harness.runtime.start(workload, FIRST)

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from pydantic import ConfigDict, Field, model_validator
 
-from crucible.model.fields import Bytes, Cpu, Duration, NotYet, Part, Word, rules
+from crucible.model.fields import Bytes, Cpu, Duration, Part, Word, rules
 
 KINDS: Final = ("process", "http", "tcp", "exec", "grpc", "ping", "resource", "custom")
 """What a probe can look at; one probe looks at exactly one of them."""
@@ -107,8 +107,8 @@ class Probe(Part):
     """A connection is accepted."""
     exec: ExecProbe | None = None
     """A command succeeds."""
-    grpc: Annotated[GrpcProbe | None, NotYet(instead="use http, tcp or exec")] = None
-    """The gRPC health service says SERVING."""
+    grpc: GrpcProbe | None = None
+    """The gRPC health service says SERVING; on Kubernetes only."""
     ping: PingProbe | None = None
     """The plugin answers on the bus, and so takes part in it."""
     resource: ResourceProbe | None = None

@@ -118,6 +118,8 @@ def kubelet_probe(probe: Probe) -> dict[str, Any]:
         asked: dict[str, Any] = {"httpGet": {**probe.http.model_dump(), "scheme": "HTTP"}}
     elif probe.tcp is not None:
         asked = {"tcpSocket": probe.tcp.model_dump()}
+    elif probe.grpc is not None:
+        asked = {"grpc": probe.grpc.model_dump()}
     elif probe.exec is not None:
         asked = {"exec": {"command": list(probe.exec.command)}}
     else:

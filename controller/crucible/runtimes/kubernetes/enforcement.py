@@ -48,7 +48,7 @@ def capabilities(settings: KubernetesSettings) -> Capabilities:
         controls=tuple(_enforcement(control, settings) for control in Control),
         sources=frozenset({"inline", "image"}),
         volumes=accesses(settings.volumes),
-        probes=frozenset({"process", "http", "tcp", "exec"}),
+        probes=frozenset({"process", "http", "tcp", "exec", "grpc"}),
         asks=True,
     )
 

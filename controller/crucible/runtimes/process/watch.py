@@ -58,7 +58,9 @@ class Watch:
         if live.pidfd is None:
             raise ValueError(f"{live.record.name} has no monitor to watch")
         asyncio.get_running_loop().add_reader(live.pidfd, self._monitor_ended, live, live.pidfd)
-        if not live.look():
+        if live.look():
+            self.changed(live.record.plugin_uid)  # whoever started it does not know it yet
+        else:
             self._beside(self._await_running(live))
 
     def let_go(self, live: Live) -> None:

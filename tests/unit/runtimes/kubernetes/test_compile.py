@@ -43,7 +43,7 @@ SETTINGS = KubernetesSettings(images="example.org/crucible", tag="1.0.0")
 IMAGE = "example.org/team/thing@sha256:" + "1" * 64
 
 PROBES = Health.model_validate_json(
-    """{"startup": {"tcp": {"port": 80}, "failures": 9},
+    """{"startup": {"grpc": {"port": 80, "service": "a.B"}, "failures": 9},
         "ready": {"http": {"port": 80, "path": "/r?x=$(HOME)"}, "interval": "1500ms", "successes": 2},
         "live": {"exec": {"command": ["sh", "-c", "true"]}, "timeout": "100ms", "initial": "5s"}}"""
 )
@@ -57,6 +57,7 @@ WITH_VOLUMES = replace(
     ),
 )
 
+TCP = Health.model_validate_json('{"ready": {"process": {}}, "live": {"tcp": {"port": 9090}}}')
 CASES: dict[str, Any] = {
     "python": (workload(), FILES, SETTINGS),
     "javascript": (workload(type="javascript", entrypoint=("main.js",)), {"main.js": "1"}, SETTINGS),
@@ -68,7 +69,7 @@ CASES: dict[str, Any] = {
     "rune": (workload(type="rune", entrypoint=("main.rn",)), {"main.rn": "1"}, SETTINGS),
     "binary": (workload(type="binary", entrypoint=("run",)), {"run": "#!x"}, SETTINGS),
     "service": (
-        workload(type="service", image=IMAGE, entrypoint=(), listen=(8080, 9090)),
+        workload(type="service", image=IMAGE, entrypoint=(), listen=(8080, 9090), probes=TCP.probes),
         {},
         SETTINGS,
     ),
