@@ -82,6 +82,10 @@ async def test_a_start_on_a_full_disk_is_the_hosts_fault_and_leaves_nothing(
         patched.setattr(record, "save", full)
         with pytest.raises(Unavailable, match="No space left"):
             await process.runtime.start(workload, FIRST)
+        patched.setattr(record, "discard", full)
+        with pytest.raises(Unavailable, match="No space left"):
+            await process.runtime.start(workload, FIRST)
+    await process.runtime.sweep()
     assert process.runtime.instances() == ()
     assert process.leftovers() == []
     await process.runtime.start(workload, FIRST)

@@ -71,7 +71,10 @@ class Starter:
 
     async def start(self, workload: Workload, slot: Slot) -> Instance:
         """Create and start; the plugin's own failures become an ended instance."""
-        held = self._write_down(workload, slot)
+        try:
+            held = self._write_down(workload, slot)
+        except OSError as error:
+            raise Unavailable(f"this host cannot start anything now: {error}") from error
         self._containers.add(held)
         try:
             request = await self._request(held, workload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -331,7 +332,10 @@ class ProcessRuntime:
         try:
             records.save(record, directory)
         except OSError as error:
-            records.discard(directory)
+            with contextlib.suppress(
+                OSError
+            ):  # what is left the next start takes over, or a sweep clears away
+                records.discard(directory)
             raise cause_of(error) from error
         return Live(record, directory)
 
