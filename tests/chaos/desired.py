@@ -174,8 +174,18 @@ def unsettled(plugins: list[dict[str, Any]], wanted: Mapping[str, Wanted]) -> li
         ready = one.replicas if phase == "Running" else 0
         said = (status.get("phase"), status.get("readyReplicas", 0), status.get("observedGeneration"))
         if said != (phase, ready, plugin["metadata"]["generation"]):
-            waiting.append(f"{name}: {said} instead of {(phase, ready, plugin['metadata']['generation'])}")
+            wanted_now = (phase, ready, plugin["metadata"]["generation"])
+            waiting.append(f"{name}: {said} instead of {wanted_now}; {_why(status)}")
     return waiting
+
+
+def _why(status: Mapping[str, Any]) -> str:
+    """Return what its replicas say for themselves."""
+    told = [
+        f"{each.get('name')} {each.get('state')}: {(each.get('lastExit') or {}).get('message', '')}"
+        for each in status.get("instances") or ()
+    ]
+    return "; ".join(told)[:400]
 
 
 class History:
