@@ -20,6 +20,7 @@ from rows import Row, save, table
 
 import bus
 import cli
+import egress
 
 Measure = Callable[[], Awaitable[Row | list[Row]]]
 
@@ -33,6 +34,7 @@ MEASURES: dict[str, Measure] = {
     "docker-memory": docker_runtime.memory,
     "bus": bus.calls,
     "bus-idle": bus.idle,
+    "egress": egress.proxied,
     "probes": health.probes,
     "kill-to-ready": health.ready_again,
     "crash-loops": health.crash_loops,
