@@ -9,6 +9,32 @@ HEAD = struct.Struct(">IBBBBIIHH")
 HELLO, WELCOME, CALL, ANSWER, SUBSCRIBE = 1, 2, 3, 4, 10
 
 
+def frame(
+    kind: int, ident: int, name: str = "", payload: bytes = b"", headers: dict[str, str] | None = None
+) -> bytes:
+    """Return the bytes of a frame."""
+    pairs = b"".join(
+        bytes((len(key),)) + key.encode() + len(value).to_bytes(2, "big") + value.encode()
+        for key, value in (headers or {}).items()
+    )
+    if kind == SUBSCRIBE:
+        payload = b""
+    length = 16 + len(name) + len(pairs) + len(payload)
+    head = HEAD.pack(length, kind, 2, 0, 0, ident, 0, len(name), len(pairs))
+    return head + name.encode() + pairs + payload
+
+
+def count(data: bytes) -> tuple[bytes, int]:
+    """Return what is left after all whole frames, and how many those are."""
+    at = came = 0
+    while len(data) - at >= 4:
+        end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            break
+        at, came = end, came + 1
+    return data[at:], came
+
+
 class Bus:
     """One connection."""
 
@@ -29,15 +55,7 @@ class Bus:
         payload: bytes = b"",
         headers: dict[str, str] | None = None,
     ) -> None:
-        pairs = b"".join(
-            bytes((len(key),)) + key.encode() + len(value).to_bytes(2, "big") + value.encode()
-            for key, value in (headers or {}).items()
-        )
-        if kind == SUBSCRIBE:
-            payload = b""
-        length = 16 + len(name) + len(pairs) + len(payload)
-        head = HEAD.pack(length, kind, 2, 0, 0, ident, 0, len(name), len(pairs))
-        self.socket.sendall(head + name.encode() + pairs + payload)
+        self.socket.sendall(frame(kind, ident, name, payload, headers))
 
     def next(self) -> tuple[int, int, str, dict[str, str], bytes]:
         """Return kind, id, name, headers and payload of the next frame."""
