@@ -39,6 +39,12 @@ plugin = Plugin()
 @plugin.method(inline=True, raw=True)
 def say(request):
     return request.payload
+
+@plugin.method(inline=True)
+def memory(request):
+    with open("/proc/self/smaps_rollup") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:")) / 1024
+
 print("ready", flush=True)
 plugin.run()
 """
@@ -81,6 +87,7 @@ async def calls() -> list[Row]:
     """One call after the other, and 64 at once: ours and the peers' in turns, medians of the rounds."""
     figures: dict[str, list[float]] = {}
     async with _plugins() as host, bus_peers.serving() as peers:
+        memory = await _ask(host, "memory", None, "echo")
         for _ in range(ROUNDS):
             times = await _ask(host, "latency", CALLS)
             _note(figures, "bus", times, await _ask(host, "flight", [FLYING, FLIGHT]))
@@ -89,7 +96,7 @@ async def calls() -> list[Row]:
                 _note(figures, name, times, rate)
     found = {name: median(values) for name, values in figures.items()}
     micro = 1e6
-    rows = []
+    rows = [Row("sdk-python-memory-idle", "MB", memory, target=5)]
     for share, limit in (("p50", 250.0), ("p99", 600.0)):
         ours = micro * found[f"bus-{share}"]
         rows += [
@@ -153,10 +160,10 @@ async def _until_offered(path: Path) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def _ask(path: Path, method: str, what: Any) -> Any:
-    """Have the asking plugin measure."""
+async def _ask(path: Path, method: str, what: Any, plugin: str = "asker") -> Any:
+    """Have a plugin measure, the asking one unless another is named."""
     client = await Raw.greet(path, namespace="default")
-    client.send(Frame(Kind.CALL, 1, f"asker.{method}", json.dumps(what).encode(), deadline=60_000))
+    client.send(Frame(Kind.CALL, 1, f"{plugin}.{method}", json.dumps(what).encode(), deadline=60_000))
     answer = await client.next()
     await client.close()
     assert answer.kind == Kind.ANSWER, answer

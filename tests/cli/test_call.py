@@ -70,12 +70,18 @@ def test_a_call_that_cannot_be_made_says_why_and_ends_with_its_code(
         "from crucible_plugin import Plugin\n"
         "plugin = Plugin()\n"
         "plugin.method('say')(lambda request: request.payload)\n"
+        "def memory(request):\n"
+        "    with open('/proc/self/smaps_rollup') as lines:\n"
+        "        return next(int(line.split()[1]) for line in lines if line.startswith('Pss_Anon:'))\n"
+        "plugin.method('memory', inline=True)(memory)\n"
         "plugin.method('fail')(lambda request: 1 / 0)\n"
         "plugin.method('hang')(lambda request: plugin.wait(600))\n"
         "plugin.run()\n"
     )
     crucible("apply", "-f", manifest(program, capabilities={"bus": {}}), "--wait")
     eventually(lambda: crucible("call", "demo.say").code == 0, lambda: crucible("call", "demo.say"))
+    used = int(crucible("call", "demo.memory").out)
+    assert 1024 < used < 8 * 1024, "what an idle plugin shares with no other is below 5 MB; this is a floor"
     said = crucible("call", "demo.say", '"two\\nlines"')
     assert (said.out, said.err) == ("two\nlines\n", "")
     assert crucible("call", "demo.say", "-o", "json").out == "null\n"
