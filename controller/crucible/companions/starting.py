@@ -105,7 +105,12 @@ async def start(program: Program) -> Found:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(_SOCKET, dir_fd=folder)
             one.bind(f"/proc/self/fd/{folder}/{_SOCKET}")
-            code = await asyncio.to_thread(_run, program, one.fileno(), folder)
+            running = asyncio.ensure_future(asyncio.to_thread(_run, program, one.fileno(), folder))
+            try:
+                code = await asyncio.shield(running)
+            except asyncio.CancelledError:
+                await running  # it uses the descriptors, and half a start would be nobody's
+                raise
     finally:
         os.close(folder)
     found = reach(program) if code == 0 else None
