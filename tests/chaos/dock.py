@@ -37,6 +37,7 @@ class Dock(Machine):
     def __init__(self, folder: Path, roots: Path, engine: engines.Engine) -> None:
         super().__init__(folder, roots, "--runtime", "docker", environment={"DOCKER_HOST": engine.url})
         self.engine = engine
+        self.mounted = False  # the engine lives in mounts of its own, and would not see a disk mounted later
         body = {**BODY, "capabilities": {"network": {"listen": [8080]}}, "resources": {"memory": "48Mi"}}
         self.desired = Desired(self.plane.client, body)
         controllers = (
@@ -54,7 +55,6 @@ class Dock(Machine):
             "crash container": self.crash_container,
             "remove container": self.remove_container,
             "kill relay": self.kill_relay,
-            "full disk": self.full_disk,
         }
         self._down = False
         self._last: Counter[str] = Counter()
