@@ -4,6 +4,7 @@ const { Plugin, Unavailable } = require("crucible-plugin");
 const plugin = new Plugin();
 
 async function main() {
+  const running = plugin.run(); // from here on SIGTERM is a request
   try {
     await plugin.call("other.method");
   } catch (error) {
@@ -12,7 +13,7 @@ async function main() {
     }
     plugin.log.info("refused", { why: error.message });
   }
-  await plugin.run();
+  await running;
 }
 
 main();

@@ -3,6 +3,7 @@
 from crucible_plugin import Plugin, Unavailable
 
 plugin = Plugin()
+plugin.start()  # from here on SIGTERM is a request
 try:
     plugin.call("other.method")
 except Unavailable as error:

@@ -8,11 +8,13 @@ from crucible_plugin.aio import Plugin
 
 async def main() -> None:
     plugin = Plugin()
+    running = asyncio.create_task(plugin.run())
+    await asyncio.sleep(0)  # from here on SIGTERM is a request
     try:
         await plugin.call("other.method")
     except Unavailable as error:
         plugin.log.info("refused", why=error.message)
-    await plugin.run()
+    await running
 
 
 asyncio.run(main())

@@ -3,7 +3,7 @@
 import sys
 import threading
 
-from crucible_plugin import BusError, Message, NotPermitted, Plugin, Request, Unavailable
+from crucible_plugin import BusError, Message, NotPermitted, Plugin, Request
 
 plugin = Plugin(workers=4, drain=30)
 heard: list[object] = []
@@ -122,7 +122,7 @@ def take(new: dict[str, object]) -> None:
 def say_goodbye() -> None:
     try:
         plugin.call("gate.goodbye")
-    except Unavailable:
+    except BusError:
         print("nobody to say goodbye to", file=sys.stderr)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from crucible_plugin import BusError, NotPermitted, Unavailable
+from crucible_plugin import BusError, NotPermitted
 from crucible_plugin.aio import Message, Plugin, Request
 
 plugin = Plugin(drain=30)
@@ -122,7 +122,7 @@ async def take(new: dict[str, object]) -> None:
 async def say_goodbye() -> None:
     try:
         await plugin.call("gate.goodbye")
-    except Unavailable:
+    except BusError:
         plugin.log.warning("nobody to say goodbye to")
 
 
