@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from signal import Signals
@@ -78,7 +79,8 @@ class Held:
         """Note, for the next controller too, when it was asked to stop."""
         if not self.ended.is_set():
             self.become(State.STOPPING, stopping_at=at)
-            (self.directory / _STOPPING).touch()
+            with contextlib.suppress(FileNotFoundError):  # it has ended, and what is kept for it is gone
+                (self.directory / _STOPPING).touch()
 
     def recall_stopping(self) -> None:
         """Read what an earlier controller noted."""
