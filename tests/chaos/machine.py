@@ -167,7 +167,7 @@ class Machine:
 
     async def clock_jump(self, step: Step) -> None:
         """Set the clock by up to two hours, either way, until the next jump or the run's end."""
-        self.clock.write_bytes(struct.pack("d", float(step.pick % 14400 - 7200)))
+        self._set_clock(float(step.pick % 14400 - 7200))
 
     async def few_descriptors(self, step: Step) -> None:
         """Leave the controller room for as many descriptors as it has, and one or two more."""
@@ -241,7 +241,7 @@ class Machine:
 
     async def mend(self) -> None:
         """Set the clock right, uncover the disk, make room on it."""
-        self.clock.write_bytes(struct.pack("d", 0.0))
+        self._set_clock(0.0)
         self._uncover()
         (self.disk / "ballast").unlink(missing_ok=True)
 
@@ -325,6 +325,11 @@ class Machine:
             proc.tell(held, signal.SIGCONT)
         finally:
             os.close(held)
+
+    def _set_clock(self, seconds: float) -> None:
+        """Write in place: a file cut short, were it for a moment, would end whoever has it mapped."""
+        with self.clock.open("r+b", buffering=0) as file:
+            file.write(struct.pack("d", seconds))
 
     def _uncover(self) -> None:
         while self._stack:
