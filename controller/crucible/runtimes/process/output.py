@@ -8,6 +8,7 @@ controller runs waits in the pipe, and the plugin with it once that is full.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import time
@@ -41,14 +42,24 @@ def make_pipe(directory: Path, uid: int | None) -> None:
 
 
 def open_pipe(directory: Path) -> int:
-    """Open the pipe, whatever its plugin, whose standard output it is, did to its mode."""
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Open the pipe, whatever its plugin, whose standard output it is, did to its mode.
+
+    What is looked at is what is opened: a link, a file or a device in its place is neither changed nor read.
+
+    Raises:
+        OSError: it is not there, or no pipe.
+    """
+    found = os.open(directory / PIPE, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if stat.S_IMODE(os.stat(PIPE, dir_fd=folder, follow_symlinks=False).st_mode) & _USABLE != _USABLE:
-            os.chmod(PIPE, _USABLE, dir_fd=folder)
-        return os.open(PIPE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+        mode = os.fstat(found).st_mode
+        if not stat.S_ISFIFO(mode):
+            raise OSError(errno.EINVAL, "not a pipe", str(directory / PIPE))
+        same = f"/proc/self/fd/{found}"
+        if stat.S_IMODE(mode) & _USABLE != _USABLE:
+            os.chmod(same, _USABLE)  # noqa: PTH101 - that very pipe
+        return os.open(same, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
-        os.close(folder)
+        os.close(found)
 
 
 class Allowance:
