@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crucible.model.volume import ClaimVolume
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
     from crucible.model.workload import Workload
 
 
