@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from places import Place
 
 
-_TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n  File \"(?!<)")
-"""One of ours: an interpreter without a descriptor left to start with prints one of its own."""
+_TRACEBACK = re.compile(
+    r"(?<!BaseEventLoop\.__del__ at 0x............>\n)Traceback \(most recent call last\):\n  File \"(?!<)"
+)
+"""One of ours: an interpreter, or asyncio, without a descriptor left to start with prints one of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,7 @@ def run(server: ApiServer, tmp_path: Path) -> Any:
 
 
 async def test_the_definition_the_chart_renders_serves_plugins(run: Any, release: Release) -> None:
-    (crd,) = of_kind(release.objects(), "CustomResourceDefinition")
-    for one in (crd, PLUGIN):
+    for one in (*of_kind(release.objects(), "CustomResourceDefinition"), PLUGIN):
         made = await run("kubectl", "apply", "--server-side", "-f", "-", stdin=json.dumps(one))
         assert made.code == 0, made.err
     listed = await run("kubectl", "get", "plugins", "-o", "name")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 WAITING = {
     "ImagePullBackOff": "the image cannot be pulled",
     "ErrImagePull": "the image cannot be pulled",
-    "CreateContainerConfigError": "cannot be configured",
+    "CreateContainerConfigError": "is missing: make it",
 }
 REFUSALS = {
     "a webhook": (

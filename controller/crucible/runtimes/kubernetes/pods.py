@@ -127,7 +127,7 @@ class Pods:
             self._asked[held.pod["metadata"]["uid"]] = self._now()
             if held.instance.alive:
                 stopping = replace(held.instance, state=State.STOPPING, stopping_at=self._now())
-                self._put(Held(stopping, held.pod))
+                self._keep(Held(stopping, held.pod))
 
     def unask(self, held: Held) -> None:
         """Note that an instance could not be asked to end after all."""
@@ -135,7 +135,7 @@ class Pods:
             self._asked.pop(held.pod["metadata"]["uid"], None)
             now = self.find(held.instance.plugin_uid, held.instance.slot)
             if now is not None and now.pod is not None:
-                self._put(Held(instance_of(now.pod, *_identity(now)), now.pod))
+                self._keep(Held(instance_of(now.pod, *_identity(now)), now.pod))
 
     def forget(self, held: Held) -> None:
         """Drop an instance; what the cluster still tells of its pod counts no more."""
@@ -149,12 +149,19 @@ class Pods:
         self._changed(instance.plugin_uid)
 
     def _put(self, held: Held) -> None:
-        instance = held.instance
-        slots = self._held.setdefault(instance.plugin_uid, {})
-        before = slots.get(instance.slot)
-        slots[instance.slot] = held
-        if before is None or before.instance != instance:
-            self._changed(instance.plugin_uid)
+        before = self._keep(held)
+        if before is None or before.instance != held.instance:
+            self._changed(held.instance.plugin_uid)
+
+    def _keep(self, held: Held) -> Held | None:
+        """Keep an instance and return what was kept of it; tells nobody.
+
+        Whoever asks an instance to end knows of it, and one who is woken by what failed would try for ever.
+        """
+        slots = self._held.setdefault(held.instance.plugin_uid, {})
+        before = slots.get(held.instance.slot)
+        slots[held.instance.slot] = held
+        return before
 
 
 def _identity(held: Held) -> tuple[marks.Owner, Slot]:
