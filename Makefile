@@ -24,7 +24,7 @@ test: $(STAMP) .tools/bin/helm  ## Run every test this machine can host (JOBS=1 
 	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 unit: $(STAMP)  ## Run the tests that need nothing but Python
-	@$(BIN)/pytest tests/unit $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile tests/unit $(ARGS)
 
 check: $(STAMP)  ## Lint, types, import rules, generated files
 	@$(BIN)/ruff format --check .
