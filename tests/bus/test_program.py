@@ -227,3 +227,15 @@ async def test_stores_nobody_wants_kept_go_with_their_plugin(scene: Scene) -> No
     await scene.liaison.keep_stores(["uid-other"])
     assert words(await client.call(5, "$store.get", headers={"key": "a"})) == ("ERROR", 5, "NotFound")
     await client.close()
+
+
+async def test_however_much_plugins_are_granted_the_broker_is_told_of_all(scene: Scene) -> None:
+    most = {
+        name: tuple(f"{number:03d}.".ljust(255, "x") for number in range(64))
+        for name in ("publish", "subscribe", "call")
+    }
+    scene.add("first")
+    await scene.told()
+    for number in range(4):
+        scene.liaison.know(Member("there", f"wide{number}", f"uid-wide{number}", Grants(**most)))
+    await scene.told()

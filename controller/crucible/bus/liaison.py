@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from crucible.model.bus import Member
 
 PAGE: Final = 60
-"""Plugins told of in one packet; each is some hundred bytes, a packet holds 128 KiB."""
+"""Plugins told of in one packet, at most."""
+_PAGE_BYTES: Final = 100_000
+"""Bytes of one packet, which holds 128 KiB; what a manifest may grant is less than this by itself."""
 NEWS: Final = 600.0
 """Seconds for which a notice is worth telling."""
 _BEAT: Final = 1.0
@@ -105,19 +108,20 @@ class Liaison:
 
     async def _say(self, changed: list[str]) -> None:
         answer: Mapping[str, Any] = {}
-        for first in range(0, max(len(changed), 1), PAGE):
-            uids = changed[first : first + PAGE]
-            known = [member.to_json() for uid in uids if (member := self._members.get(uid)) is not None]
-            gone = [uid for uid in uids if self._members.get(uid) is None]
-            answer = await self._broker.ask({"know": known, "gone": gone} if uids else {})
+        found = [member for uid in changed if (member := self._members.get(uid)) is not None]
+        gone = [uid for uid in changed if self._members.get(uid) is None]
+        for first in range(0, len(gone), PAGE):
+            answer = await self._broker.ask({"know": [], "gone": gone[first : first + PAGE]})
+        for page in _pages(found):
+            answer = await self._broker.ask({"know": page, "gone": []} if page else {})
         if answer.get("digest") != self._members.digest:
             await self._say_all()
 
     async def _say_all(self) -> None:
-        members = [member.to_json() for member in self._members]
-        for first in range(0, max(len(members), 1), PAGE):
-            more = first + PAGE < len(members)
-            await self._broker.ask({"all": members[first : first + PAGE], "more": more})
+        *pages, last = _pages(self._members)
+        for page in pages:
+            await self._broker.ask({"all": page, "more": True})
+        await self._broker.ask({"all": last, "more": False})
 
     async def publish(self, namespace: str, subject: str, event: Mapping[str, Any]) -> None:
         """Publish an event of the controller's.
@@ -166,3 +170,18 @@ class Liaison:
     def _tell(self, uid: str) -> None:
         self._changed[uid] = None
         self._wake.set()
+
+
+def _pages(members: Iterable[Member]) -> list[list[dict[str, Any]]]:
+    """Return members in parts that each fit a packet, however much they are granted; at least one part."""
+    pages: list[list[dict[str, Any]]] = [[]]
+    size = 0
+    for member in members:
+        words = member.to_json()
+        more = len(json.dumps(words, separators=(",", ":")))
+        if pages[-1] and (len(pages[-1]) == PAGE or size + more > _PAGE_BYTES):
+            pages.append([])
+            size = 0
+        pages[-1].append(words)
+        size += more
+    return pages
