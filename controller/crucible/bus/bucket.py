@@ -111,9 +111,17 @@ class Bucket:
         Raises:
             OSError: it could not be.
         """
-        if about != self._about:
-            self._append(_ABOUT, self._revision, "", about)
-            self._about = about
+        if about == self._about:
+            return
+        before, self._about = self._about, about
+        try:
+            if before:
+                self._rewrite()  # what it says stands first in the file, where about_of looks for it
+            else:
+                self._append(_ABOUT, self._revision, "", about)
+        except OSError:
+            self._about = before
+            raise
 
     def get(self, key: str) -> tuple[int, bytes] | None:
         """Return a key's revision and value; None when it is not there."""

@@ -153,3 +153,16 @@ def test_pages_go_on_where_they_ended(folder: int) -> None:
 def test_what_is_a_key() -> None:
     assert all(map(is_key, ["a", "A/b.c_d-e=1", "x" * 255]))
     assert not any(map(is_key, ["", "a b", "ä", "x" * 256, "a\n", "a\0"]))
+
+
+def test_whose_it_is_is_what_was_told_last(folder: int) -> None:
+    bucket = Bucket(folder, "a")
+    bucket.describe(b"first")
+    bucket.put("k", b"1", None, SIZE)
+    bucket.describe(b"second")
+    assert about_of(folder, "a") == b"second"
+    bucket.put("other", b"2", None, SIZE)
+    bucket.close()
+    again = Bucket(folder, "a")
+    assert content(again) == {"k": (1, b"1"), "other": (2, b"2")}
+    again.close()
