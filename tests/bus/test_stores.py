@@ -11,6 +11,7 @@ import pytest
 from raw import Raw, words
 
 from crucible.bus import wire
+from crucible.bus.bucket import Bucket
 from crucible.bus.stores import Stores
 from crucible.bus.wire import Frame, Kind
 
@@ -198,3 +199,18 @@ async def test_another_plugin_of_the_same_name_does_not_inherit_what_was_not_kep
         heir = await bus.join(bus.host, namespace="here")
         assert words(await get(heir, 1, "a", plugin=name))[0] == found
         await heir.close()
+
+
+@pytest.mark.usefixtures("stores")
+async def test_memory_that_runs_out_for_one_is_no_end_of_the_store_for_others(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy, other = await bus.add("greedy", store=1000), await bus.add("other", store=1000)
+
+    def no_memory(*_: object) -> int:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "put", no_memory)
+        assert words(await put(greedy, 1, "a", b"1")) == ("ERROR", 1, "Unavailable")
+    assert words(await put(other, 1, "a", b"1"))[0] == "ANSWER"

@@ -196,6 +196,8 @@ class Stores:
             return Refused(Code.STORE_FULL, str(full))
         except OSError as error:
             return Refused(Code.UNAVAILABLE, f"the store cannot be used now: {error.strerror}")
+        except MemoryError:
+            return Refused(Code.UNAVAILABLE, "the store cannot be used now: there is no memory left")
 
     def _do_one(self, request: _Request, touched: set[Bucket]) -> Frame:
         bucket = self._do_open(request.member)
