@@ -17,7 +17,7 @@ _LOOPS: Final = frozenset(
 """Words that make an expression run over lists, or over text in ways that take long."""
 _STRINGS: Final = re.compile(r"""("(\\.|[^"\\])*"|'(\\.|[^'\\])*')""")
 _WORD: Final = re.compile(r"[A-Za-z_]\w*")
-_FAILURES: Final = (RuntimeError, TypeError, ValueError, KeyError, ArithmeticError)
+_FAILURES: Final = (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError)
 
 
 class Unfit(ValueError):

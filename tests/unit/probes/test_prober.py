@@ -131,6 +131,7 @@ NOW = Usage(at=110.0, cpu=6.0, memory=50 << 20, memory_peak=None, pids=7, thrott
         ({"custom": {"expression": "usage.cpu < 0.6 && usage.pids == 7 && age > 9.0 && probes.live"}}, ""),
         ({"custom": {"expression": "usage.memory < 10"}}, "the expression does not hold"),
         ({"custom": {"expression": "probes.startup"}}, "the expression cannot be evaluated: "),
+        ({"custom": {"expression": "[1][-1] == 1"}}, "the expression cannot be evaluated: "),
         ({"custom": {"expression": "age"}}, "the expression is 10.0, neither true nor false"),
     ],
 )
