@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture(autouse=True)
+async def hung_up() -> AsyncIterator[None]:
+    yield
+    await Raw.hang_up()
+
+
 class Bus:
     """A broker, and who may connect to it."""
 

@@ -19,7 +19,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
 import engine as engines
 from dock import Dock
 from fleet import Fleet
-from life import Life, live
+from lifetime import Life, live
 from machine import Machine
 from ordeal import RUNS_OF_A_LIFE, ground_of
 from soak import soak

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fleet import Fleet
-from life import Life, live
+from lifetime import Life, live
 from machine import Machine
 from ordeal import CHANGES, LIVES, SECONDS, ground_of, plan_of
 

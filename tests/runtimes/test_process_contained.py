@@ -112,7 +112,7 @@ async def test_one_that_prints_without_end_is_slowed_and_says_so(process: Proces
 
 
 async def test_a_slowed_one_that_falls_silent_loses_its_notice(process: ProcessHarness) -> None:
-    workload = process.script("import signal\nfor _ in range(1600): print('x' * 1023)\nsignal.pause()")
+    workload = process.script("import signal\nfor _ in range(400): print('x' * 10239)\nsignal.pause()")
     await process.runtime.start(workload, FIRST)
     await process.until(workload, lambda one: bool(one.notices))
     await process.until(workload, lambda one: not one.notices)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from crucible.bus import wire
 from crucible.bus.wire import Frame, Kind
@@ -23,11 +24,23 @@ class Gone(Exception):
 class Raw:
     """One connection."""
 
+    made: ClassVar[list[Raw]] = []
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
+        self.made.append(self)
         self._reader = reader
         self._decoder = wire.Decoder()
         self._got: deque[Frame] = deque()
+
+    @classmethod
+    async def hang_up(cls) -> None:
+        """Close every connection that a test left open: its loop ends before they are collected."""
+        for client in cls.made:
+            client.writer.transport.abort()  # unsent words of a deaf one would be waited for
+            with contextlib.suppress(OSError):
+                await client.writer.wait_closed()
+        cls.made.clear()
 
     @classmethod
     async def connect(cls, path: Path | str) -> Raw:

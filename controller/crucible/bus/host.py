@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING, Final, Self
 
@@ -98,6 +99,9 @@ class HostBus:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
+        if self._writer is not None:
+            with contextlib.suppress(OSError):  # the broker went first
+                await self._writer.wait_closed()
 
     @property
     def connected(self) -> bool:
