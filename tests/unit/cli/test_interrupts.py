@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -33,9 +34,11 @@ def test_an_interrupt_that_the_system_call_did_not_notice_ends_it(endless: int) 
             os.read(endless, 1)
 
     sender = threading.Timer(0.2, interrupt_unseen)
+    begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         wait()
     sender.join()
+    assert time.monotonic() - begun < 30, "heard only once the call had ended by itself"
 
 
 def test_the_handler_is_given_back() -> None:
