@@ -12,6 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from crucible.core.admission import admit
 from crucible.core.decide import decide
 from crucible.core.health import tally
+from crucible.core.history import rollback_of
+from crucible.core.render import render
 from crucible.core.replica import instance_name
 from crucible.errors import Violation
 from crucible.model.decision import Action, Decision, Hold, Kill, Remember, Remove, Start, Stop
@@ -159,6 +161,18 @@ class Life(RuleBasedStateMachine):
         assert halted or revisions <= {self.status.revision}
         assert halted or self.status.ready_replicas == self.spec.replicas
 
+    @property
+    def running(self) -> Any:
+        """What is to run: the manifest, or an earlier revision as often and replaced as the manifest says."""
+        if isinstance(self.spec, tuple) or isinstance(self.source, Violation):
+            return self.spec
+        wanted = render(self.identity, self.spec, self.source).revision
+        back = rollback_of(self.identity, self.status.history, self.status.rollback, wanted)
+        kept = self.kept.get(back.revision) if back is not None else None
+        if kept is None or not self.holds(kept.spec):
+            return self.spec
+        return kept.spec.model_copy(update={"replicas": self.spec.replicas, "update": self.spec.update})
+
     @invariant()
     def no_more_are_alive_than_the_strategy_allows(self) -> None:
         alive = [found for found in self.instances.values() if found.alive]
@@ -175,10 +189,10 @@ class Life(RuleBasedStateMachine):
         return free and not self.spec.suspend and self.allowed() and not self.waits()
 
     def waits(self) -> bool:
-        """What the manifest cannot do without is not there."""
+        """What is to run cannot do without something that is not there."""
         return any(
             not wanted.optional and not (wanted.name in self.needed and self.needed[wanted.name].ready)
-            for wanted in self.spec.dependencies
+            for wanted in self.running.dependencies
         )
 
     def rolls(self) -> bool:
@@ -217,7 +231,13 @@ class Life(RuleBasedStateMachine):
         due = decision.revisit is not None and (self.runs() or decision.revisit <= self.now + 1)
         moving = any(found.state in {State.STARTING, State.STOPPING} for found in self.instances.values())
         same = said(decision.status) == said(self.status)
-        return decision.actions == () and same and not due and not moving
+        asked = all(self.passes(watch) for watch in decision.watches)
+        return decision.actions == () and same and not due and not moving and asked
+
+    def passes(self, watch: Watch) -> bool:
+        """It was answered well so often that one more answer changes nothing."""
+        newest = self.streaks.get(watch.key, watch.known)
+        return newest is not None and newest.ok and newest.count >= watch.probe.successes
 
     def carry_out(self, decision: Decision, *, fails: bool) -> None:
         for event in decision.events:
@@ -291,8 +311,12 @@ class Life(RuleBasedStateMachine):
                 self.bring_up(slot)
 
     def allowed(self) -> bool:
+        return self.holds(self.spec)
+
+    def holds(self, spec: PluginSpec) -> bool:
+        """Every control holds that the manifest does not do without."""
         return all(
-            entry.level is Level.ENFORCED or entry.control in self.spec.sandbox.allow_degraded
+            entry.level is Level.ENFORCED or entry.control in spec.sandbox.allow_degraded
             for entry in self.capabilities.controls
         )
 

@@ -139,7 +139,7 @@ def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
     remembered = remember(world.status.history, _entry(world, spec, wanted), spec.revision_history_limit)
     found = world.recalled.get(back.revision) if back is not None else None
     if back is not None and found is not None and refusal_of(found.spec, world.capabilities) is None:
-        kept = found.spec.model_copy(update={"replicas": spec.replicas})
+        kept = found.spec.model_copy(update={"replicas": spec.replicas, "update": spec.update})
         then = replace(world, identity=replace(world.identity, restart=found.restart))
         decision = _supervise(world, kept, _workload(then, kept, found.source), back)
     else:
