@@ -72,6 +72,17 @@ def test_a_plugin_that_cannot_stay_up_is_said_to_be_so(crucible: Any, manifest: 
     assert crucible("get").out.splitlines()[1].split()[3] == "Quarantined"
 
 
+def test_one_that_is_recreated_finds_nothing_of_what_was_before(crucible: Any, manifest: Any) -> None:
+    leave = "from pathlib import Path\nmark = Path('/tmp/mark')\nprint(mark.exists())\nmark.touch()\nexit(1)"
+    path = manifest(leave, recovery={"strategy": ["restart", "recreate", "quarantine"], "maxRestarts": 1})
+    assert crucible("apply", "-f", path, "--wait").code == 1
+    told = crucible("events", "demo").out
+    assert "replica 0 ended 2 times: all that was made for it was deleted, and demo-0-3 started" in told
+    assert crucible("get").out.splitlines()[1].split()[3] == "Quarantined"
+    assert crucible("logs", "demo").out == "False\n"
+    assert crucible("logs", "demo", "--previous").code != 0
+
+
 def test_standard_input_and_exported_objects_can_be_applied(crucible: Any, manifest: Any) -> None:
     text = Path(manifest(FOR_EVER)).read_text()
     assert crucible("apply", "-f", "-", "--wait", stdin=text).code == 0

@@ -35,6 +35,9 @@ import os, signal, sys
 for word in sys.argv[1:]:
     verb, _, value = word.partition(":")
     if verb == "say": print(value)
+    elif verb == "leave":
+        print("old" if os.path.exists(value) else "new")
+        open(value, "w").close()
     elif verb == "exit": sys.exit(int(value))
     elif verb == "die": os.kill(os.getpid(), int(value))
     elif verb == "deaf": signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -248,8 +251,8 @@ def behave(workload: Workload) -> Behaviour:
     for word in workload.entrypoint[1:]:
         verb, _, value = word.partition(":")
         match verb:
-            case "say":
-                output.append(value.encode())
+            case "say" | "leave":
+                output.append(value.encode() if verb == "say" else b"new")
             case "exit":
                 found = Behaviour(code=int(value))
             case "die":

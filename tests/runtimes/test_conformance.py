@@ -145,6 +145,16 @@ async def test_an_ended_instance_stays_with_its_output_until_removed(harness: Ha
         await harness.lines(workload)
 
 
+async def test_an_instance_finds_nothing_of_the_one_before(harness: Harness) -> None:
+    places = ("/tmp/mark", "/dev/shm/mark")
+    workload = harness.workload(*(f"leave:{place}" for place in places), "exit:1")
+    await harness.run(workload)
+    assert await harness.lines(workload) == [b"new", b"new"]
+    await harness.runtime.remove(workload.plugin_uid, FIRST)
+    await harness.run(workload)
+    assert await harness.lines(workload) == [b"new", b"new"]
+
+
 async def test_verbs_on_what_is_not_there_do_nothing(harness: Harness) -> None:
     await harness.runtime.stop("uid-none", FIRST)
     await harness.runtime.kill("uid-none", FIRST)

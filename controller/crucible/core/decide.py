@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 from crucible.core import report
 from crucible.core.dependencies import awaited_by, leaving_first, left_behind
+from crucible.core.ending import wind_down
 from crucible.core.enforce import Refusal, refusal_of
 from crucible.core.health import Asking
 from crucible.core.history import approve, is_good, last_good, remember, rollback_of
 from crucible.core.render import render
-from crucible.core.replica import Policy, supervise_replica, wind_down
+from crucible.core.replica import supervise_replica
 from crucible.core.restart import STARTS_A_SECOND
 from crucible.core.secrets import missing
 from crucible.core.takeover import turn_of
+from crucible.core.verdict import Policy
 from crucible.model.decision import Decision, Forget, Hold, Remember, Start, Stop
 from crucible.model.instance import State
 from crucible.model.manifest import PluginSpec, Strategy

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from crucible.core.dependencies import Awaited
-    from crucible.core.replica import Verdict
+    from crucible.core.verdict import Verdict
     from crucible.errors import Violation
     from crucible.model.decision import Action
     from crucible.model.status import RevisionReport

@@ -21,9 +21,20 @@ _TURN = 0.25
 
 @dataclass(frozen=True, slots=True)
 class RestartAt:
-    """Start again, not before this moment (unix seconds)."""
+    """Start again.
+
+    Attributes:
+        at: not before this moment, unix seconds.
+        afresh: not before all that was made for the replica is deleted.
+    """
 
     at: float
+    afresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Run the last good revision in the place of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +61,57 @@ def _not_after(at: float | None, now: float) -> float | None:
 
 
 def recent(crashes: tuple[float, ...], recovery: Recovery, now: float) -> tuple[float, ...]:
-    """Return the crashes that still count: those within the window, the newest hundred."""
-    return tuple(at for at in crashes if at > now - recovery.window)[-100:]
+    """Return the crashes that still count: those within the window, the newest of them.
+
+    As many as tell any step of recovery from the next: a hundred restarts, one recreation.
+    """
+    return tuple(at for at in crashes if at > now - recovery.window)[-101:]
 
 
-def after_crash(crashes: tuple[float, ...], recovery: Recovery, seed: str) -> RestartAt | Quarantine:
+def after_crash(
+    crashes: tuple[float, ...], recovery: Recovery, seed: str, *, fallback: bool = False
+) -> RestartAt | TakeBack | Quarantine:
     """Decide what follows a replica's newest crash.
 
     Args:
         crashes: unix seconds of those that count, oldest first, the newest included.
         recovery: the manifest's policy.
         seed: what makes this replica's jitter its own.
+        fallback: there is a good revision to go back to.
     """
-    if len(crashes) > recovery.max_restarts and Strategy.QUARANTINE in recovery.strategy:
-        return Quarantine()
-    return RestartAt(crashes[-1] + delay(len(crashes), recovery.backoff, seed))
+    at = crashes[-1] + delay(len(crashes), recovery.backoff, seed)
+    match _step(len(crashes), recovery, fallback=fallback):
+        case Strategy.RESTART:
+            return RestartAt(at)
+        case Strategy.RECREATE:
+            return RestartAt(at, afresh=True)
+        case Strategy.ROLLBACK:
+            return TakeBack()
+        case Strategy.QUARANTINE:
+            return Quarantine()
 
 
-def exhausted(crashes: tuple[float, ...], recovery: Recovery) -> bool:
-    """Whether so many crashes count that the revision is to be taken back, where the manifest says so."""
-    return len(crashes) > recovery.max_restarts and Strategy.ROLLBACK in recovery.strategy
+def _step(crashes: int, recovery: Recovery, *, fallback: bool) -> Strategy:
+    """Return the step that answers the nth crash: ``restart`` answers several, ``recreate`` one.
+
+    What no step answers is answered by the last that starts something.
+    """
+    answered = 0
+    for step in recovery.strategy:
+        match step:
+            case Strategy.RESTART:
+                answered += recovery.max_restarts
+            case Strategy.RECREATE:
+                answered += 1
+            case Strategy.ROLLBACK if fallback:
+                return step
+            case Strategy.ROLLBACK:
+                continue
+            case Strategy.QUARANTINE:
+                return step
+        if crashes <= answered:
+            return step
+    return Strategy.RECREATE if Strategy.RECREATE in recovery.strategy else Strategy.RESTART
 
 
 def turn(now: float, seed: str) -> float:

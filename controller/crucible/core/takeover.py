@@ -11,7 +11,7 @@ from crucible.model.manifest import UpdateStrategy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crucible.core.replica import Policy
+    from crucible.core.verdict import Policy
     from crucible.model.instance import Instance
     from crucible.model.status import Replica
 

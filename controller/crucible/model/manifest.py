@@ -225,17 +225,15 @@ class Backoff(Part):
 class Recovery(Part):
     """What happens when an instance ends by itself."""
 
-    strategy: Annotated[
-        tuple[
-            Annotated[Strategy, NotYet(frozenset({"recreate"}), "use restart, rollback and quarantine")],
-            ...,
-        ],
-        Field(min_length=1, max_length=4),
-    ] = (Strategy.RESTART, Strategy.QUARANTINE)
-    """What to try, in order; ``rollback`` runs the last good revision instead. Without quarantine at the end,
-    restarts go on for ever."""
+    strategy: Annotated[tuple[Strategy, ...], Field(min_length=1, max_length=4)] = (
+        Strategy.RESTART,
+        Strategy.QUARANTINE,
+    )
+    """What to try, in order. ``restart``: start again, ``maxRestarts`` times; ``recreate``: once more, after
+    all that was made for it is deleted; ``rollback``: run the last good revision instead; ``quarantine``: no
+    more. Without quarantine at the end, it is started for ever."""
     max_restarts: Annotated[int, Field(ge=0, le=100)] = 5
-    """Restarts within the window before the next strategy."""
+    """How often ``restart`` starts it again within the window before the next step."""
     window: Annotated[Duration, Field(ge=1, le=86400)] = 600.0
     """How far back restarts count."""
     backoff: Backoff = Backoff()

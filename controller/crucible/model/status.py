@@ -145,7 +145,7 @@ class Replica(_Part):
     """The instance of the revision before that serves until this one is verified."""
     restarts: int = 0
     """Restarts of this revision that followed an end nobody asked for."""
-    crashes: Annotated[tuple[Time, ...], Field(max_length=101)] = ()
+    crashes: Annotated[tuple[Time, ...], Field(max_length=102)] = ()
     """Ends of this revision that nobody asked for, within the recovery window."""
     next_start: Time | None = None
     """When a replica that backs off is started again."""

@@ -67,7 +67,6 @@ def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], me
     ("spec", "field"),
     [
         ({"source": {"artifact": "oci://x"}}, "spec.source.artifact"),
-        ({"recovery": {"strategy": ["recreate"]}}, "spec.recovery.strategy"),
         ({"update": {"strategy": "handover"}}, "spec.update.strategy"),
     ],
 )

@@ -32,6 +32,8 @@ RECREATED: tuple[dict[str, Any], ...] = (
     {"recovery": {"maxRestarts": 0}},
     {"recovery": {"strategy": ["restart", "rollback", "quarantine"], "maxRestarts": 1}, "config": {"a": 4}},
     {"update": {"rollbackOnFailure": True}, "config": {"a": 5}, "revisionHistoryLimit": 1},
+    {"recovery": {"strategy": ["restart", "recreate", "quarantine"], "maxRestarts": 1}, "config": {"a": 6}},
+    {"recovery": {"strategy": ["recreate"]}, "config": {"a": 7}, "replicas": 2},
     {"sandbox": {"allowDegraded": ["memory"]}},
     {"stopGrace": "0s"},
     {"health": {"ready": READY, "live": LIVE}},

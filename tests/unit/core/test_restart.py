@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crucible.core.restart import Quarantine, RestartAt, after_crash, delay, not_ahead, recent
+from crucible.core.restart import Quarantine, RestartAt, TakeBack, after_crash, delay, not_ahead, recent
 from crucible.model.manifest import Recovery, Strategy
 from crucible.model.status import Replica
 
@@ -46,9 +47,55 @@ def test_only_crashes_within_the_window_count() -> None:
     assert recent((1.0, 40.0, 41.0, 99.0), POLICY, now=100.0) == (41.0, 99.0)
 
 
-def test_at_most_a_hundred_crashes_are_kept_the_newest() -> None:
+def test_no_more_crashes_are_kept_than_tell_the_steps_apart_the_newest() -> None:
     crashes = tuple(1000.0 + number / 100 for number in range(150))
-    assert recent(crashes, POLICY, now=1002.0) == crashes[50:]
+    assert recent(crashes, POLICY, now=1002.0) == crashes[49:]
+    most = POLICY.model_copy(update={"max_restarts": 100, "strategy": tuple(Strategy)})
+    counted: tuple[float, ...] = ()
+    steps: list[str] = []
+    for at in crashes:
+        counted = (*recent(counted, most, now=at), at)
+        steps.append(step(len(counted), most))
+    assert steps == ["restart"] * 100 + ["recreate"] + ["quarantine"] * 49
+
+
+def step(crashes: int, recovery: Recovery, *, fallback: bool = False) -> str:
+    """Return in one word what follows the nth crash."""
+    match after_crash(tuple(float(at) for at in range(crashes)), recovery, "a", fallback=fallback):
+        case RestartAt(afresh=afresh):
+            return "recreate" if afresh else "restart"
+        case TakeBack():
+            return "rollback"
+        case Quarantine():
+            return "quarantine"
+
+
+LADDERS = [
+    ("restart quarantine", False, "restart restart quarantine quarantine"),
+    ("restart recreate quarantine", False, "restart restart recreate quarantine"),
+    ("restart recreate rollback quarantine", True, "restart restart recreate rollback rollback"),
+    ("restart recreate rollback quarantine", False, "restart restart recreate quarantine"),
+    ("restart rollback recreate quarantine", False, "restart restart recreate quarantine"),
+    ("restart rollback", False, "restart restart restart restart"),
+    ("restart rollback", True, "restart restart rollback"),
+    ("restart recreate", False, "restart restart recreate recreate recreate"),
+    ("recreate", False, "recreate recreate recreate"),
+    ("recreate restart quarantine", False, "recreate restart restart quarantine"),
+    ("rollback quarantine", True, "rollback rollback"),
+    ("rollback", False, "restart restart"),
+    ("quarantine", False, "quarantine quarantine"),
+]
+
+
+@pytest.mark.parametrize(("strategy", "fallback", "steps"), LADDERS)
+def test_the_steps_are_tried_in_the_order_in_which_they_are_written(
+    strategy: str, steps: str, *, fallback: bool
+) -> None:
+    wanted = tuple(Strategy(word) for word in strategy.split())
+    recovery = POLICY.model_copy(update={"strategy": wanted, "max_restarts": 2})
+    expected = steps.split()
+    found = [step(crashes, recovery, fallback=fallback) for crashes in range(1, len(expected) + 1)]
+    assert found == expected
 
 
 @given(st.integers(min_value=0, max_value=10_000))
