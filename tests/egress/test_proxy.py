@@ -35,6 +35,8 @@ class Net:
         self.ports: dict[int, int] = {}
         self.asked: list[str] = []
         self.dialled: list[str] = []
+        self.own: set[str] = set()
+        self.own_once_made: set[str] = set()
 
     async def resolve(self, name: str) -> list[Address]:
         self.asked.append(name)
@@ -43,6 +45,11 @@ class Net:
     async def connect(self, address: Address, port: int) -> Streams:
         self.dialled.append(f"{address}:{port}")
         return await asyncio.open_connection("127.0.0.1", self.ports[port])
+
+    def leads_here(self, address: Address, connection: asyncio.StreamWriter | None = None) -> bool:
+        if str(address) == "9.9.9.9":
+            raise OSError("nobody can say")
+        return str(address) in (self.own if connection is None else self.own | self.own_once_made)
 
 
 class Scene:
@@ -200,6 +207,49 @@ async def test_a_name_that_leads_inside_is_refused_whenever_it_does(scene: Scene
     scene.net.names["api.example.com"] = ["10.0.0.1", PUBLIC]
     await scene.tunnel("one", "api.example.com:443")
     assert scene.net.dialled == [f"{PUBLIC}:443"] * 2
+
+
+async def test_no_name_leads_to_an_address_of_the_host_itself(scene: Scene) -> None:
+    web = Web()
+    await scene.serve(80, web)
+    scene.net.own = {PUBLIC}
+    ask = b"GET http://api.example.com/ HTTP/1.1\r\n\r\n"
+    for rule in ("api.example.com:80", "*:*"):
+        scene.admit("one", rule)
+        said = await scene.ask("one", ask)
+        assert said.startswith(b"HTTP/1.1 403 "), said
+        assert f"{PUBLIC} is this host's own address; to allow it, add '{PUBLIC}:80'".encode() in said
+    assert b" 403 " in await scene.ask("one", f"GET http://{PUBLIC}/ HTTP/1.1\r\n\r\n".encode())
+    assert scene.net.dialled == []
+    scene.admit("one", "api.example.com:80", f"{PUBLIC}:80")
+    assert (await scene.ask("one", ask)).endswith(b"hi")
+
+
+async def test_a_host_that_takes_on_an_address_meanwhile_hears_nothing(scene: Scene) -> None:
+    heard: list[bytes] = []
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionResetError):
+            heard.append(await reader.read(-1))
+        heard.append(b"end")
+        writer.close()
+
+    await scene.serve(80, listen)
+    scene.net.own_once_made = {PUBLIC}
+    scene.admit("one", "api.example.com:80")
+    assert b" 403 " in await scene.ask("one", b"GET http://api.example.com/ HTTP/1.1\r\n\r\n")
+    async with asyncio.timeout(SECONDS):
+        while b"end" not in heard:
+            await asyncio.sleep(0.01)
+    assert b"".join(heard) == b"end"
+
+
+async def test_an_address_of_which_nobody_can_say_whose_it_is_is_not_dialled(scene: Scene) -> None:
+    scene.net.names["api.example.com"] = ["9.9.9.9"]
+    scene.admit("one", "api.example.com:80")
+    said = await scene.ask("one", b"GET http://api.example.com/ HTTP/1.1\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 502 ")
+    assert scene.net.dialled == []
 
 
 async def test_a_redirect_inside_is_a_request_like_any_other(scene: Scene) -> None:

@@ -1,7 +1,7 @@
-"""Real sandboxes and a real proxy, in a network of the test's own: its loopback holds public addresses.
+"""Real sandboxes and a real proxy, in a network of the test's own, with another beside it for the outside.
 
 What is in ``within/`` runs again here in a network namespace and a mount namespace of its own, where
-``/etc/hosts`` names servers, and where nothing but loopback is to be reached.
+``/etc/hosts`` names servers, and where nothing else is to be reached.
 """
 
 from __future__ import annotations
@@ -21,8 +21,19 @@ HOSTS = """\
 93.184.216.35 other.example.com
 127.0.0.1 inside.example.com
 169.254.169.254 metadata.example.com
+2606:4700::9 own.example.com
+93.184.216.51 own.example.com
+93.184.216.52 second.example.com
+5.5.5.5 routed.example.com
 """
-ADDRESSES = ("93.184.216.34/32", "93.184.216.35/32", "169.254.169.254/32", "10.9.8.7/32")
+NETWORK = (
+    "ip link set lo up",
+    "ip address add 93.184.216.51/28 dev lo",
+    "ip address add 93.184.216.52/28 dev lo",
+    "ip address add 2606:4700::9/128 dev lo",
+    "ip route add local 5.5.0.0/16 dev lo",
+)
+"""Makes this network's host one with public addresses: of one interface, and by a route."""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network to try it in: run as root")
@@ -35,8 +46,7 @@ def test_within_a_network_of_its_own(name: str, tmp_path: Path) -> None:
         [
             "mount --make-rprivate /",
             f"mount --bind {hosts} /etc/hosts",
-            "ip link set lo up",
-            *(f"ip address add {address} dev lo" for address in ADDRESSES),
+            *NETWORK,
             f"exec {tests} {HERE}/within/{name}",
         ]
     )

@@ -14,7 +14,7 @@ from crucible.model.decision import Event
 from crucible.model.egress import ANY_PORT, Rule, parse_rule
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from crucible.model.egress import Network
     from crucible.model.manifest import PluginSpec
@@ -92,7 +92,12 @@ def judge_name(rules: Iterable[Rule], name: str, port: int) -> Denial | None:
 
 
 def judge_addresses(
-    rules: Iterable[Rule], addresses: Iterable[Address], port: int, *, name: str = ""
+    rules: Iterable[Rule],
+    addresses: Iterable[Address],
+    port: int,
+    *,
+    name: str = "",
+    own: Callable[[Address], bool] = lambda _: False,
 ) -> tuple[Address, ...] | Denial:
     """Return the addresses that may be dialled, in their order; why there are none where there are none.
 
@@ -101,14 +106,20 @@ def judge_addresses(
         addresses: what a name that passed :func:`judge_name` was resolved to, or the address asked for.
         port: the port.
         name: that name; empty where an address was asked for.
+        own: tells whether an address is the proxy's own host's.
     """
     rules, plain = tuple(rules), tuple(dict.fromkeys(plainly(address) for address in addresses))
-    allowed = tuple(address for address in plain if _may_dial(rules, address, port, named=bool(name)))
+    own_ones = {address for address in plain if own(_inside(address))}
+    allowed = tuple(
+        address
+        for address in plain
+        if _may_dial(rules, address, port, named=bool(name), own=address in own_ones)
+    )
     if allowed:
         return allowed
     if not plain:
         return Denial(f"{name} has no address")
-    kind = special(plain[0])
+    kind = special(plain[0]) or ("this host's own" if plain[0] in own_ones else "")
     what = f"{plain[0]} is {kind} address" if kind else f"{plain[0]}:{port} is not in the plugin's list"
     where = f"{name}:{port} leads to {plain[0]}, and " if name else ""
     return Denial(f"{where}{what}", f"{literal(plain[0])}:{port}")
@@ -127,9 +138,8 @@ def plainly(address: Address) -> Address:
 
 def special(address: Address) -> str:
     """Return what kind of address it is that no name may lead to, with its article; empty: a public one."""
-    if address in _NAT64:  # whoever translates dials the address inside
-        return special(IPv4Address(int(address) & 0xFFFFFFFF))
-    return next((name for name, network in _BLOCKS if address in network), "")
+    inside = _inside(address)
+    return next((name for name, network in _BLOCKS if inside in network), "")
 
 
 def literal(address: Address) -> str:
@@ -137,15 +147,22 @@ def literal(address: Address) -> str:
     return f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004 - of the protocol
 
 
-def _may_dial(rules: tuple[Rule, ...], address: Address, port: int, *, named: bool) -> bool:
+def _inside(address: Address) -> Address:
+    """Return the address that is dialled in the end by whoever translates between the protocols."""
+    return IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else address
+
+
+def _may_dial(rules: tuple[Rule, ...], address: Address, port: int, *, named: bool, own: bool) -> bool:
     kind = special(address)
     for rule in rules:
         if not _port_fits(rule, port):
             continue
         if rule.network is not None:
-            if address in rule.network and (not kind or _is_special(rule.network)):
+            if address not in rule.network:
+                continue
+            if _speaks_of_hosts_own(rule.network) if own else not kind or _is_special(rule.network):
                 return True
-        elif not kind and (named or rule.host == "*"):
+        elif not kind and not own and (named or rule.host == "*"):
             return True
     return False
 
@@ -158,6 +175,11 @@ def _is_special(network: Network) -> bool:
         and network.network_address in block
         for _, block in _BLOCKS
     )
+
+
+def _speaks_of_hosts_own(network: Network) -> bool:
+    """Tell whether a network is one address, or loopback: a wider one speaks of others in it."""
+    return network.num_addresses == 1 or network.is_loopback
 
 
 def _name_fits(rule: Rule, name: str) -> bool:

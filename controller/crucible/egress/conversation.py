@@ -101,7 +101,11 @@ class Conversation:
         way = self._way
         if way is None:
             return  # it is judged after the dialling too
-        if isinstance(_judge(self._account, way.target, (way.address,)), Denial):
+        try:
+            allowed = not isinstance(self._judge(way.target, (way.address,)), Denial)
+        except Refused:
+            allowed = False
+        if not allowed:
             self.cut()
 
     def cut(self) -> None:
@@ -191,10 +195,13 @@ class Conversation:
                     raise Refused(f"nobody answers at {target}", _BAD_GATEWAY, socks.REFUSED)
         except TimeoutError:
             raise Refused(f"{target} does not answer", _BAD_GATEWAY, socks.UNREACHABLE) from None
-        verdict = _judge(self._account, target, (address,))
-        if isinstance(verdict, Denial):  # the rules changed on the way
+        try:
+            verdict = self._judge(target, (address,), writer)
+            if isinstance(verdict, Denial):  # the rules changed on the way, or the host's addresses
+                self._refuse(verdict)
+        except Refused:
             writer.transport.abort()
-            self._refuse(verdict)
+            raise
         self._way = Way(target, address)
         self._account.counters.connections += 1
         return reader, writer
@@ -213,10 +220,33 @@ class Conversation:
                     ) from None
         else:
             found = (target.host,)
-        verdict = _judge(self._account, target, found)
+        verdict = self._judge(target, found)
         if isinstance(verdict, Denial):
             self._refuse(verdict)
         return verdict
+
+    def _judge(
+        self, target: Target, addresses: tuple[Address, ...], connection: asyncio.StreamWriter | None = None
+    ) -> tuple[Address, ...] | Denial:
+        """Judge addresses, and the connection to one of them that is made already.
+
+        Raises:
+            Refused: nobody can say whether an address is this host's own.
+        """
+        rules = self._account.grant.rules
+
+        def own(address: Address) -> bool:
+            try:
+                return self._network.leads_here(address, connection)
+            except OSError as error:
+                why = f"it cannot be told whether {address} is this host's own: {error}"
+                raise Refused(why, _BAD_GATEWAY, socks.FAILED) from None
+
+        if not isinstance(target.host, str):
+            return judge_addresses(rules, addresses, target.port, own=own)
+        return judge_name(rules, target.host, target.port) or judge_addresses(
+            rules, addresses, target.port, name=target.host, own=own
+        )
 
     def _refuse(self, denial: Denial) -> NoReturn:
         self._account.deny(denial)
@@ -283,15 +313,6 @@ class Conversation:
 
     def _count_received(self, size: int) -> None:
         self._account.counters.received += size
-
-
-def _judge(account: Account, target: Target, addresses: tuple[Address, ...]) -> tuple[Address, ...] | Denial:
-    rules = account.grant.rules
-    if not isinstance(target.host, str):
-        return judge_addresses(rules, addresses, target.port)
-    return judge_name(rules, target.host, target.port) or judge_addresses(
-        rules, addresses, target.port, name=target.host
-    )
 
 
 def _page(status: int, why: str) -> bytes:

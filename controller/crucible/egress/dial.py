@@ -7,6 +7,8 @@ import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Protocol
 
+from crucible.egress.own import is_own, meets_itself
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -35,6 +37,18 @@ class Network(Protocol):
         """
         ...
 
+    def leads_here(self, address: Address, connection: asyncio.StreamWriter | None = None) -> bool:
+        """Tell whether an address is this host's own.
+
+        Args:
+            address: the address.
+            connection: one to it that is made already.
+
+        Raises:
+            OSError: nobody can say.
+        """
+        ...
+
 
 class Internet:
     """The network that this host is on, and the names it knows."""
@@ -55,3 +69,9 @@ class Internet:
         reader, writer = await asyncio.open_connection(str(address), port, limit=_BUFFER)
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return reader, writer
+
+    def leads_here(self, address: Address, connection: asyncio.StreamWriter | None = None) -> bool:
+        """Ask the kernel; of a connection that is made, look at both its ends too."""
+        return is_own(address) or (
+            connection is not None and meets_itself(connection.get_extra_info("socket"))
+        )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness import FIRST, PYTHON, SECONDS, ProcessHarness
+from outside import OUTSIDE
 
 from crucible.companions.companion import Companion
 from crucible.companions.crew import Crew
@@ -23,7 +24,12 @@ from crucible.settings import Places
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from outside import Outside
+
     from crucible.model.workload import Workload
+
+OWN = ("2606:4700::9", "93.184.216.51", "93.184.216.52", "5.5.5.5")
+"""Public addresses of this host: two of one interface, one by itself, one that a route alone makes local."""
 
 # Does what its standard input says, one line of JSON at a time, and says in JSON what came of it.
 AGENT = """\
@@ -140,19 +146,15 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def scene(tmp_path: Path, roots: Path) -> AsyncIterator[Scene]:
+async def scene(tmp_path: Path, roots: Path, outside: Outside) -> AsyncIterator[Scene]:
     harness = ProcessHarness(tmp_path, roots, os.environ.get("CRUCIBLE_TEST_CGROUP_PARENT"))
     await harness.open()
     found = Scene(harness)
     found.crew.open()
-    servers = [
-        await asyncio.start_server(answer, host, port)
-        for host, port in (
-            *(("93.184.216.34", 80), ("93.184.216.35", 80), ("169.254.169.254", 80), ("10.9.8.7", 80)),
-            ("127.0.0.1", 8080),
-        )
-    ]
-    servers.append(await asyncio.start_server(flood, "93.184.216.34", 9000))
+    ways = [(answer, outside.socket(address, 80)) for address in OUTSIDE]
+    ways.append((flood, outside.socket("93.184.216.34", 9000)))
+    ways += [(answer, socket.create_server(where)) for where in (("", 8081), ("127.0.0.1", 8080))]
+    servers = [await asyncio.start_server(handle, sock=one) for handle, one in ways]
     yield found
     await found.crew.close()
     await harness.close()
@@ -209,6 +211,29 @@ async def test_it_gets_out_where_it_may_and_nowhere_else(scene: Scene) -> None:
         "127.0.0.1:80",
         "169.254.169.254:80",
     }
+
+
+async def test_a_service_of_the_host_is_reached_by_no_name(scene: Scene) -> None:
+    names = ("own.example.com", "second.example.com", "routed.example.com")
+    for address in OWN[1:]:
+        socket.create_connection((address, 8081), timeout=SECONDS).close()
+    came = await scene.run(
+        *({"do": "fetch", "url": f"http://{name}:8081/"} for name in names),
+        {"do": "fetch", "url": f"http://{OWN[1]}:8081/"},
+        {"do": "fetch", "url": f"http://[{OWN[0]}]:8081/"},
+        {"do": "fetch", "url": "http://api.example.com/"},
+        connect=("*:*", "93.184.216.0/24:*"),
+    )
+    assert ["HTTP Error 403" in words for words in came[:5]] == [True] * 5, came
+    assert came[5] == "from 93.184.216.34"
+    assert {words["grant"] for words in scene.told} == {
+        f"{f'[{address}]' if ':' in address else address}:8081" for address in OWN
+    }
+
+
+async def test_a_service_of_the_host_is_reached_by_its_address_where_that_is_granted(scene: Scene) -> None:
+    came = await scene.run({"do": "fetch", "url": f"http://{OWN[1]}:8081/"}, connect=(f"{OWN[1]}:8081",))
+    assert came == [f"from {OWN[1]}"]
 
 
 async def test_a_new_list_holds_at_once_and_cuts_only_what_it_does_not_hold(scene: Scene) -> None:

@@ -135,6 +135,33 @@ def test_a_special_address_has_to_be_named_as_such() -> None:
     assert dial("10.1.2.3", 5432, "8.0.0.0/5:5432") == "10.1.2.3:5432"
 
 
+def test_an_address_of_the_hosts_own_has_to_be_named_itself() -> None:
+    own, other = ip_address("93.184.216.34"), ip_address("93.184.216.35")
+
+    def judge(*texts: str, name: str = "", many: tuple[object, ...] = (own,)) -> object:
+        found = judge_addresses(
+            rules(*texts),
+            many,  # type: ignore[arg-type]
+            80,
+            name=name,
+            own={own, ip_address("10.0.0.1"), ip_address("127.0.0.1")}.__contains__,
+        )
+        return found.grant if isinstance(found, Denial) else [str(one) for one in found]
+
+    for text in ("a.com:80", "*:80", "93.184.216.0/24:80", "0.0.0.0/0:*"):
+        assert judge(text) == f"{own}:80", text
+        assert judge("*:80", text, name="a.com") == f"{own}:80", text
+        assert judge("*:80", text, name="a.com", many=(own, other)) == [str(other)], text
+    assert judge(f"{own}:80") == judge(f"{own}/32:*") == [str(own)]
+    assert judge(f"{own}:81") == f"{own}:80"
+    assert judge("10.0.0.0/8:80", many=(ip_address("10.0.0.1"),)) == "10.0.0.1:80"
+    assert judge("10.0.0.1:80", many=(ip_address("10.0.0.1"),)) == ["10.0.0.1"]
+    assert judge("10.0.0.0/8:80", many=(ip_address("10.0.0.2"),)) == ["10.0.0.2"]
+    assert judge("127.0.0.0/8:80", many=(ip_address("127.0.0.1"),)) == ["127.0.0.1"]
+    for spelled in ("::ffff:93.184.216.34", "64:ff9b::5db8:d822"):
+        assert isinstance(judge("*:80", name="a.com", many=(ip_address(spelled),)), str), spelled
+
+
 def test_of_a_name_only_the_addresses_that_passed_are_dialled() -> None:
     both = [ip_address("10.0.0.5"), ip_address("93.184.216.34"), ip_address("::ffff:93.184.216.34")]
     assert judge_addresses(rules("a.com:443"), both, 443, name="a.com") == (ip_address("93.184.216.34"),)
