@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from raw import Raw, words
 
-from crucible.bus import wire
-from crucible.bus.bucket import Bucket
+from crucible.bus import bucket, watches, wire
+from crucible.bus.bucket import OVERHEAD, Bucket
 from crucible.bus.stores import Stores
 from crucible.bus.wire import Frame, Kind
 
@@ -63,7 +63,7 @@ async def test_what_is_put_is_got_and_revisions_guard_it(bus: Bus) -> None:
     assert listed == {
         "keys": [{"key": "a", "revision": 2, "size": 3}],
         "more": False,
-        "used": 36,
+        "used": 4 + OVERHEAD,
         "size": 1000,
     }
     gone = await client.call(11, "$store.delete", headers={"key": "a"})
@@ -74,11 +74,34 @@ async def test_what_is_put_is_got_and_revisions_guard_it(bus: Bus) -> None:
 
 @pytest.mark.usefixtures("stores")
 async def test_a_store_is_held_to_its_size_and_the_excess_is_reported(bus: Bus) -> None:
-    client = await bus.add("greedy", store=1000)
-    assert words(await put(client, 1, "a", b"x" * 990)) == ("ERROR", 1, "StoreFull")
+    client = await bus.add("greedy", store=1000 + OVERHEAD)
+    assert words(await put(client, 1, "a", b"x" * 1000)) == ("ERROR", 1, "StoreFull")
     assert words(await put(client, 3, "a", b"x" * 900)) == ("ANSWER", 3, "")
     assert words(await put(client, 5, "b", b"x" * 900)) == ("ERROR", 5, "StoreFull")
     assert bus.faults("greedy") == {"storeFull": 2}
+
+
+@pytest.mark.usefixtures("stores")
+async def test_tiny_keys_without_end_are_refused_and_others_go_on(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "KEYS", 200)
+    hostile, other = await bus.add("hostile", store=2**30), await bus.add("other", store=10_000)
+    refused = 0
+    for first in range(0, 300, 50):
+        hostile.send(
+            *(
+                Frame(Kind.CALL, 2 * n + 1, "$store.put", b"", {"key": f"k{n}"})
+                for n in range(first, first + 50)
+            )
+        )
+        answers = [words(await hostile.next()) for _ in range(50)]
+        refused += sum(code == "StoreFull" for _, _, code in answers)
+    assert refused == 100
+    assert bus.faults("hostile") == {"storeFull": 100}
+    listed = json.loads((await hostile.call(9001, "$store.list")).payload)
+    assert len(listed["keys"]) == 200
+    assert words(await put(other, 1, "a", b"1")) == ("ANSWER", 1, "")
 
 
 @pytest.mark.usefixtures("stores")
@@ -157,6 +180,36 @@ async def test_a_watcher_that_gives_no_credit_is_dropped_not_kept_up_with(bus: B
 
 
 @pytest.mark.usefixtures("stores")
+async def test_a_watch_ends_when_the_store_is_not_granted_any_more(bus: Bus) -> None:
+    client = await bus.add("notes", store=10_000)
+    client.send(Frame(Kind.CALL, 1, "$store.watch", flags=wire.STREAM), wire.credit(1, 10))
+    await client.call(3, "$bus.ping")
+    bus.grant("notes", publish=("a",), store=10_000)
+    assert words(await client.call(5, "$bus.ping"))[0] == "ANSWER"
+    bus.grant("notes", publish=("a",))
+    assert words(await client.next()) == ("ERROR", 1, "NotPermitted")
+
+
+@pytest.mark.usefixtures("stores")
+async def test_watches_of_one_plugin_are_bounded_and_so_is_what_waits_for_them(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "WATCHES_LIMIT", 3)
+    monkeypatch.setattr(watches, "_PENDING_BYTES", 2500)
+    client = await bus.add("notes", store=100_000)
+    for ident in (1, 3, 5, 7):
+        client.send(Frame(Kind.CALL, ident, "$store.watch", flags=wire.STREAM))
+    assert words(await client.next()) == ("ERROR", 7, "Overloaded")
+    client.send(Frame(Kind.CALL, 9, "$store.put", b"x" * 1000, {"key": "a"}))
+    told = {words(await client.next()) for _ in range(2)}
+    assert told == {("ANSWER", 9, ""), ("ERROR", 5, "Overloaded")}
+    client.send(wire.credit(1, 1), wire.credit(3, 1))
+    assert [(await client.next()).payload for _ in range(2)] == [b"x" * 1000] * 2
+    client.send(Frame(Kind.CALL, 11, "$store.put", b"y" * 1000, {"key": "a"}))
+    assert words(await client.next()) == ("ANSWER", 11, "")
+
+
+@pytest.mark.usefixtures("stores")
 async def test_many_requests_at_once_are_bounded_and_each_is_answered(bus: Bus) -> None:
     client = await bus.add("busy", store=100_000)
     client.send(*(Frame(Kind.CALL, 2 * n + 1, "$store.put", b"x", {"key": f"k{n}"}) for n in range(300)))
@@ -186,6 +239,19 @@ async def test_data_of_a_deleted_plugin_is_kept_or_removed_as_it_said(
     assert words(await get(other, 3, "a"))[0] == "ANSWER"
 
 
+@pytest.mark.parametrize("keep", [True, False])
+async def test_what_a_plugin_says_of_its_data_counts_before_it_asks_for_any(
+    bus: Bus, stores: Stores, keep: bool
+) -> None:
+    client = await bus.add("notes", store=1000, keep_store=not keep)
+    await stores.know(bus.members.values())
+    await put(client, 1, "a", b"1")
+    bus.grant("notes", store=1000, keep_store=keep)
+    await stores.know(bus.members.values())
+    await stores.keep(set())
+    assert words(await get(client, 3, "a"))[0] == ("ANSWER" if keep else "ERROR")
+
+
 @pytest.mark.usefixtures("stores")
 async def test_another_plugin_of_the_same_name_does_not_inherit_what_was_not_kept(bus: Bus) -> None:
     for number, (keep, found) in enumerate(((False, "ERROR"), (True, "ANSWER"))):
@@ -202,15 +268,16 @@ async def test_another_plugin_of_the_same_name_does_not_inherit_what_was_not_kep
 
 
 @pytest.mark.usefixtures("stores")
-async def test_memory_that_runs_out_for_one_is_no_end_of_the_store_for_others(
-    bus: Bus, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("problem", [MemoryError(), ZeroDivisionError()])
+async def test_what_goes_wrong_for_one_is_no_end_of_the_store_for_others(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch, problem: Exception
 ) -> None:
     greedy, other = await bus.add("greedy", store=1000), await bus.add("other", store=1000)
 
-    def no_memory(*_: object) -> int:
-        raise MemoryError
+    def fails(*_: object, **__: object) -> int:
+        raise problem
 
     with monkeypatch.context() as patch:
-        patch.setattr(Bucket, "put", no_memory)
+        patch.setattr(Bucket, "put", fails)
         assert words(await put(greedy, 1, "a", b"1")) == ("ERROR", 1, "Unavailable")
     assert words(await put(other, 1, "a", b"1"))[0] == "ANSWER"

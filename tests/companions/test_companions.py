@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crucible.companions import program
 from crucible.companions.companion import Companion, Pace
 from crucible.companions.confine import landlock_version
+from crucible.companions.link import PACKET, page_of
 from crucible.companions.starting import Program
 from crucible.errors import Unavailable
 from crucible.model.door import Door, Doorway
@@ -249,6 +252,65 @@ async def test_one_of_another_release_is_replaced(scene: Scene) -> None:
     await scene.close()
     scene.open()
     assert (await scene.say(await scene.connect("one")))["plugin"] == "one"
+
+
+async def test_what_nobody_foresaw_is_told_and_tried_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.instances, "doorways", lambda _=None: 1 / 0)
+        scene.companion._wake.set()
+        await scene.until(lambda: "division by zero" in scene.companion.problem)
+    assert "ZeroDivisionError" in caplog.text
+    scene.add("one")
+    assert await scene.say(await scene.connect("one"))
+
+
+async def test_a_controller_that_cannot_be_let_in_now_is_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "REST", 0.01)
+    loop = asyncio.get_running_loop()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(tmp_path / "s"))
+    listener.listen()
+    listener.setblocking(False)
+    tries = iter(range(100))
+
+    async def accept(one: socket.socket) -> tuple[socket.socket, Any]:
+        if next(tries) < 3:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return await sock_accept(one)
+
+    sock_accept = loop.sock_accept
+    monkeypatch.setattr(loop, "sock_accept", accept)
+    companion = program._Companion("echo")
+    task = asyncio.create_task(companion.accept(listener))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
+        caller.setblocking(False)
+        await loop.sock_connect(caller, str(tmp_path / "s"))
+        said = json.loads(await asyncio.wait_for(loop.sock_recv(caller, 10_000), SECONDS))
+        assert said["hello"]["name"] == "echo"
+        assert capsys.readouterr().err.count("Too many open files") == 3
+        assert companion.link is not None
+        companion.link.close()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    listener.close()
+
+
+def test_a_list_is_told_in_pages_that_fit_a_packet() -> None:
+    things = [{"plugin": f"{number}", "last": "x" * 250} for number in range(2000)]
+    told: list[Mapping[str, Any]] = []
+    more = True
+    while more:
+        page, more = page_of(things, len(told))
+        assert page
+        assert len(json.dumps({"answer": 1, "words": {"figures": page, "more": more}})) < PACKET
+        told += page
+    assert told == things
+    assert page_of([{"last": "x" * 2 * PACKET}], 0)[1] is False
+    assert page_of([], 0) == ([], False)
 
 
 async def test_why_one_does_not_start_is_said(scene: Scene) -> None:

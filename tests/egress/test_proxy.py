@@ -148,7 +148,8 @@ async def test_a_tunnel_to_where_it_may_go(scene: Scene) -> None:
     writer.write_eof()
     assert await asyncio.wait_for(reader.read(-1), SECONDS) == b"x" * 1_000_000
     assert scene.net.dialled == [f"{PUBLIC}:443"]
-    counters = (await scene.proxy.answer({}))["plugins"]["one"]
+    [counters] = (await scene.proxy.answer({"figures": 0}))["figures"]
+    assert counters["uid"] == "one"
     assert (counters["sent"], counters["received"], counters["connections"]) == (1_000_000, 1_000_000, 1)
 
 
@@ -303,7 +304,7 @@ async def test_denials_are_told_once_and_not_without_end(scene: Scene) -> None:
     for number in range(60):
         await scene.ask("one", f"CONNECT a{number}.org:443 HTTP/1.1\r\n\r\n".encode())
     assert len(scene.told) == 32
-    assert (await scene.proxy.answer({}))["plugins"]["one"]["denied"] == 63
+    assert [one["denied"] for one in (await scene.proxy.answer({"figures": 0}))["figures"]] == [63]
 
 
 async def test_one_plugin_gets_nothing_of_another(scene: Scene) -> None:
@@ -350,4 +351,4 @@ async def test_a_door_that_is_gone_takes_its_connections_with_it(scene: Scene) -
     scene.proxy.dismiss("one/0-1/egress")
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
         await asyncio.wait_for(reader.readexactly(1), SECONDS)
-    assert (await scene.proxy.answer({}))["plugins"] == {}
+    assert await scene.proxy.answer({"figures": 0}) == {"figures": [], "more": False}

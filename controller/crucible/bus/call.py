@@ -47,6 +47,9 @@ class Service(Protocol):
     def cancelled(self, call: Call) -> None:
         """The call ended otherwise."""
 
+    def permits(self, call: Call) -> bool:
+        """Say whether the caller may do this still; asked when what it may do has changed."""
+
 
 @dataclass(slots=True, eq=False)
 class Call(Timed):

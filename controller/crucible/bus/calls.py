@@ -198,7 +198,8 @@ class Calls:
         """End what its caller may not do any more."""
         for connection in connections:
             for call in list(connection.calls.values()):
-                if call.service is None and not call.seat.may_call(call.frame.name):
+                service = call.service
+                if not (call.seat.may_call(call.frame.name) if service is None else service.permits(call)):
                     self.fail(call, Code.NOT_PERMITTED, f"{call.frame.name} was granted, and is not any more")
 
     def _over(self, thing: Timed) -> None:

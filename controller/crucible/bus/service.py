@@ -31,18 +31,18 @@ from crucible.bus.members import Members
 from crucible.bus.roster import Seat
 from crucible.bus.stores import Stores
 from crucible.bus.wire import Code, Frame, Kind
+from crucible.companions.link import page_of
 from crucible.model.bus import HOST, Grants, Member
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from crucible.bus.call import Call
     from crucible.model.door import Doorway
 
 CONTROLLER: Final = "$controller"
 """Who the controller is, as ``from``."""
-PAGE: Final = 100
 
 
 class BusService:
@@ -97,13 +97,14 @@ class BusService:
         """Do what the controller says."""
         match words:
             case {"know": list(known), "gone": list(gone)}:
-                self._learn([Member.from_json(one) for one in known], {str(uid) for uid in gone})
+                await self._learn([Member.from_json(one) for one in known], {str(uid) for uid in gone})
             case {"all": list(part), **rest}:
                 self._parts += [Member.from_json(one) for one in part]
                 if not rest.get("more"):
                     self._members = Members(self._parts)
                     self._parts = []
                     self.broker.update(self._members)
+                    await self._note(self._members)
             case {"keep": list(uids), **rest}:
                 self._wanted.update(map(str, uids))
                 if not rest.get("more") and self._stores is not None:
@@ -114,13 +115,13 @@ class BusService:
             case {"call": str(key), "method": str(), "payload": str(), "milliseconds": int()}:
                 return await self._call(key, words)
             case {"figures": int(first)}:
-                figures = self.broker.ledger.to_json()
-                return {"figures": figures[first : first + PAGE], "more": len(figures) > first + PAGE}
+                figures, more = page_of(self.broker.ledger.to_json(), first)
+                return {"figures": figures, "more": more}
             case _:
                 return {"digest": self._members.digest}
         return {"digest": self._members.digest}
 
-    def _learn(self, known: list[Member], gone: set[str]) -> None:
+    async def _learn(self, known: list[Member], gone: set[str]) -> None:
         for member in known:
             self._members.put(member)
             self.broker.know(member)
@@ -128,6 +129,11 @@ class BusService:
             for uid in gone:
                 self._members.drop(uid)
             self.broker.update(self._members)
+        await self._note(known)
+
+    async def _note(self, members: Iterable[Member]) -> None:
+        if self._stores is not None:
+            await self._stores.know(members)
 
     def _publish(self, namespace: str, subject: str, event: dict[str, Any]) -> None:
         payload = json.dumps(event, separators=(",", ":")).encode()

@@ -33,6 +33,10 @@ class Plain:
     def cancelled(self, call: Call) -> None:
         """Nothing is under way."""
 
+    def permits(self, call: Call) -> bool:  # noqa: ARG002 - who is on the bus may ask for this
+        """Yes: who is on the bus may ask for this."""
+        return True
+
 
 def ping(call: Call) -> Frame:
     """Return what was sent."""

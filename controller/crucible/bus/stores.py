@@ -7,22 +7,23 @@ safe together; an answer comes once its write outlives a loss of power.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-import os
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from crucible.bus.bucket import Bucket, Changed, Full, about_of, is_key
+from crucible.bus.bucket import Changed, Full, is_key
 from crucible.bus.call import Refused
 from crucible.bus.ledger import Fault
+from crucible.bus.shelf import Shelf
 from crucible.bus.watches import Watches
 from crucible.bus.wire import Code, Frame, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from crucible.bus.bucket import Bucket
     from crucible.bus.call import Call, Service
     from crucible.bus.calls import Calls
     from crucible.bus.ledger import Ledger
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 WAITING_LIMIT: Final = 64
 """Requests of one plugin that may wait for the thread."""
 PAGE: Final = 1000
+log = logging.getLogger(__name__)
+
 _LARGEST_REVISION: Final = 2**63
 _CHANGES: Final = {"$store.put": "put", "$store.delete": "delete"}
 
@@ -56,8 +59,8 @@ class Stores:
         """
         self._calls = calls
         self._ledger = ledger
-        self._folder = folder
-        self._buckets: dict[tuple[str, str], tuple[str, Bucket]] = {}
+        self._shelf = Shelf(folder)
+        self._told: dict[tuple[str, str], Member] = {}
         self._watches = Watches(calls, self._owner_of)
         self._thread = ThreadPoolExecutor(1, "store")
         self._queue: list[_Request] = []
@@ -69,15 +72,30 @@ class Stores:
         verbs = {f"$store.{verb}": self for verb in ("get", "put", "delete", "list")}
         return {**verbs, "$store.watch": self._watches}
 
+    async def know(self, members: Iterable[Member]) -> None:
+        """Learn of Plugins that are new or have changed; note at once whether their data is to be kept."""
+        news = [member for member in members if self._is_news(member)]
+        if news:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._shelf.note, news)
+
+    def _is_news(self, member: Member) -> bool:
+        before = self._told.get(member.key)
+        self._told[member.key] = member
+        return (
+            before is None or before.uid != member.uid or before.grants.keep_store != member.grants.keep_store
+        )
+
     async def keep(self, wanted: Iterable[str]) -> None:
         """Remove the data of Plugins that did not want it kept and whose uid is not among these."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._do_keep, set(wanted))
+        uids = set(wanted)
+        self._told = {key: member for key, member in self._told.items() if member.uid in uids}
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._shelf.keep, uids)
 
     async def close(self) -> None:
         """Finish what is under way."""
         if self._work is not None:
             await asyncio.wait({self._work})
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._do_close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._shelf.close)
         self._thread.shutdown()
 
     # A service, as calls see it.
@@ -108,6 +126,10 @@ class Stores:
 
     def cancelled(self, call: Call) -> None:
         """What is written is written."""
+
+    def permits(self, call: Call) -> bool:  # noqa: ARG002 - it was granted when it was asked for
+        """Yes: it was granted when it was asked for, and is as good as done."""
+        return True
 
     def _read(self, call: Call) -> _Request:
         """Check a request.
@@ -198,24 +220,27 @@ class Stores:
             return Refused(Code.UNAVAILABLE, f"the store cannot be used now: {error.strerror}")
         except MemoryError:
             return Refused(Code.UNAVAILABLE, "the store cannot be used now: there is no memory left")
+        except Exception:
+            log.exception("a request to a store failed as nobody foresaw")  # and is no end of all others
+            return Refused(Code.UNAVAILABLE, "the store cannot be used now: the broker's log says why")
 
     def _do_one(self, request: _Request, touched: set[Bucket]) -> Frame:
-        bucket = self._do_open(request.member)
-        frame = request.call.frame
+        member, frame = request.member, request.call.frame
         headers = frame.headers
         match request.call.method:
             case "$store.get":
-                found = bucket.get(request.key)
+                found = self._shelf.open(member).get(request.key)
                 if found is None:
                     raise Refused(Code.NOT_FOUND, f"there is no {request.key}")
                 return Frame(Kind.ANSWER, payload=found[1], headers={"revision": str(found[0])})
             case "$store.put":
-                size = request.member.grants.store or 0
-                revision: int | None = bucket.put(request.key, frame.payload, request.expected, size)
+                revision: int | None
+                bucket, revision = self._shelf.put(member, request.key, frame.payload, request.expected)
             case "$store.delete":
-                revision = bucket.delete(request.key, request.expected)
+                bucket, revision = self._shelf.delete(member, request.key, request.expected)
             case _:
-                page = bucket.list(headers.get("prefix", ""), headers.get("after", ""), PAGE)
+                prefix, after = headers.get("prefix", ""), headers.get("after", "")
+                page = self._shelf.open(member).list(prefix, after, PAGE)
                 keys = [{"key": key, "revision": at, "size": size} for key, at, size in page.entries]
                 told = {
                     "keys": keys,
@@ -228,52 +253,3 @@ class Stores:
             raise Refused(Code.NOT_FOUND, f"there is no {request.key}")
         touched.add(bucket)
         return Frame(Kind.ANSWER, headers={"revision": str(revision)})
-
-    def _do_open(self, member: Member) -> Bucket:
-        uid, bucket = self._buckets.get(member.key, ("", None))
-        if bucket is not None and uid != member.uid:
-            bucket.close()
-            bucket = None
-        if bucket is None:
-            name = _file_of(member.key)
-            before = _read_about(self._folder, name)
-            if before.get("uid", member.uid) != member.uid and not before.get("keep"):
-                os.unlink(name, dir_fd=self._folder)
-            bucket = Bucket(self._folder, name)
-            self._buckets[member.key] = (member.uid, bucket)
-        about = {
-            "namespace": member.namespace,
-            "plugin": member.plugin,
-            "uid": member.uid,
-            "keep": member.grants.keep_store,
-        }
-        bucket.describe(json.dumps(about).encode())
-        return bucket
-
-    def _do_keep(self, wanted: set[str]) -> None:
-        for name in os.listdir(self._folder):  # noqa: PTH208 - there is a descriptor, not a path
-            about = _read_about(self._folder, name)
-            if not about or about["keep"] or about["uid"] in wanted:
-                continue
-            uid, bucket = self._buckets.get((about["namespace"], about["plugin"]), ("", None))
-            if bucket is not None and uid == about["uid"]:
-                bucket.close()
-                del self._buckets[about["namespace"], about["plugin"]]
-            os.unlink(name, dir_fd=self._folder)
-
-    def _do_close(self) -> None:
-        for _, bucket in self._buckets.values():
-            bucket.close()
-        self._buckets.clear()
-
-
-def _file_of(key: tuple[str, str]) -> str:
-    return hashlib.sha256("/".join(key).encode()).hexdigest()[:40]
-
-
-def _read_about(folder: int, name: str) -> dict[str, Any]:
-    """Return whose a file is; empty when it is nobody's yet."""
-    try:
-        return dict(json.loads(about_of(folder, name) or b"{}"))
-    except ValueError:
-        return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from crucible.model.bus import Member
 
 _PENDING_BYTES: Final = 1024 * 1024 + 4096
+"""Of values that wait for credit of one plugin's watchers."""
+WATCHES_LIMIT: Final = 256
+"""Of one plugin, on all its connections."""
 _PENDING: Final = 256
 """Changes kept for a watcher without credit; one that is further behind has to begin anew."""
 
@@ -37,6 +40,8 @@ class Watches:
         self._calls = calls
         self._owner_of = owner_of
         self._watchers: dict[Call, _Watcher] = {}
+        self._waiting: Counter[str] = Counter()
+        """Bytes that wait for the credit of a plugin's watchers."""
 
     def begin(self, call: Call) -> None:
         """Tell what changes from now on."""
@@ -47,6 +52,9 @@ class Watches:
             owner = self._owner_of(call)
         except Refused as refusal:
             self._calls.fail(call, refusal.code, str(refusal), refusal.headers)
+            return
+        if sum(each.seat is call.seat for each in self._watchers) >= WATCHES_LIMIT:
+            self._calls.fail(call, Code.OVERLOADED, f"{WATCHES_LIMIT} watches are open already")
             return
         self._watchers[call] = _Watcher(call, owner.key, call.frame.headers.get("prefix", ""))
 
@@ -59,11 +67,27 @@ class Watches:
         while watcher is not None and watcher.pending and call.down and call.open:
             frame = watcher.pending.popleft()
             watcher.size -= len(frame.payload)
+            self._wait_less(call, len(frame.payload))
             self._calls.streams.item_to_caller(call, frame)
 
     def cancelled(self, call: Call) -> None:
         """Somebody watches no more."""
-        self._watchers.pop(call, None)
+        watcher = self._watchers.pop(call, None)
+        if watcher is not None:
+            self._wait_less(call, watcher.size)
+
+    def permits(self, call: Call) -> bool:
+        """Say whether the watcher may still look into that store."""
+        try:
+            self._owner_of(call)
+        except Refused:
+            return False
+        return True
+
+    def _wait_less(self, call: Call, size: int) -> None:
+        self._waiting[call.seat.key] -= size
+        if not self._waiting[call.seat.key]:
+            del self._waiting[call.seat.key]
 
     def tell(self, owner: tuple[str, str], key: str, headers: dict[str, str], value: bytes) -> None:
         """Say that a key changed."""
@@ -75,8 +99,11 @@ class Watches:
     def _hand(self, watcher: _Watcher, item: Frame) -> None:
         if watcher.call.down and not watcher.pending:
             self._calls.streams.item_to_caller(watcher.call, item)
-        elif len(watcher.pending) < _PENDING and watcher.size + len(item.payload) <= _PENDING_BYTES:
+            return
+        plugin, size = watcher.call.seat.key, len(item.payload)
+        if len(watcher.pending) < _PENDING and self._waiting[plugin] + size <= _PENDING_BYTES:
             watcher.pending.append(item)
-            watcher.size += len(item.payload)
+            watcher.size += size
+            self._waiting[plugin] += size
         else:
             self._calls.fail(watcher.call, Code.OVERLOADED, "too many changes wait for credit")

@@ -150,10 +150,16 @@ class Companion:
             while True:
                 try:
                     await self._turn()
-                except (CrucibleError, OSError) as error:
+                except Exception as error:  # a boundary: this outlives any fault
                     failures += 1
-                    self.problem = str(error)
-                    log.warning("companion %s: %s", self._program.name, error)
+                    self.problem = str(error) or type(error).__name__
+                    foreseen = isinstance(error, CrucibleError | OSError)
+                    log.warning(
+                        "companion %s: %s",
+                        self._program.name,
+                        self.problem,
+                        exc_info=None if foreseen else error,
+                    )
                     self._let_go()
                     await asyncio.sleep(min(_RETRY_FIRST * 2.0 ** (failures - 1), _RETRY_LONGEST))
                 else:

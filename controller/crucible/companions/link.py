@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -34,6 +35,8 @@ SOCKETS: Final = 8
 """How many sockets one packet may carry."""
 KEYS: Final = 400
 """How many doors one packet names."""
+PAGE: Final = 100_000
+"""Bytes of a list that one packet tells, beside what stands around it."""
 _BUFFER: Final = 1 << 20
 
 
@@ -112,6 +115,18 @@ class Link:
             self._ended()
             return
         self._heard(packet, sockets)
+
+
+def page_of(things: Sequence[Mapping[str, Any]], first: int) -> tuple[list[Mapping[str, Any]], bool]:
+    """Return as many things of a list, from one on, as fit a packet, at least one, and if there are more."""
+    page: list[Mapping[str, Any]] = []
+    size = 0
+    for thing in itertools.islice(things, first, None):
+        size += len(json.dumps(thing, separators=(",", ":"))) + 1
+        if page and size > PAGE:
+            return page, True
+        page.append(thing)
+    return page, False
 
 
 def receive(one: socket.socket) -> tuple[Mapping[str, Any], tuple[socket.socket, ...]]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MEMORY: Final = 512 << 20
 """Bytes of data a companion may have."""
+REST: Final = 0.25
+"""Seconds for which the socket is not looked at after nobody could be let in."""
 _QUEUE: Final = 4
 
 
@@ -148,7 +150,12 @@ class _Companion:
         """Let controllers in, one at a time: a new one means that the old is gone."""
         loop = asyncio.get_running_loop()
         while True:
-            one, _ = await loop.sock_accept(listener)
+            try:
+                one, _ = await loop.sock_accept(listener)
+            except OSError as error:  # it gave up, or no descriptor is free: it waits in the queue
+                print(f"nobody can connect: {error}", file=sys.stderr, flush=True)  # noqa: T201 - its log
+                await asyncio.sleep(REST)
+                continue
             if self.link is not None:
                 self.link.close()
             self.link = link = Link(one, self._heard, self._lost)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.companions.link import page_of
 from crucible.companions.program import peer_of
 from crucible.core.egress import Grant, read_grant
 from crucible.egress.account import Account
@@ -95,9 +96,14 @@ class Proxy:
                 conversation.cut()
 
     async def answer(self, words: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Tell the counters of every plugin."""
-        del words
-        return {"plugins": {uid: account.summary() for uid, account in self._accounts.items()}}
+        """Tell the counters of plugins, a page from ``figures`` on; anything else is only a sign of life."""
+        match words:
+            case {"figures": int(first)}:
+                counted = [{"uid": uid, **account.summary()} for uid, account in self._accounts.items()]
+                page, more = page_of(counted, first)
+                return {"figures": page, "more": more}
+            case _:
+                return {}
 
     async def close(self) -> None:
         """End everything."""

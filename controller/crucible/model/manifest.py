@@ -163,7 +163,7 @@ class StoreCapability(Part):
     """Key-value data of the plugin's own."""
 
     size: Annotated[Bytes, Field(ge=1024, le=2**30)]
-    """How much it may hold: keys and values, and 32 bytes for each key."""
+    """How much it may hold: keys and values, and 256 bytes for each key; 65,536 keys at most."""
     on_delete: Literal["keep", "remove"] = "keep"
     """What becomes of the data when the Plugin is deleted: ``keep`` or ``remove``."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 _AT_ONCE: Final = 32
 """Askings under way at the same time: a start of everything takes its turn."""
+
+_RETRY: Final = 10.0
+"""Seconds until a probe is asked again that could not even be asked."""
+
+log = logging.getLogger(__name__)
 
 _Key = tuple[int, "Check"]
 
@@ -82,7 +88,17 @@ class Prober:
         self._streaks.clear()
 
     async def _watch(self, plugin_uid: str, watch: Watch, news: Callable[[], None]) -> None:
-        """Ask one probe for ever."""
+        """Ask one probe for ever; what nobody foresaw is told, and the probe asked again."""
+        while True:
+            try:
+                await self._ask_on(plugin_uid, watch, news)
+            except Exception:
+                log.exception("a probe of %s cannot be asked; next try in %.0f s", plugin_uid, _RETRY)
+                await asyncio.sleep(_RETRY)
+                known = self.streaks(plugin_uid).get(watch.key)
+                watch = watch if known is None else replace(watch, known=known)
+
+    async def _ask_on(self, plugin_uid: str, watch: Watch, news: Callable[[], None]) -> None:
         subject = Subject(self._runtime, plugin_uid, watch.slot, watch.since, call=self._call)
         tries, ok = 0, watch.known.ok if watch.known is not None else False
         while True:

@@ -1,6 +1,7 @@
 """One plugin's data in its file: what was written is there, after crashes too."""
 
 import os
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crucible.bus import bucket as buckets
-from crucible.bus.bucket import Bucket, Changed, Full, about_of, is_key
+from crucible.bus.bucket import Bucket, Changed, Full, is_key
+from crucible.bus.records import about_of
 
 SIZE = 1024 * 1024
 
@@ -51,14 +53,64 @@ def test_revisions_grow_and_guard(folder: int) -> None:
 
 def test_the_size_holds_and_what_shrinks_is_always_taken(folder: int) -> None:
     bucket = Bucket(folder, "a")
-    bucket.put("k", b"x" * 60, None, 100)
-    with pytest.raises(Full, match="of 100 bytes"):
-        bucket.put("l", b"", None, 100)
+    size = buckets.OVERHEAD + 68
+    bucket.put("k", b"x" * 60, None, size)
+    with pytest.raises(Full, match=f"of {size} bytes"):
+        bucket.put("l", b"", None, size)
     with pytest.raises(Full):
-        bucket.put("k", b"x" * 70, None, 100)
-    bucket.put("k", b"x" * 67, None, 100)
+        bucket.put("k", b"x" * 70, None, size)
+    bucket.put("k", b"x" * 67, None, size)
     bucket.put("k", b"x" * 50, None, 10)
     assert bucket.used == 50 + 1 + buckets.OVERHEAD
+    bucket.close()
+
+
+def test_no_more_keys_are_taken_than_a_store_may_have(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "KEYS", 3)
+    bucket = Bucket(folder, "a")
+    for key in "abc":
+        bucket.put(key, b"", None, SIZE)
+    with pytest.raises(Full, match="3 keys"):
+        bucket.put("d", b"", None, SIZE)
+    bucket.put("c", b"another value", None, SIZE)
+    bucket.delete("a", None)
+    bucket.put("d", b"", None, SIZE)
+    bucket.close()
+
+
+@pytest.mark.parametrize("length", [5, 250])
+def test_a_key_counts_at_least_the_memory_that_it_takes(folder: int, length: int) -> None:
+    bucket = Bucket(folder, "a")
+    tracemalloc.start()
+    try:
+        for number in range(8000):
+            bucket.put(str(number).zfill(length), b"", None, 2**40)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken <= bucket.memory <= bucket.used
+    assert bucket.memory < 2.5 * taken
+    bucket.close()
+    again = Bucket(folder, "a")
+    assert again.memory == bucket.memory
+    again.close()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@given(st.sets(st.text("ab/", min_size=1, max_size=5)), *(st.text("ab/", max_size=n) for n in (2, 3)))
+def test_a_page_is_what_begins_with_a_prefix_and_comes_after(
+    folder: int, keys: set[str], prefix: str, after: str
+) -> None:
+    Path(f"/proc/self/fd/{folder}/page").unlink(missing_ok=True)
+    bucket = Bucket(folder, "page")
+    for key in keys:
+        bucket.put(key, b"", None, SIZE)
+    for key in keys & {"a", "b/"}:
+        bucket.delete(key, None)
+    expected = sorted(key for key in keys - {"a", "b/"} if key.startswith(prefix) and key > after)
+    listed = bucket.list(prefix, after, 3)
+    assert [key for key, _, _ in listed.entries] == expected[:3]
+    assert listed.more == (len(expected) > 3)
     bucket.close()
 
 

@@ -20,6 +20,7 @@ from crucible.model.decision import Start
 from crucible.model.health import Answer, Check, Watch
 from crucible.model.usage import Usage
 from crucible.model.workload import Slot
+from crucible.probes import prober
 from crucible.probes.asking import Asked, Subject, ask
 from crucible.probes.http import status_of
 from crucible.probes.prober import Prober
@@ -72,6 +73,29 @@ async def test_only_a_good_status_is_well(said: bytes, message: str, *, ok: bool
     found = await answer(Behaviour(listens={8080: said}), http={"port": 8080}, timeout="10s")
     assert found is not None
     assert (found.ok, found.message) == (ok, message)
+
+
+async def test_a_fault_nobody_foresaw_is_told_and_the_probe_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prober, "_RETRY", 0.0)
+    faults = iter([ZeroDivisionError(), ZeroDivisionError()])
+
+    async def asks(asked: Probe, subject: Subject) -> Asked:
+        for fault in faults:
+            raise fault
+        return await ask(asked, subject)
+
+    monkeypatch.setattr(prober, "ask", asks)
+    runtime = await running(Behaviour(listens={8080: OK}))
+    watcher = Prober(runtime, time.time)
+    news = asyncio.Event()
+    watch = Watch(SLOT, Check.READY, probe(http={"port": 8080}, interval="100ms"), time.time())
+    watcher.attend(UID, [watch], news.set)
+    await asyncio.wait_for(news.wait(), 30)
+    assert watcher.streaks(UID)[watch.key].ok
+    assert caplog.text.count("ZeroDivisionError") == 2
+    await watcher.close()
 
 
 async def test_one_that_says_nothing_is_given_up() -> None:
