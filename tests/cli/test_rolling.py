@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -52,6 +53,21 @@ def test_a_revision_that_fails_is_given_up_and_the_one_before_still_serves(
     assert crucible("logs", "demo", "--instance", "demo-0-1", "--tail", "1").out == "serving one\n"
     assert apply(PROGRAM % "one").code == 0
     assert status_of(crucible)["instances"][0]["name"] == "demo-0-1"
+
+
+def test_as_many_are_replaced_at_once_as_the_manifest_says(crucible: Any, manifest: Any) -> None:
+    limits = {**ROLLING, "maxSurge": 0, "maxUnavailable": "70%"}
+    assert crucible("apply", "-f", manifest(PROGRAM % "one", update=limits, replicas=3), "--wait").code == 0
+    assert crucible("apply", "-f", manifest(PROGRAM % "two", update=limits, replicas=3), "--wait").code == 0
+    status = status_of(crucible)
+    begun = sorted(replica["startedAt"] for replica in status["instances"])
+    stopped = {replica["lastExit"]["reason"] for replica in status["instances"]}
+    assert (status["replicas"], status["restarts"], stopped) == (3, 0, {"Stopped"})
+    first, second, third = map(datetime.fromisoformat, begun)
+    assert second < third - timedelta(milliseconds=500), (
+        "the third waits until both of the others are verified"
+    )
+    assert first < third - timedelta(milliseconds=500)
 
 
 async def test_a_successor_finishes_the_update_of_a_controller_that_was_killed(tmp_path: Path) -> None:

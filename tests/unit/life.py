@@ -55,6 +55,8 @@ class Life(RuleBasedStateMachine):
         self.ends_said: set[str] = set()
         self.up_since: dict[Slot, float] = {}
         self.rolled = False
+        self.surge = 1
+        self.wanted = ""
         self.streaks: dict[tuple[int, Check], Streak] = {}
         self.needed: dict[str, Neighbour] = {}
         self.crowd = 0
@@ -62,6 +64,7 @@ class Life(RuleBasedStateMachine):
 
     def change_to(self, spec: PluginSpec) -> None:
         """Somebody applies another manifest."""
+        self.surge = max(self.surge, spec.update.surge(spec.replicas))
         self.spec = spec
         self.identity = replace(self.identity, generation=self.identity.generation + 1)
 
@@ -119,6 +122,7 @@ class Life(RuleBasedStateMachine):
     def die_in_the_middle(self, part: int) -> None:
         """The controller performs some of its actions and is killed before it reports."""
         decision = decide(self.world())
+        self.wanted = decision.status.revision
         for action in decision.actions[:part]:
             self.perform(action, fails=False)
 
@@ -180,7 +184,7 @@ class Life(RuleBasedStateMachine):
             ordinals = [found.slot.ordinal for found in alive]
             assert len(ordinals) == len(set(ordinals))
         running = [found.slot.ordinal for found in alive if found.state is not State.STOPPING]
-        assert len(running) - len(set(running)) <= 1, "two replicas have two instances at once"
+        assert len(running) - len(set(running)) <= self.surge, "too many replicas have two instances at once"
 
     def runs(self) -> bool:
         """The manifest asks for instances, and nothing stands in their way."""
@@ -206,6 +210,19 @@ class Life(RuleBasedStateMachine):
             for slot, other in self.instances.items()
             if slot.ordinal == found.slot.ordinal and other.state is State.RUNNING and slot != found.slot
         )
+
+    def enough_serve_without(self, found: Instance) -> bool:
+        """No more replicas are left without one of before, or one that is to be trusted, than may be."""
+        verify = self.spec.update.verification - 0.001
+        served = {
+            slot.ordinal
+            for slot, other in self.instances.items()
+            if other.state is State.RUNNING
+            and other is not found
+            and (other.revision != self.wanted or self.now - self.up_since[slot] >= verify)
+        }
+        absent = set(range(self.spec.replicas)) - served
+        return len(absent) <= self.spec.update.unavailable(self.spec.replicas)
 
     def bring_up(self, slot: Slot) -> None:
         self.instances[slot] = replace(self.instances[slot], state=State.RUNNING)
@@ -240,6 +257,7 @@ class Life(RuleBasedStateMachine):
         return newest is not None and newest.ok and newest.count >= watch.probe.successes
 
     def carry_out(self, decision: Decision, *, fails: bool) -> None:
+        self.wanted = decision.status.revision
         for event in decision.events:
             if event.reason in {"Crashed", "Completed", "OOMKilled", "StartFailed", "Stopped"}:
                 self.say_the_end_of(event.message.split()[0])
@@ -289,7 +307,8 @@ class Life(RuleBasedStateMachine):
                 condemned = slot.attempt in {replica.condemned for replica in self.status.instances}
                 serves = found.state is State.RUNNING and not condemned
                 if self.rolls() and slot.ordinal < self.spec.replicas and serves:
-                    assert self.another_serves(found), "nobody was left to serve, or nobody verified"
+                    enough = self.another_serves(found) or self.enough_serve_without(found)
+                    assert enough, "nobody was left to serve, or nobody verified"
                 self.instances[slot] = replace(found, state=State.STOPPING, stopping_at=self.now)
             case Kill(slot=slot):
                 self.end(slot)

@@ -16,7 +16,7 @@ from crucible.core.render import render
 from crucible.core.replica import supervise_replica
 from crucible.core.restart import STARTS_A_SECOND
 from crucible.core.secrets import missing
-from crucible.core.takeover import turn_of
+from crucible.core.takeover import turns_of
 from crucible.core.verdict import Policy
 from crucible.model.decision import Decision, Forget, Hold, Remember, Start, Stop
 from crucible.model.instance import State
@@ -193,13 +193,19 @@ def _supervise(world: World, spec: PluginSpec, workload: Workload, back: Rollbac
     """Keep one workload running in every replica."""
     known = {replica.ordinal: replica for replica in world.status.instances}
     attempts = report.attempts_of(world)
-    turn = turn_of(world.instances, known, workload.revision, spec.replicas)
+    turns = turns_of(world.instances, known, workload.revision, spec, world.now)
     awaited = awaited_by(world.identity.name, spec, world.around.needed)
     policy = _policy(world, spec, workload.revision, back)
     verdicts = []
     for ordinal in range(spec.replicas):
         before = known.get(ordinal, Replica(ordinal=ordinal))
-        own = replace(policy, attempt=attempts + 1, turn=ordinal == turn, awaited=bool(awaited.words))
+        own = replace(
+            policy,
+            attempt=attempts + 1,
+            beside=ordinal in turns.beside,
+            instead=ordinal in turns.instead and not awaited.words,
+            awaited=bool(awaited.words),
+        )
         verdict = supervise_replica(before, _of(world.instances, ordinal), workload, own)
         attempts = max(attempts, verdict.replica.attempt)
         verdicts.append(verdict)
@@ -211,6 +217,9 @@ def _supervise(world: World, spec: PluginSpec, workload: Workload, back: Rollbac
     )
     supervision = report.Supervision(spec, workload.revision, tuple(verdicts), surplus, awaited, back)
     decision = report.supervised(world, supervision)
+    if turns.held_up:
+        due = world.now if _news(world, decision.status) else turns.due
+        decision = replace(decision, revisit=min(decision.revisit or math.inf, due or math.inf))
     gave_up = next((verdict.gave_up for verdict in verdicts if verdict.gave_up), "")
     target = last_good(world.status.history, workload.revision)
     if gave_up and target is not None:
@@ -219,6 +228,14 @@ def _supervise(world: World, spec: PluginSpec, workload: Workload, back: Rollbac
     if starts and not world.identity.held:
         return replace(decision, actions=(Hold(), *decision.actions))
     return decision
+
+
+def _news(world: World, status: PluginStatus) -> bool:
+    """Whether replicas stand elsewhere than was said, so that the turn of others may have come."""
+    before, after = (
+        [(each.name, each.ready_since is None) for each in said.instances] for said in (world.status, status)
+    )
+    return before != after
 
 
 def _policy(world: World, spec: PluginSpec, revision: str, back: RollbackReport | None) -> Policy:

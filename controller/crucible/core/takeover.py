@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from crucible.model.instance import State
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
     from crucible.core.verdict import Policy
     from crucible.model.instance import Instance
+    from crucible.model.manifest import PluginSpec
     from crucible.model.status import Replica
 
 
@@ -31,6 +34,23 @@ class Overlap:
     due: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Which replicas are replaced now; the others keep what serves.
+
+    Attributes:
+        beside: ordinals that may have two instances at once: the new one comes before the old one goes.
+        instead: ordinals that may be without one: the old one goes before the new one comes.
+        held_up: others wait until those that were replaced serve.
+        due: unix seconds at which one of those is verified, if it goes on running.
+    """
+
+    beside: frozenset[int] = frozenset()
+    instead: frozenset[int] = frozenset()
+    held_up: bool = False
+    due: float | None = None
+
+
 def overlap_of(
     instances: tuple[Instance, ...],
     newcomer: Instance | None,
@@ -40,7 +60,7 @@ def overlap_of(
     """Decide who of the old may stay, and whether the new may come before they are gone.
 
     ``recreate``: none may, and it may not. ``rolling``: the one that serves may, until the new one is
-    verified; those that stop are in nobody's way.
+    verified or its replica is the one to do without; those that stop are in nobody's way.
 
     Args:
         instances: all of one replica.
@@ -54,48 +74,112 @@ def overlap_of(
     due = None if since is None else since + policy.update.verification
     if incumbent is None or (due is not None and policy.now >= due):
         return Overlap()
-    return Overlap(incumbent, policy.turn, due)
+    if policy.instead and newcomer is None:
+        return Overlap(may_start=False)
+    return Overlap(incumbent, policy.beside, due)
 
 
-def turn_of(
-    instances: tuple[Instance, ...], known: Mapping[int, Replica], revision: str, replicas: int
-) -> int | None:
-    """Return the ordinal of the one replica that may have two instances at once, or None.
+def turns_of(
+    instances: tuple[Instance, ...],
+    known: Mapping[int, Replica],
+    revision: str,
+    spec: PluginSpec,
+    now: float,
+) -> Turns:
+    """Return the replicas that are replaced now: as many at once as the manifest says.
 
-    The one that has, or whose new instance failed and is tried again; else the first that is left to
-    update, as long as every other one serves. A revision that fails is thus tried by one replica only.
+    Those that are at it go on; others follow in order, those that are not ready first, as long as no more
+    are left without one that serves than ``maxUnavailable`` says. A revision that fails is tried by one
+    replica only.
 
     Args:
         instances: all of the Plugin, oldest first.
         known: what was last said of each replica.
         revision: the wanted one.
-        replicas: how many are wanted.
+        spec: how many are wanted, and how they are updated.
+        now: unix seconds.
     """
-    waiting: list[int] = []
-    surging: list[int] = []
-    failed: list[int] = []
-    unwell = False
-    for ordinal in range(replicas):
-        said = known.get(ordinal)
-        condemned = said.condemned if said is not None else 0
-        own = tuple(
-            instance
-            for instance in instances
-            if instance.slot.ordinal == ordinal and instance.slot.attempt != condemned
-        )
-        newcomer = newest_of(own, revision)
-        if _incumbent(own, newcomer) is None:
-            unready = (
-                said is not None and newcomer is not None and not said.ready and said.name == newcomer.name
-            )
-            unwell |= newcomer is None or not _serves(newcomer) or unready
-            continue
-        waiting.append(ordinal)
-        if newcomer is not None:
-            surging.append(ordinal)
-        elif said is not None and said.revision == revision and said.crashes:
-            failed.append(ordinal)
-    return next(iter(surging or failed or ([] if unwell else waiting)), None)
+    found = [_stand(instances, known.get(ordinal), ordinal, revision) for ordinal in range(spec.replicas)]
+    verification, most = spec.update.verification, spec.update.unavailable(spec.replicas)
+    surging = [each for each in found if each.at is _At.BESIDE]
+    failed = [each for each in found if each.at is _At.FAILED]
+    absent = [each for each in found if each.at is _At.NEW and each.since + verification > now]
+    waiting = sorted((each for each in found if each.at is _At.WAITING), key=lambda each: each.ready)
+    held_up = bool(waiting and absent)
+    due = min((each.since + verification for each in absent), default=math.inf)
+    if failed:
+        waiting = [] if surging else failed[:1]
+    elif len(absent) > most or any(each.crashed for each in absent):
+        waiting = []
+    room = max(spec.update.surge(spec.replicas) - len(surging), 0)
+    instead = _done_without(waiting[room:], most - len(absent), most - sum(not each.ready for each in found))
+    return Turns(
+        frozenset(each.ordinal for each in (*surging, *waiting[:room])),
+        frozenset(each.ordinal for each in instead),
+        held_up,
+        due if held_up and math.isfinite(due) else None,
+    )
+
+
+def _done_without(waiting: list[_Stand], gone: int, ready: int) -> list[_Stand]:
+    """Return the replicas that may be without an instance for a while.
+
+    Args:
+        waiting: those that might.
+        gone: how many more may be without any.
+        ready: how many more may be without a ready one.
+    """
+    found: list[_Stand] = []
+    for each in waiting:
+        if len(found) < gone and (not each.ready or ready > 0):
+            found.append(each)
+            ready -= each.ready
+    return found
+
+
+class _At(Enum):
+    """How far a replica is with an update."""
+
+    NEW = auto()  # nothing of the old is left that serves
+    WAITING = auto()
+    BESIDE = auto()
+    FAILED = auto()  # the old one serves, and the new one crashed
+
+
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """Where one replica stands.
+
+    Attributes:
+        ordinal: which.
+        at: how far it is.
+        ready: what serves it is ready, as far as is known.
+        crashed: an instance of the wanted revision ended by itself.
+        since: unix seconds since when the new one is ready; infinite while it is not.
+    """
+
+    ordinal: int
+    at: _At
+    ready: bool
+    crashed: bool
+    since: float = math.inf
+
+
+def _stand(instances: tuple[Instance, ...], said: Replica | None, ordinal: int, revision: str) -> _Stand:
+    own = tuple(
+        instance
+        for instance in instances
+        if instance.slot.ordinal == ordinal and (said is None or instance.slot.attempt != said.condemned)
+    )
+    newcomer = newest_of(own, revision)
+    crashed = said is not None and said.revision == revision and bool(said.crashes)
+    if _incumbent(own, newcomer) is not None:
+        at = _At.BESIDE if newcomer is not None else _At.FAILED if crashed else _At.WAITING
+        return _Stand(ordinal, at, said is None or said.ready, crashed)
+    if newcomer is None or not _serves(newcomer) or said is None or said.name != newcomer.name:
+        return _Stand(ordinal, _At.NEW, ready=False, crashed=crashed)
+    since = math.inf if said.ready_since is None else said.ready_since
+    return _Stand(ordinal, _At.NEW, said.ready_since is not None, crashed, since)
 
 
 def newest_of(instances: tuple[Instance, ...], revision: str) -> Instance | None:

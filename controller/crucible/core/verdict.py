@@ -51,7 +51,8 @@ class Policy:
         update: of the manifest.
         attempt: the number of the instance to start, if one has to be.
         now: unix seconds.
-        turn: this replica is the one that may have two instances at once.
+        beside: this replica may have two instances at once.
+        instead: this replica may be without one that serves until the new one does.
         asking: what its instance is asked, and what it answered.
         awaited: what it cannot do without is not there: nothing is started, and no end is held against it.
         crowded: so many were started lately that one that crashed waits for its turn.
@@ -64,7 +65,8 @@ class Policy:
     update: Update
     attempt: int
     now: float
-    turn: bool = False
+    beside: bool = False
+    instead: bool = False
     asking: Asking = field(default_factory=Asking)
     awaited: bool = False
     crowded: bool = False

@@ -74,6 +74,12 @@ Cpu = Annotated[
     PlainSerializer(quantity.format_cpu),
     _quantity_schema(quantity.CPU_PATTERN, "500m"),
 ]
+Share = Annotated[
+    str,
+    BeforeValidator(quantity.parse_share),
+    PlainSerializer(lambda text: text if text.endswith("%") else int(text)),
+    _quantity_schema(quantity.SHARE_PATTERN, "25%"),
+]
 Duration = Annotated[
     float,
     BeforeValidator(quantity.parse_duration),

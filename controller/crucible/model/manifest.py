@@ -22,14 +22,19 @@ from crucible.model.fields import (
     ListMap,
     NotYet,
     Part,
+    Share,
     Version,
     Word,
     rules,
 )
 from crucible.model.probe import Health
+from crucible.model.quantity import share_of
 from crucible.model.source import SECRETS_RULE, SPEC_RULES, Source
 
 _MI = 2**20
+_LIMITS_ARE_FOR_ROLLING = (
+    "maxSurge and maxUnavailable are for strategy rolling: remove them, or write strategy: rolling"
+)
 
 
 class PluginType(StrEnum):
@@ -248,15 +253,23 @@ class Recovery(Part):
         return self
 
 
+def _rolling_if(condition: str) -> str:
+    return f"!({condition}) || (has(self.strategy) && self.strategy == 'rolling')"
+
+
 class Update(Part):
     """How a new revision takes over."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
-                "!has(self.verify) || (has(self.strategy) && self.strategy == 'rolling')",
+                _rolling_if("has(self.verify)"),
                 "verify is for strategy rolling: remove it, or write strategy: rolling",
-            )
+            ),
+            (
+                _rolling_if("has(self.maxSurge) || has(self.maxUnavailable)"),
+                _LIMITS_ARE_FOR_ROLLING,
+            ),
         )
     )
 
@@ -266,6 +279,12 @@ class Update(Part):
     """``recreate`` stops an old instance before the new one starts, ``rolling`` once that is verified."""
     verify: Annotated[Duration, Field(ge=0, le=3600)] | None = None
     """For ``rolling``: how long a new instance must run before the old one is stopped; 1s unless given."""
+    max_surge: Share | None = None
+    """For ``rolling``: how many replicas may have a new instance beside the old one at once, as a number or a
+    part of ``replicas``, rounded up; 1 unless given."""
+    max_unavailable: Share | None = None
+    """For ``rolling``: how many replicas may be without one that serves meanwhile, as a number or a part of
+    ``replicas``, rounded down; 0 unless given."""
     rollback_on_failure: bool = False
     """Go back to the last good revision when a new one crashes, or is not ready in time, before it ever was
     good; in time is ``verify`` after its start, 30s unless given."""
@@ -280,10 +299,32 @@ class Update(Part):
         """Seconds for which a new instance must run before it takes over."""
         return 1.0 if self.verify is None else self.verify
 
+    def surge(self, replicas: int) -> int:
+        """Return how many replicas may have two instances at once."""
+        return share_of(self.max_surge or "1", replicas, up=True)
+
+    def unavailable(self, replicas: int) -> int:
+        """Return how many replicas may be without one that serves; one where nothing could move otherwise."""
+        found = share_of(self.max_unavailable or "0", replicas, up=False)
+        return found or int(self.surge(replicas) == 0)
+
     @model_validator(mode="after")
-    def _verified_by_rolling_only(self) -> Update:
-        if self.verify is not None and self.strategy is not UpdateStrategy.ROLLING:
+    def _is_rolling(self) -> Update:
+        if self.strategy is UpdateStrategy.ROLLING:
+            return self
+        if self.verify is not None:
             raise ValueError("verify is for strategy rolling: remove it, or write strategy: rolling")
+        if self.max_surge is not None or self.max_unavailable is not None:
+            raise ValueError(_LIMITS_ARE_FOR_ROLLING)
+        return self
+
+    @model_validator(mode="after")
+    def _moves(self) -> Update:
+        if {self.max_surge or "1", self.max_unavailable or "0"} <= {"0", "0%"}:
+            raise ValueError(
+                "maxSurge and maxUnavailable are both 0, so nothing could be replaced: "
+                "write maxUnavailable: 1, or remove maxSurge"
+            )
         return self
 
 

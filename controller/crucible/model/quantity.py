@@ -17,6 +17,28 @@ CPU_PATTERN: Final = r"^([0-9]{1,6}m|[0-9]{1,3}(\.[0-9]{1,3})?)$"
 DURATION_PATTERN: Final = r"^([0-9]{1,6}(ms|s|m|h)){1,4}$"
 
 
+SHARE_PATTERN: Final = r"^([0-9]{1,3}|[0-9]{1,3}%)$"
+
+
+def parse_share(text: str | int) -> str:
+    """Return a number, or a number of hundredths with a percent sign, as it was written.
+
+    Raises:
+        ValueError: neither ``2`` nor ``25%``.
+    """
+    if re.fullmatch(SHARE_PATTERN, _text(text)) is None:
+        raise ValueError(f"{text!r} is neither a number nor a part: write 2, or 25% of the replicas")
+    return _text(text)
+
+
+def share_of(share: str, total: int, *, up: bool) -> int:
+    """Return how many a share comes to; parts are rounded up or down."""
+    if not share.endswith("%"):
+        return int(share)
+    hundredths = int(share[:-1]) * total
+    return -(-hundredths // 100) if up else hundredths // 100
+
+
 def parse_bytes(text: str | int) -> int:
     """Return bytes.
 

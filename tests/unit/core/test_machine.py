@@ -51,6 +51,16 @@ ROLLED: tuple[dict[str, Any], ...] = (
     {"update": {**ROLLING, "rollbackOnFailure": True}, "config": {"a": 8}, "health": {"ready": READY}},
     {"update": {**ROLLING, "rollbackOnFailure": True}, "config": {"a": 9}, "replicas": 2},
     {"update": ROLLING, "config": {"a": 7}, "dependencies": [{"name": "base", "version": "1"}]},
+    {"update": {**ROLLING, "maxSurge": 2}, "config": {"a": 10}, "replicas": 4},
+    {"update": {**ROLLING, "maxSurge": 0, "maxUnavailable": "50%"}, "config": {"a": 11}, "replicas": 4},
+    {"update": {**ROLLING, "maxSurge": "25%", "maxUnavailable": 1}, "config": {"a": 12}, "replicas": 5},
+    {"update": {**ROLLING, "maxSurge": "0%", "maxUnavailable": "20%"}, "config": {"a": 13}, "replicas": 3},
+    {
+        "update": {**ROLLING, "maxSurge": 1, "maxUnavailable": 2},
+        "config": {"a": 14},
+        "replicas": 4,
+        "health": {"ready": READY, "live": LIVE},
+    },
     {"update": ROLLING, "config": {"a": 6}, "health": {"startup": {"exec": {"command": ["x"]}}}},
 )
 ANY = tuple(admit(plugin(**fields)) for fields in (*RECREATED, *ROLLED))
@@ -62,7 +72,7 @@ class PluginLife(Life):
 
     @initialize(spec=st.sampled_from(ANY))
     def apply_first(self, spec: PluginSpec) -> None:
-        self.spec = spec
+        self.change_to(spec)
 
     @rule(spec=st.sampled_from(ANY))
     def apply(self, spec: PluginSpec) -> None:

@@ -45,6 +45,18 @@ def starts(decision: Decision) -> list[Slot]:
     return [action.slot for action in decision.actions if isinstance(action, Start)]
 
 
+def verified(seen: World) -> Decision:
+    """Decide as soon as what is new was seen, and has run for as long as it takes to be trusted."""
+    told = decide(seen)
+    assert starts(told) == []
+    assert told.revisit == seen.now
+    again = decide(replace(seen, status=told.status))
+    assert starts(again) == []
+    assert again.revisit is not None
+    assert again.revisit <= seen.now + 5
+    return decide(replace(seen, status=told.status, now=again.revisit))
+
+
 def condition(status: PluginStatus, kind: str) -> tuple[str, str]:
     (found,) = [entry for entry in status.conditions if entry.type == kind]
     return found.status, found.reason
@@ -202,7 +214,7 @@ def test_one_replica_is_updated_at_a_time() -> None:
     assert starts(decide(surging)) == []
     stopping = old(state=State.STOPPING, stopping_at=999.0)
     done = scene(stopping, instance(3, revision=NEW), old(1, 2), spec=TWO)
-    assert starts(decide(done)) == [Slot(1, 4)]
+    assert starts(verified(done)) == [Slot(1, 4)]
 
 
 def test_the_next_replica_waits_until_every_other_one_serves() -> None:
@@ -210,13 +222,14 @@ def test_the_next_replica_waits_until_every_other_one_serves() -> None:
     assert starts(decide(scene(starting, old(1, 2), spec=TWO))) == []
     waiting = decide(scene(starting, old(1, 2), spec=TWO)).status.instances[1]
     assert (waiting.name, waiting.incumbent, waiting.state) == ("echo-1-2", "echo-1-2", "running")
-    assert starts(decide(scene(instance(3, revision=NEW), old(1, 2), spec=TWO))) == [Slot(1, 4)]
+    assert starts(verified(scene(instance(3, revision=NEW), old(1, 2), spec=TWO))) == [Slot(1, 4)]
 
 
 def test_a_replica_whose_new_revision_failed_keeps_its_turn() -> None:
     third = {**ROLLING, "replicas": 3}
     ends = ended(4, ordinal=1, at=999.5, revision=NEW)
-    begun = decide(scene(instance(3, revision=NEW), old(1, 1), ends, old(2, 2), now=999.5, spec=third))
+    seen = scene(instance(3, revision=NEW), old(1, 1), ends, old(2, 2), now=999.5, spec=third)
+    begun = decide(replace(seen, status=decide(seen).status))
     assert starts(begun) == [Slot(1, 5)]
     again = ended(5, ordinal=1, at=999.6, revision=NEW)
     # Replica 0 lost its new instance's place to one of the old revision: it comes first, but it has to wait.
