@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -157,14 +158,22 @@ def models(annotation: object) -> Iterator[type[BaseModel]]:
 
 def _not_yet(part: BaseModel, path: str) -> Iterator[Violation]:
     """Find every value that this release would accept and not enforce."""
-    for name, field in type(part).model_fields.items():
+    for name, alias, marked in _fields(type(part)):
         value = getattr(part, name)
-        here = f"{path}.{field.alias or name}"
-        for marker in markers(field):
+        here = f"{path}.{alias}"
+        for marker in marked:
             yield from _refused(value, marker, here)
         for index, item in enumerate(value if isinstance(value, tuple) else (value,)):
             if isinstance(item, BaseModel):
                 yield from _not_yet(item, f"{here}[{index}]" if isinstance(value, tuple) else here)
+
+
+@functools.cache
+def _fields(model: type[BaseModel]) -> tuple[tuple[str, str, tuple[NotYet, ...]], ...]:
+    """Return the name, the name in a manifest, and the markers of each of a model's fields."""
+    return tuple(
+        (name, field.alias or name, markers(field)) for name, field in model.model_fields.items()
+    )
 
 
 def _refused(value: object, marker: NotYet, path: str) -> Iterator[Violation]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Limits:
     open_files: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for its digest is kept
 class Workload:
     """One instance's worth of work, the same for every runtime.
 
@@ -85,7 +86,7 @@ class Workload:
     pre_stop: PreStop | None = field(default=None, repr=False)
     mounts: tuple[Mount, ...] = field(default=(), repr=False)
 
-    @property
+    @cached_property
     def revision(self) -> str:
         """Sixteen hex digits that change exactly when what would run changes.
 

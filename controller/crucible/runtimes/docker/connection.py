@@ -151,7 +151,7 @@ class Connection:
     async def _pulse(self, ping: Callable[[], object]) -> None:
         try:
             async with asyncio.timeout(2 * _PULSE):
-                await self._engine.call(ping)
+                await self._engine.call_aside(ping)
         except TimeoutError:
             raise Unavailable(silent(self._engine.url)) from None
 

@@ -54,6 +54,7 @@ class Containers:
         self._settings = settings
         self._changed = changed
         self._held: dict[tuple[str, Slot], Held] = {}
+        self._of: dict[str, dict[Slot, Held]] = {}
         self._by_container: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.groups = Groups(engine.url)
@@ -81,11 +82,15 @@ class Containers:
 
     def of(self, plugin_uid: str | None) -> tuple[Held, ...]:
         """Return the instances of one plugin, or all."""
-        return tuple(held for held in self._held.values() if plugin_uid in {None, held.instance.plugin_uid})
+        if plugin_uid is None:
+            return tuple(self._held.values())
+        return tuple(self._of.get(plugin_uid, {}).values())
 
     def add(self, held: Held) -> None:
         """Take an instance in."""
-        self._held[held.instance.plugin_uid, held.instance.slot] = held
+        instance = held.instance
+        self._held[instance.plugin_uid, instance.slot] = held
+        self._of.setdefault(instance.plugin_uid, {})[instance.slot] = held
 
     def know(self, held: Held, container: str) -> None:
         """Note an instance's container. May be called from another thread: it stores two references."""
@@ -94,7 +99,12 @@ class Containers:
 
     def drop(self, held: Held) -> None:
         """Forget an instance, and what is kept for it on this host."""
-        self._held.pop((held.instance.plugin_uid, held.instance.slot), None)
+        instance = held.instance
+        self._held.pop((instance.plugin_uid, instance.slot), None)
+        siblings = self._of.get(instance.plugin_uid, {})
+        siblings.pop(instance.slot, None)
+        if not siblings:
+            self._of.pop(instance.plugin_uid, None)
         self._by_container.pop(held.container, None)
         self.groups.drop(held.container)
         held.doors.close()

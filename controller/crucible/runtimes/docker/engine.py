@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 import docker
 import requests
 from docker import errors
+from docker.transport import UnixHTTPAdapter
 
 from crucible.errors import Unavailable
 from crucible.runtimes.docker.enforcement import vm_runtime
@@ -49,6 +50,20 @@ class Facts:
     info: dict[str, Any]
 
 
+class _Shared(UnixHTTPAdapter):
+    """Lets all requests take turns on the same connections.
+
+    The SDK keeps connections by address, and takes a request's whole path for one: each would connect anew.
+    """
+
+    def __init__(self, url: str, settings: DockerSettings) -> None:
+        super().__init__(url.removeprefix("unix://"), settings.patience, 1, settings.parallel)
+
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:  # noqa: ARG002 - asked for whatever
+        """Return the pool, whatever is asked for."""
+        return super().get_connection("http+docker://localhost", proxies)
+
+
 class Engine:
     """One engine, and the threads that wait for its answers."""
 
@@ -56,6 +71,7 @@ class Engine:
         self.url = settings.url or os.environ.get("DOCKER_HOST") or USUAL_SOCKET
         self._settings = settings
         self._pool = ThreadPoolExecutor(settings.parallel, thread_name_prefix="docker")
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="docker-aside")
         self._client: docker.APIClient | None = None
         self.vm_runtime = ""
 
@@ -88,6 +104,11 @@ class Engine:
         job = functools.partial(self.run, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._pool, job)
 
+    async def call_aside(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As :meth:`call`, and never behind what the pool has to do: a busy engine is not a silent one."""
+        job = functools.partial(self.run, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._aside, job)
+
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function here; errors as :meth:`call` has them."""
         try:
@@ -111,7 +132,8 @@ class Engine:
 
     def close(self) -> None:
         """End the threads and the connections."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._aside):
+            pool.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.close()
 
@@ -134,6 +156,8 @@ class Engine:
         client.trust_env = (
             False  # no proxy stands before an engine; looking for one costs a third of a request
         )
+        if self.url.startswith("unix://"):
+            client.mount(client.base_url, _Shared(self.url, self._settings))
         facts = Facts(found.get("Version", "?"), api, client.info())
         self.vm_runtime = vm_runtime(facts.info)
         # The engine may have come back as another version; what is under way keeps the client it has.

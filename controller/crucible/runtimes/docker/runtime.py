@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from crucible.model.usage import Usage
     from crucible.model.workload import Slot, Workload
     from crucible.runtimes.base import ExecSession, LogLine
+    from crucible.runtimes.docker.engine import Facts
     from crucible.runtimes.docker.held import Held
     from crucible.runtimes.docker.settings import DockerSettings
     from crucible.runtimes.secrets import SecretsOf
@@ -88,13 +89,16 @@ class DockerRuntime:
         self._starting: dict[tuple[str, Slot], asyncio.Task[Instance]] = {}
         self._passage = Passage()
         self._followers = 0
+        self._offered: tuple[Facts | None, Capabilities] | None = None
 
     @property
     def capabilities(self) -> Capabilities:
         """What the engine offers; what engines usually do, until it was reached."""
         facts = self._connection.facts
-        found = capabilities(facts.info if facts else ASSUMED, self._containers.memory.problem)
-        return replace(found, volumes=accesses(self._settings.volumes))
+        if self._offered is None or self._offered[0] is not facts:
+            found = capabilities(facts.info if facts else ASSUMED, self._containers.memory.problem)
+            self._offered = facts, replace(found, volumes=accesses(self._settings.volumes))
+        return self._offered[1]
 
     @property
     def outage(self) -> str:

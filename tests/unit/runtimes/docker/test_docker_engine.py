@@ -1,0 +1,91 @@
+"""How requests reach an engine: on connections they share, and past a pool that is busy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socketserver
+import threading
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crucible.runtimes.docker.engine import Engine
+from crucible.runtimes.docker.settings import DockerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PARALLEL = 2
+
+
+class Answerer(BaseHTTPRequestHandler):
+    """Answers what is asked before the first container, whatever else is asked with the path."""
+
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1  # type: ignore[attr-defined]
+
+    def do_GET(self) -> None:  # noqa: N802 - the name the base class looks for
+        answer = {"Version": "28.0", "ApiVersion": "1.47", "MinAPIVersion": "1.24", "path": self.path}
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+class Imitation(socketserver.ThreadingUnixStreamServer):
+    """Speaks as much of the API as connecting takes, and counts who connects."""
+
+    daemon_threads = True
+    connections = 0
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Imitation]:
+    with Imitation(str(tmp_path / "engine.sock"), Answerer) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def engine(server: Imitation, tmp_path: Path) -> Iterator[Engine]:
+    url = f"unix://{server.server_address!s}"
+    made = Engine(DockerSettings(tmp_path, "here", url, parallel=PARALLEL))
+    yield made
+    made.close()
+
+
+async def test_requests_for_different_paths_share_a_connection(engine: Engine, server: Imitation) -> None:
+    await engine.connect()
+    await engine.call(engine.client.inspect_container, "warm")
+    before = server.connections
+    for name in ("a", "b", "c"):
+        answer = await engine.call(engine.client.inspect_container, name)
+        assert answer["path"].endswith(f"/containers/{name}/json")
+    assert server.connections == before
+
+
+async def test_what_is_asked_aside_does_not_wait_for_a_busy_pool(engine: Engine) -> None:
+    await engine.connect()
+    ended = threading.Event()
+    busy = asyncio.gather(*(engine.call(ended.wait, 60) for _ in range(PARALLEL)))
+    try:
+        answer = await asyncio.wait_for(engine.call_aside(engine.client.inspect_container, "a"), 30)
+        assert answer["path"].endswith("/containers/a/json")
+        assert not busy.done()
+    finally:
+        ended.set()
+        await busy
