@@ -39,9 +39,9 @@ async def test_disk_is_held(docker: DockerHarness) -> None:
 
 async def test_memory_of_a_tmpfs_counts(docker: DockerHarness) -> None:
     limits = replace(LIMITS, memory=16 * MIB, disk=256 * MIB)
-    ended = await docker.run(docker.script(FILLS, limits=limits))
-    assert ended.exit is not None
-    assert ended.exit.oom
+    workload = docker.script(FILLS, limits=limits)
+    await docker.run(workload)
+    await docker.until(workload, lambda one: one.exit is not None and one.exit.oom)
 
 
 async def test_open_files_are_held(docker: DockerHarness) -> None:

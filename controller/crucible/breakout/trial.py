@@ -8,7 +8,8 @@ import os
 import platform
 import secrets
 import shutil
-from contextlib import asynccontextmanager
+import signal
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,13 +27,15 @@ from crucible.model.workload import Limits, Slot, Workload
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from crucible.model.instance import Instance
+    from crucible.model.instance import Exit, Instance
     from crucible.runtimes.base import Runtime
 
 FIRST: Final = Slot(0, 1)
 MIB: Final = 1 << 20
 LIMITS: Final = Limits(cpu=1000, memory=96 * MIB, pids=32, disk=8 * MIB, open_files=64)
 SECONDS: Final = 120.0
+LATE_WORD: Final = 5.0
+"""Seconds after an end within which a runtime may still learn that it was for memory."""
 _PROGRAMS: Final = Path(__file__).parent
 _SOURCE: Final = "breakout"
 _ALONE: Final = "breakout-alone"
@@ -197,7 +200,15 @@ async def _end(runtime: Runtime, asked: Workload) -> tuple[list[bytes], Instance
     async with _running(runtime, asked) as lines:
         told = [line async for line in lines]
         await _until(lambda: not _instance(runtime, asked).alive)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LATE_WORD):
+                await _until(lambda: _explained(_instance(runtime, asked).exit))
         return told, _instance(runtime, asked)
+
+
+def _explained(how: Exit | None) -> bool:
+    """Whether all is known of an end: that it was for memory can be told after the end itself."""
+    return how is not None and (how.oom or how.signal != signal.SIGKILL)
 
 
 async def _memory(runtime: Runtime) -> tuple[Check, ...]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from crucible.core import restart
 from crucible.core.verdict import Verdict
 from crucible.model.decision import Action, Event, Kill, Remove, Stop
-from crucible.model.instance import State
+from crucible.model.instance import CRASHED, State
 from crucible.model.status import LastExit, Replica
 
 if TYPE_CHECKING:
     from crucible.core.verdict import Policy
-    from crucible.model.instance import Instance
+    from crucible.model.instance import Exit, Instance
 
 CLOCKS_DIFFER = 60.0
 """Seconds by which the clock of whoever asked an instance to stop may be ahead of ours."""
@@ -64,6 +64,8 @@ def absorb(
     known = _on_record(replica)
     for instance, ended in sorted(ends, key=lambda end: (end[1].at, end[0].slot.attempt)):
         if instance.slot.attempt in known:
+            replica, learnt = _corrected(replica, instance, ended)
+            events.extend(learnt)
             continue
         by_itself = instance.stopping_at is None
         condemned = instance.slot.attempt == replica.condemned
@@ -90,6 +92,17 @@ def absorb(
             events.append(Event("Normal", "Stopped", f"{instance.name} stopped"))
     kept = tuple(sorted(instance.slot.attempt for instance, _ in ends))
     return replica.model_copy(update={"ended": kept}), tuple(events)
+
+
+def _corrected(replica: Replica, instance: Instance, ended: Exit) -> tuple[Replica, tuple[Event, ...]]:
+    """Say of a crash on record that it was for memory: that word can come after the one of the end."""
+    last = replica.last_exit
+    late = last is not None and last.attempt == instance.slot.attempt and last.reason == CRASHED
+    if last is None or not (late and ended.oom):
+        return replica, ()
+    told = last.model_copy(update={"reason": ended.reason, "message": str(ended)})
+    event = Event("Warning", ended.reason, f"{instance.name} {ended}")
+    return replica.model_copy(update={"last_exit": told}), (event,)
 
 
 def _on_record(replica: Replica) -> frozenset[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from signal import Signals
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from crucible.model.workload import Slot
@@ -18,6 +18,10 @@ class State(StrEnum):
     RUNNING = "running"
     STOPPING = "stopping"
     EXITED = "exited"
+
+
+CRASHED: Final = "Crashed"
+"""The reason of an end that is a program's own fault, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Exit:
             return "OOMKilled"
         if self.problem:
             return "Lost" if self.lost else "StartFailed"
-        return "Completed" if self.code == 0 else "Crashed"
+        return "Completed" if self.code == 0 else CRASHED
 
     def __str__(self) -> str:
         """A clause for people: ``was killed by the kernel: it went over its memory limit``."""

@@ -171,9 +171,7 @@ def _not_yet(part: BaseModel, path: str) -> Iterator[Violation]:
 @functools.cache
 def _fields(model: type[BaseModel]) -> tuple[tuple[str, str, tuple[NotYet, ...]], ...]:
     """Return the name, the name in a manifest, and the markers of each of a model's fields."""
-    return tuple(
-        (name, field.alias or name, markers(field)) for name, field in model.model_fields.items()
-    )
+    return tuple((name, field.alias or name, markers(field)) for name, field in model.model_fields.items())
 
 
 def _refused(value: object, marker: NotYet, path: str) -> Iterator[Violation]:

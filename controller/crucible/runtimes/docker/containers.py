@@ -149,7 +149,8 @@ class Containers:
             return event.kind not in {"start", "die"} or (event.role == "relay" and self.relays.busy)
         match event.kind:
             case "oom":
-                held.oom = True
+                held.went_over()
+                self._changed(held.instance.plugin_uid)
             case "die":
                 self._spawn(self._bury(held, event))
             case "destroy" if not held.ended.is_set():
@@ -297,11 +298,6 @@ class Containers:
     async def _bury(self, held: Held, event: Happened) -> None:
         """Note an end that was heard of; ask why where the event does not say."""
         how = translate.exit_of_code(event.code, event.at, oom=held.oom)
-        if how.signal is not None and not how.oom and not held.killed and held.instance.stopping_at is None:
-            # The word that it went over its memory limit can come after that of its end.
-            with contextlib.suppress(CrucibleError, errors.APIError):
-                found = await self._engine.call(self._engine.client.inspect_container, held.container)
-                how = translate.exit_of_inspection(found, event.at)
         self.conclude(held, await self._explained(held, how))
 
     async def _explained(self, held: Held, how: Exit) -> Exit:

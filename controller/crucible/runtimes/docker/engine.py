@@ -22,6 +22,8 @@ from crucible.runtimes.docker.enforcement import vm_runtime
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from docker.transport.unixconn import UnixHTTPConnectionPool
+
     from crucible.runtimes.docker.settings import DockerSettings
 
 OLDEST: Final = (1, 41)
@@ -59,7 +61,7 @@ class _Shared(UnixHTTPAdapter):
     def __init__(self, url: str, settings: DockerSettings) -> None:
         super().__init__(url.removeprefix("unix://"), settings.patience, 1, settings.parallel)
 
-    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:  # noqa: ARG002 - asked for whatever
+    def get_connection(self, url: str | bytes, proxies: object = None) -> UnixHTTPConnectionPool:  # noqa: ARG002
         """Return the pool, whatever is asked for."""
         return super().get_connection("http+docker://localhost", proxies)
 

@@ -88,6 +88,13 @@ class Held:
         if note.is_file():
             self.become(State.STOPPING, stopping_at=note.stat().st_mtime)
 
+    def went_over(self) -> None:
+        """Note that the kernel found it over its memory limit; the word can come after that of its end."""
+        self.oom = True
+        how = self.instance.exit
+        if how is not None and how.signal == _KILLED - _SIGNALLED and not self.killed:
+            self.become(State.EXITED, exit=replace(how, oom=True))
+
     def end(self, how: Exit) -> None:
         """Note that it ended; only the first end counts."""
         if not self.ended.is_set():
