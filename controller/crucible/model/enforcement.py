@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from crucible.model.probe import KINDS
+
 
 class Control(StrEnum):
     """One thing the manifest or the product promises to hold a plugin to.
@@ -70,7 +72,7 @@ class Capabilities:
     isolation: frozenset[str]
     controls: tuple[Enforcement, ...]
     sources: frozenset[str] = frozenset({"inline", "path"})
-    probes: frozenset[str] = frozenset({"process", "http", "tcp", "exec", "ping", "resource", "custom"})
+    probes: frozenset[str] = frozenset(KINDS)
     volumes: frozenset[str] = frozenset()
     asks: bool = False
 

@@ -108,7 +108,7 @@ class Probe(Part):
     exec: ExecProbe | None = None
     """A command succeeds."""
     grpc: GrpcProbe | None = None
-    """The gRPC health service says SERVING; on Kubernetes only."""
+    """The gRPC health service says SERVING."""
     ping: PingProbe | None = None
     """The plugin answers on the bus, and so takes part in it."""
     resource: ResourceProbe | None = None

@@ -201,12 +201,6 @@ def test_a_probe_that_asks_only_whether_the_instance_runs_needs_no_asking() -> N
     assert claim(decision, "Ready") == ("True", "Running")
 
 
-def test_what_only_a_cluster_asks_is_refused_elsewhere() -> None:
-    decision = decide(world(spec={"health": {"ready": {"grpc": {"port": 1}}}}))
-    assert claim(decision, "Ready") == ("False", "ProbeUnavailable")
-    assert "does not offer grpc" in decision.status.conditions[0].message
-
-
 def test_a_kind_the_runtime_cannot_ask_is_refused() -> None:
     here = replace(world().capabilities, probes=frozenset({"process"}))
     decision = decide(world(spec=READY, capabilities=here))
