@@ -22,7 +22,7 @@ from crucible.errors import (
     Underway,
     Violation,
 )
-from crucible.model.decision import Forget, Hold, Kill, Remember, Remove, Start, Stop
+from crucible.model.decision import Deliver, Forget, Hold, Kill, Remember, Remove, Start, Stop
 from crucible.model.manifest import PluginSpec
 from crucible.model.neighbour import Around
 from crucible.model.plugin import read_identity
@@ -522,6 +522,8 @@ async def perform(action: Action, identity: Identity, ports: Ports) -> None:
             await runtime.kill(plugin_uid, slot)
         case Remove(slot=slot):
             await runtime.remove(plugin_uid, slot)
+        case Deliver(slot=slot, config=config, signal=signal):
+            await runtime.deliver(plugin_uid, slot, config, signal=signal)
         case _:
             assert_never(action)
 

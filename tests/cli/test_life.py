@@ -83,6 +83,25 @@ def test_one_that_is_recreated_finds_nothing_of_what_was_before(crucible: Any, m
     assert crucible("logs", "demo", "--previous").code != 0
 
 
+def test_a_new_configuration_reaches_what_runs_without_a_restart(crucible: Any, eventually: Any) -> None:
+    text = (ROOT / "docs/examples/reload.yaml").read_text()
+
+    def apply(greeting: str) -> dict[str, Any]:
+        changed = text.replace("greeting: hello", f"greeting: {greeting}")
+        assert crucible("apply", "-f", "-", "--wait", stdin=changed).code == 0
+        expected = f"{greeting}\n"
+        eventually(lambda: crucible("logs", "reload", "--tail", "1").out == expected, lambda: "not printed")
+        found: dict[str, Any] = json.loads(crucible("get", "reload", "-o", "json").out)["status"]
+        return found
+
+    first, second = apply("hello"), apply("goodbye")
+    assert crucible("logs", "reload").out == "hello\ngoodbye\n"
+    for name in ("name", "pid", "startedAt"):
+        assert first["instances"][0][name] == second["instances"][0][name]
+    assert (second["revision"], second["restarts"]) == (first["revision"], 0)
+    assert "was given its new configuration, and SIGHUP" in crucible("events", "reload").out
+
+
 def test_standard_input_and_exported_objects_can_be_applied(crucible: Any, manifest: Any) -> None:
     text = Path(manifest(FOR_EVER)).read_text()
     assert crucible("apply", "-f", "-", "--wait", stdin=text).code == 0

@@ -38,6 +38,21 @@ for word in sys.argv[1:]:
     elif verb == "leave":
         print("old" if os.path.exists(value) else "new")
         open(value, "w").close()
+    elif verb == "reread":
+        def read(*_):
+            with open(os.environ["CRUCIBLE_CONFIG"]) as file: print(file.read(), flush=True)
+        signal.signal(signal.SIGHUP, read)
+        place = os.path.dirname(os.environ["CRUCIBLE_CONFIG"])
+        print("read-only" if os.statvfs(place).f_flag & os.ST_RDONLY else "WRITABLE", *os.listdir(place))
+        read()
+    elif verb == "notice":
+        import time
+        def read():
+            with open(os.environ["CRUCIBLE_CONFIG"]) as file: return file.read()
+        before = read()
+        print("looking", flush=True)
+        while read() == before: time.sleep(0.005)
+        print(read())
     elif verb == "exit": sys.exit(int(value))
     elif verb == "die": os.kill(os.getpid(), int(value))
     elif verb == "deaf": signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -250,9 +265,8 @@ def behave(workload: Workload) -> Behaviour:
         return Behaviour(problem="cannot run here")
     for word in workload.entrypoint[1:]:
         verb, _, value = word.partition(":")
+        output += _printed(verb, value, workload)
         match verb:
-            case "say" | "leave":
-                output.append(value.encode() if verb == "say" else b"new")
             case "exit":
                 found = Behaviour(code=int(value))
             case "die":
@@ -263,8 +277,6 @@ def behave(workload: Workload) -> Behaviour:
                 found = Behaviour(obeys=False)
             case "listen":
                 listens[int(value)] = b"HTTP/1.1 200 OK\r\n\r\nhere"
-            case "stay":
-                output.append(b"staying")
     return Behaviour(
         output=tuple(output),
         code=found.code,
@@ -273,6 +285,17 @@ def behave(workload: Workload) -> Behaviour:
         obeys=found.obeys,
         listens=listens,
     )
+
+
+def _printed(verb: str, value: str, workload: Workload) -> list[bytes]:
+    lines = {
+        "say": [value.encode()],
+        "leave": [b"new"],
+        "notice": [b"looking"],
+        "reread": [b"read-only config.json", workload.config.encode()],
+        "stay": [b"staying"],
+    }
+    return lines.get(verb, [])
 
 
 class ProcessHarness(Common):

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ from harness import FIRST, LIMITS, MIB, wait_for
 from crucible.errors import NotFound
 from crucible.model.enforcement import Control, Level
 from crucible.model.instance import State
-from crucible.model.workload import Slot
+from crucible.model.workload import Slot, config_digest
 
 if TYPE_CHECKING:
     from harness import FakeHarness, ProcessHarness
@@ -154,6 +155,37 @@ async def test_an_instance_finds_nothing_of_the_one_before(harness: Harness) -> 
     await harness.runtime.remove(workload.plugin_uid, FIRST)
     await harness.run(workload)
     assert await harness.lines(workload) == [b"new", b"new"]
+
+
+async def test_a_new_configuration_is_read_without_a_restart(harness: Harness) -> None:
+    workload = harness.workload("reread", "stay", delivery="signal", config='{"a":1}')
+    await harness.runtime.start(workload, FIRST)
+    await harness.says(workload, b"staying")
+    assert (await harness.lines(workload))[:2] == [b"read-only config.json", b'{"a":1}']
+    before = harness.instance(workload)
+    assert before.config == config_digest('{"a":1}')
+    await harness.runtime.deliver(workload.plugin_uid, FIRST, '{"a":2}', signal=True)
+    await harness.says(workload, b'{"a":2}')
+    await harness.reopen()
+    await harness.runtime.deliver(workload.plugin_uid, FIRST, '{"a":3}', signal=True)
+    await harness.says(workload, b'{"a":3}')
+    await harness.reopen()
+    after = harness.instance(workload)
+    assert (after.pid, after.state, after.revision) == (before.pid, State.RUNNING, before.revision)
+    assert after.config == config_digest('{"a":3}')
+    assert replace(workload, config='{"a":3}').revision == workload.revision
+
+
+async def test_a_new_configuration_is_in_its_place_without_a_word(harness: Harness) -> None:
+    workload = harness.workload("notice", "stay", delivery="file", config='{"a":1}')
+    await harness.runtime.start(workload, FIRST)
+    await harness.says(workload, b"looking")
+    await harness.runtime.deliver(workload.plugin_uid, FIRST, '{"a":2}', signal=False)
+    await harness.says(workload, b'{"a":2}')
+    assert harness.instance(workload).alive
+    await harness.runtime.remove(workload.plugin_uid, FIRST)
+    await harness.runtime.deliver(workload.plugin_uid, FIRST, '{"a":3}', signal=True)
+    assert harness.leftovers() == []
 
 
 async def test_verbs_on_what_is_not_there_do_nothing(harness: Harness) -> None:

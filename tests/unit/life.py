@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,15 @@ from crucible.core.history import rollback_of
 from crucible.core.render import render
 from crucible.core.replica import instance_name
 from crucible.errors import Violation
-from crucible.model.decision import Action, Decision, Hold, Kill, Remember, Remove, Start, Stop
+from crucible.model.decision import Action, Decision, Deliver, Hold, Kill, Remember, Remove, Start, Stop
 from crucible.model.enforcement import Level
 from crucible.model.health import Answer
 from crucible.model.instance import Exit, Instance, State
-from crucible.model.manifest import UpdateStrategy
+from crucible.model.manifest import ConfigDelivery, UpdateStrategy
 from crucible.model.names import FINALIZER
 from crucible.model.neighbour import Around, Neighbour
 from crucible.model.status import PluginStatus, SourceReport
+from crucible.model.workload import config_digest
 from crucible.model.world import World
 
 if TYPE_CHECKING:
@@ -164,6 +166,9 @@ class Life(RuleBasedStateMachine):
         revisions = {found.revision for found in self.instances.values() if found.alive}
         assert halted or revisions <= {self.status.revision}
         assert halted or self.status.ready_replicas == self.spec.replicas
+        configs = {found.config for found in self.instances.values() if found.alive}
+        wanted = config_digest(json.dumps(self.running.config, sort_keys=True))
+        assert halted or configs <= {wanted}, "an old configuration is left"
 
     @property
     def running(self) -> Any:
@@ -300,6 +305,7 @@ class Life(RuleBasedStateMachine):
                     state=State.EXITED if fails else State.STARTING,
                     created_at=self.now,
                     exit=Exit(at=self.now, problem="no such file") if fails else None,
+                    config=config_digest(workload.config),
                 )
             case Stop(slot=slot):
                 found = self.instances[slot]
@@ -310,6 +316,12 @@ class Life(RuleBasedStateMachine):
                     enough = self.another_serves(found) or self.enough_serve_without(found)
                     assert enough, "nobody was left to serve, or nobody verified"
                 self.instances[slot] = replace(found, state=State.STOPPING, stopping_at=self.now)
+            case Deliver(slot=slot, config=config):
+                found = self.instances[slot]
+                assert found.state is State.RUNNING, "a configuration was delivered to nobody"
+                assert found.revision == self.wanted, "a configuration of another revision was delivered"
+                assert self.running.config_delivery is not ConfigDelivery.RESTART
+                self.instances[slot] = replace(found, config=config_digest(config))
             case Kill(slot=slot):
                 self.end(slot)
             case Remove(slot=slot):

@@ -11,6 +11,7 @@ from crucible.core import bus, expression
 from crucible.errors import InvalidManifest, Violation
 from crucible.model import names
 from crucible.model.fields import RelativePath
+from crucible.model.manifest import ConfigDelivery, PluginType
 from crucible.model.plugin import field_path, parse_spec
 from crucible.model.source import broken_rules
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 NAME_LIMIT = 50
 """Characters of a Plugin's name; what is derived from it still fits a DNS label."""
 
+_HOSTED = frozenset({PluginType.WASM, PluginType.RUNE})
 _DEPTH = 16
 _WORK_LIMIT = 200_000
 """Most that schema and config may have to do with each other: the nodes of one times those of the other."""
@@ -118,6 +120,10 @@ def _config(spec: PluginSpec) -> Iterator[Violation]:
     if _depth(spec.config) > _DEPTH:
         yield Violation("spec.config", f"is nested deeper than {_DEPTH} levels")
         return
+    if spec.config_delivery is not ConfigDelivery.RESTART and spec.type in _HOSTED:
+        yield Violation(
+            "spec.configDelivery", f"a program of type {spec.type.value} hears of no change: write restart"
+        )
     if spec.config_schema is None:
         return
     heavy = sorted(set(_keywords(spec.config_schema)) & _HEAVY_KEYWORDS)

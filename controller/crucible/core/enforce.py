@@ -92,6 +92,12 @@ _PICKS: Final = (
         lambda here: here.probes,
         "see docs/health.md",
     ),
+    _Pick(
+        "ConfigDeliveryUnavailable",
+        lambda spec: [("spec.configDelivery", spec.config_delivery.value)],
+        lambda here: here.deliveries,
+        "write restart",
+    ),
 )
 _GRANTS: Final = (
     _Grant(

@@ -65,4 +65,5 @@ def render(
             if variable.secret is not None
         ),
         doors=doors_of(spec),
+        delivery=spec.config_delivery.value,
     )

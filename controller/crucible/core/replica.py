@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crucible.core import restart
@@ -9,10 +10,10 @@ from crucible.core.ending import absorb, outdated, wind_down
 from crucible.core.health import examine
 from crucible.core.takeover import newest_of, overlap_of
 from crucible.core.verdict import Verdict
-from crucible.model.decision import Event, Start
+from crucible.model.decision import Deliver, Event, Start
 from crucible.model.instance import State
 from crucible.model.status import Replica
-from crucible.model.workload import Slot
+from crucible.model.workload import Slot, config_digest
 
 if TYPE_CHECKING:
     from crucible.core.health import Asking, Wellbeing
@@ -57,7 +58,7 @@ def supervise_replica(
         now,
     )
     if newcomer is not None:
-        verdict = Verdict(replica, revisit=overlap.due)
+        verdict = replace(_deliver(replica, newcomer, workload), revisit=overlap.due)
     elif overlap.may_start and not any(each.alive and each not in fit for each in instances):
         verdict = _start_again(replica, workload, policy, any(not each.alive for each in instances))
     else:
@@ -77,6 +78,16 @@ def supervise_replica(
         watches=watches,
         gave_up=gave_up,
     )
+
+
+def _deliver(replica: Replica, newcomer: Instance, workload: Workload) -> Verdict:
+    """Hand the wanted instance the configuration of the manifest, where it takes that while it runs."""
+    given = newcomer.config == config_digest(workload.config)
+    if not workload.live_config or given or newcomer.state is not State.RUNNING:
+        return Verdict(replica)
+    action = Deliver(newcomer.slot, workload.config, signal=workload.delivery == "signal")
+    words = f"{newcomer.name} was given its new configuration{', and SIGHUP' if action.signal else ''}"
+    return Verdict(replica, (action,), (Event("Normal", "Configured", words),))
 
 
 def _trial(verdict: Verdict, newcomer: Instance | None, policy: Policy) -> tuple[str, float | None]:

@@ -67,7 +67,22 @@ class Forget:
     name: str
 
 
-Action = Hold | Start | Stop | Kill | Remove
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand an instance that runs a new configuration.
+
+    Attributes:
+        slot: which.
+        config: as JSON text.
+        signal: say so by SIGHUP.
+    """
+
+    slot: Slot
+    config: str
+    signal: bool = False
+
+
+Action = Hold | Start | Stop | Kill | Remove | Deliver
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class Capabilities:
         sources: kinds of ``spec.source`` it can run from.
         volumes: uses of volumes that it offers, in the words of :func:`crucible.model.volume.access`.
         probes: kinds of probe that can be asked.
+        deliveries: values of ``configDelivery`` that it can keep.
         asks: the runtime asks probes itself, and says in ``Instance.ready`` what they came to.
     """
 
@@ -74,6 +75,7 @@ class Capabilities:
     sources: frozenset[str] = frozenset({"inline", "path"})
     probes: frozenset[str] = frozenset(KINDS)
     volumes: frozenset[str] = frozenset()
+    deliveries: frozenset[str] = frozenset({"restart", "file", "signal"})
     asks: bool = False
 
     def __post_init__(self) -> None:

@@ -83,6 +83,7 @@ class Instance:
         plugin: the Plugin's name.
         source: digest of the snapshot it runs from.
         endpoints: where its ports can be reached from the host: ``8080 at 127.0.0.1:49153``.
+        config: digest of the configuration it was given last; empty where its runtime does not say.
         ready: what its probes came to, where its runtime asks them itself; None where it does not.
     """
 
@@ -101,6 +102,7 @@ class Instance:
     source: str = ""
     endpoints: tuple[str, ...] = ()
     ready: bool | None = None
+    config: str = ""
 
     @property
     def alive(self) -> bool:

@@ -74,6 +74,14 @@ class UpdateStrategy(StrEnum):
     HANDOVER = "handover"
 
 
+class ConfigDelivery(StrEnum):
+    """How a changed configuration reaches a plugin."""
+
+    RESTART = "restart"
+    FILE = "file"
+    SIGNAL = "signal"
+
+
 SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
 
 
@@ -371,6 +379,9 @@ class PluginSpec(Part):
     """Handed to the plugin as a JSON file, whose path is in CRUCIBLE_CONFIG."""
     config_schema: dict[str, Any] | None = None
     """JSON Schema that config must satisfy."""
+    config_delivery: ConfigDelivery = ConfigDelivery.RESTART
+    """What a changed config does: ``restart`` replaces the instances; ``file`` puts a new file in the place
+    of the old one, and ``signal`` sends SIGHUP to the plugin's main process besides."""
     replicas: Annotated[int, Field(ge=0, le=100)] = 1
     """How many instances run."""
     suspend: bool = False

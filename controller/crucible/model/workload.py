@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -61,6 +61,7 @@ class Workload:
         probes: those that the runtime asks by itself, by name.
         pre_stop: what it runs by itself before it asks an instance to end.
         mounts: the volumes it sees.
+        delivery: how a changed configuration reaches what runs: ``restart``, ``file`` or ``signal``.
     """
 
     namespace: str
@@ -85,10 +86,11 @@ class Workload:
     probes: tuple[tuple[str, Probe], ...] = field(default=(), repr=False)
     pre_stop: PreStop | None = field(default=None, repr=False)
     mounts: tuple[Mount, ...] = field(default=(), repr=False)
+    delivery: str = field(default="restart", repr=False)
 
     @cached_property
     def revision(self) -> str:
-        """Sixteen hex digits that change exactly when what would run changes.
+        """Sixteen hex digits that change exactly when what would run changes, or has to be replaced.
 
         A field that a later release added (``repr=False``) counts only where it is not its default, so that
         the release restarts nothing that does not use it.
@@ -98,7 +100,18 @@ class Workload:
             for one in fields(self)
             if not one.repr and getattr(self, one.name) != one.default
         ]
-        return hashlib.sha256("".join((repr(self), *later)).encode()).hexdigest()[:16]
+        fixed = replace(self, config="") if self.live_config else self
+        return hashlib.sha256("".join((repr(fixed), *later)).encode()).hexdigest()[:16]
+
+    @property
+    def live_config(self) -> bool:
+        """A changed configuration is handed to what runs, and replaces nothing."""
+        return self.delivery != "restart"
+
+
+def config_digest(config: str) -> str:
+    """Return what tells one configuration from another: sixteen hex digits."""
+    return hashlib.sha256(config.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,24 @@ class Runtime(Protocol):
         """Forget an ended instance and delete all that was made for it; kill it first if it is alive."""
         ...
 
+    async def deliver(self, plugin_uid: str, slot: Slot, config: str, *, signal: bool) -> None:
+        """Hand an instance that runs a new configuration.
+
+        The file that ``CRUCIBLE_CONFIG`` names is the old one or the new one, whole, at any moment. Done is
+        what ``Instance.config`` says; a controller that dies before does it again. Only for instances whose
+        workload said so (``live_config``); one that has ended is left alone.
+
+        Args:
+            plugin_uid: the Plugin.
+            slot: the instance.
+            config: the whole configuration, as JSON text.
+            signal: send SIGHUP to the plugin's main process once the file is there.
+
+        Raises:
+            Unavailable: it cannot be done now.
+        """
+        ...
+
     async def sweep(self) -> tuple[str, ...]:
         """Adopt what is on record and was missed; end and delete what bears our mark and is on no record.
 

@@ -24,6 +24,7 @@ from crucible.errors import Conflict, NotFound, Unavailable
 from crucible.model.door import Doorway
 from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
 from crucible.model.instance import Exit, Instance, State
+from crucible.model.workload import config_digest
 from crucible.runtimes.base import Connected, LogLine
 from crucible.runtimes.fake_session import KILLED, FakeSession
 
@@ -222,6 +223,7 @@ class FakeRuntime:
             namespace=workload.namespace,
             plugin=workload.plugin,
             source=workload.source,
+            config=config_digest(workload.config),
         )
         cell = Cell(self._owner, instance, behaviour)
         cell.output.extend(LogLine(self.host.now(), line) for line in behaviour.output)
@@ -269,6 +271,14 @@ class FakeRuntime:
         if cell is not None:
             del self.host.cells[self._owner, plugin_uid, slot]
             cell.wake()
+
+    async def deliver(self, plugin_uid: str, slot: Slot, config: str, *, signal: bool) -> None:  # noqa: ARG002
+        """Have the instance print what it was given, as one that notices does."""
+        self._answering()
+        cell = self._cell(plugin_uid, slot)
+        if cell is not None and cell.instance.alive:
+            self.host.say(plugin_uid, slot, config.encode())
+            self.host.change(cell, config=config_digest(config))
 
     async def sweep(self) -> tuple[str, ...]:
         """Find nothing: whatever is in memory is on record."""

@@ -37,6 +37,8 @@ RECREATED: tuple[dict[str, Any], ...] = (
     {"sandbox": {"allowDegraded": ["memory"]}},
     {"stopGrace": "0s"},
     {"health": {"ready": READY, "live": LIVE}},
+    {"configDelivery": "signal", "config": {"a": 20}},
+    {"configDelivery": "signal", "config": {"a": 21}},
     {"dependencies": [{"name": "base"}, {"name": "more", "optional": True}]},
     {"health": {"startup": {"tcp": {"port": 1}, "failures": 2}, "ready": READY}, "replicas": 2},
 )
@@ -51,6 +53,8 @@ ROLLED: tuple[dict[str, Any], ...] = (
     {"update": {**ROLLING, "rollbackOnFailure": True}, "config": {"a": 8}, "health": {"ready": READY}},
     {"update": {**ROLLING, "rollbackOnFailure": True}, "config": {"a": 9}, "replicas": 2},
     {"update": ROLLING, "config": {"a": 7}, "dependencies": [{"name": "base", "version": "1"}]},
+    {"update": ROLLING, "configDelivery": "file", "config": {"a": 22}, "replicas": 2},
+    {"update": ROLLING, "configDelivery": "file", "config": {"a": 23}, "replicas": 2},
     {"update": {**ROLLING, "maxSurge": 2}, "config": {"a": 10}, "replicas": 4},
     {"update": {**ROLLING, "maxSurge": 0, "maxUnavailable": "50%"}, "config": {"a": 11}, "replicas": 4},
     {"update": {**ROLLING, "maxSurge": "25%", "maxUnavailable": 1}, "config": {"a": 12}, "replicas": 5},

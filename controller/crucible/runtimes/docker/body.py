@@ -48,7 +48,9 @@ class Setting:
         labels: whose it is.
         uid: user and group id of the plugin's processes.
         seccomp: the profile, as JSON text.
-        config: file with the plugin's configuration, on the engine's host.
+        config: file with the plugin's configuration, on the engine's host, or the folder in which a new one
+            takes the old one's place.
+        config_place: where that is shown.
         source: folder with the plugin's files there; empty for a whole image.
         network: name of the network it joins; empty for none.
         doors: folder of its doors, on the engine's host; empty: it has none.
@@ -64,6 +66,7 @@ class Setting:
     uid: int
     seccomp: str
     config: str
+    config_place: str = CONFIG
     source: str = ""
     network: str = ""
     doors: str = ""
@@ -159,7 +162,7 @@ def _host_config(workload: Workload, image: Image, setting: Setting) -> dict[str
 
 
 def _mounts(setting: Setting) -> list[dict[str, Any]]:
-    shown = [(setting.config, CONFIG)]
+    shown = [(setting.config, setting.config_place)]
     if setting.source:
         shown.append((setting.source, SOURCE))
     if setting.doors:

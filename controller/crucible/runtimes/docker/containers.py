@@ -278,6 +278,7 @@ class Containers:
             names=marks.doors_of(labels),
         )
         held.recall_stopping()
+        held.recall_config()
         self.add(held)
         self.know(held, entry["Id"])
         self._changed(held.instance.plugin_uid)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crucible.model.door import Doorway
 from crucible.model.instance import Exit, Instance, State
+from crucible.model.workload import config_digest
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.doors import Doors
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from crucible.model.workload import Slot, Workload
 
 _STOPPING: Final = "stopping"
+_CONFIGURED: Final = "configured"
+_DIGEST: Final = 64
 _SIGNALLED: Final = 128
 _LAST_SIGNAL: Final = 64
 _KILLED: Final = 137
@@ -95,6 +98,18 @@ class Held:
         if how is not None and how.signal == _KILLED - _SIGNALLED and not self.killed:
             self.become(State.EXITED, exit=replace(how, oom=True))
 
+    def note_config(self, digest: str) -> None:
+        """Note, for the next controller too, which configuration it was given."""
+        self.instance = replace(self.instance, config=digest)
+        with contextlib.suppress(FileNotFoundError):  # it has ended, and what is kept for it is gone
+            (self.directory / _CONFIGURED).write_text(digest)
+
+    def recall_config(self) -> None:
+        """Read what an earlier controller noted."""
+        note = self.directory / _CONFIGURED
+        if note.is_file():
+            self.instance = replace(self.instance, config=note.read_text()[:_DIGEST])
+
     def end(self, how: Exit) -> None:
         """Note that it ended; only the first end counts."""
         if not self.ended.is_set():
@@ -115,6 +130,7 @@ def new_instance(workload: Workload, slot: Slot, at: float) -> Instance:
         namespace=workload.namespace,
         plugin=workload.plugin,
         source=workload.source,
+        config=config_digest(workload.config),
     )
 
 

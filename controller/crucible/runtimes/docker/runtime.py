@@ -17,7 +17,9 @@ from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsup
 from crucible.model.door import Door
 from crucible.model.instance import State
 from crucible.model.volume import accesses
+from crucible.model.workload import config_digest
 from crucible.runtimes.base import Connected
+from crucible.runtimes.config import place
 from crucible.runtimes.docker.commands import Command, execute
 from crucible.runtimes.docker.connection import Connection
 from crucible.runtimes.docker.containers import Containers
@@ -160,6 +162,21 @@ class DockerRuntime:
         if held is not None:
             self._passage.forget(held.container)
             await self._containers.remove(held)
+
+    async def deliver(self, plugin_uid: str, slot: Slot, config: str, *, signal: bool) -> None:
+        """Put a new configuration in the place of the old one, say so if asked to, note that it is done."""
+        held = await self._settled(plugin_uid, slot)
+        if held is None or held.ended.is_set():
+            return
+        try:
+            place(held.directory, config)
+            if signal:
+                await self._containers.signal(held, "SIGHUP")
+            held.note_config(config_digest(config))
+        except OSError as error:
+            raise Unavailable(
+                f"{held.instance.name} cannot be given its configuration now: {error}"
+            ) from error
 
     async def sweep(self) -> tuple[str, ...]:
         """Have the engine surveyed: that adopts, and clears away what belongs to no instance.

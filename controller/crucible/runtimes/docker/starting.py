@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import time
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from docker import errors
@@ -16,8 +17,9 @@ from crucible.core.seccomp_json import document
 from crucible.errors import InvalidSource, NotFound, Unavailable
 from crucible.model.door import Door
 from crucible.model.instance import Exit
+from crucible.runtimes import config as config_files
 from crucible.runtimes.docker import labels as marks
-from crucible.runtimes.docker.body import Setting, body
+from crucible.runtimes.docker.body import CONFIG, Setting, body
 from crucible.runtimes.docker.held import Held, new_instance
 from crucible.runtimes.docker.network import OUT
 from crucible.runtimes.secrets import open_secrets
@@ -98,9 +100,7 @@ class Starter:
         directory = self._containers.directory(workload.plugin_uid, slot)
         shutil.rmtree(directory, ignore_errors=True)  # of a start that was never confirmed
         directory.mkdir(mode=0o755, parents=True)
-        config = directory / "config.json"
-        config.write_text(workload.config)
-        config.chmod(0o444)
+        config_files.place(directory, workload.config)
         held = Held(
             new_instance(workload, slot, time.time()),
             self._containers.free_uid(),
@@ -108,6 +108,7 @@ class Starter:
             type_image=not workload.image,
             names=workload.doors,
         )
+        held.note_config(held.instance.config)
         held.doors.open()
         return held
 
@@ -121,7 +122,7 @@ class Starter:
             ),
             uid=held.uid,
             seccomp=self._filters[profile_of(workload)],
-            config=str(held.directory / "config.json"),
+            **_config(held, workload),
             source="" if workload.image else str(self._given.source_of(workload.source)),
             network=await self._network(workload),
             doors=held.doors.path,
@@ -187,6 +188,14 @@ class Starter:
         if not held.type_image:
             groups_allow(client, made["Id"])
         client.start(made["Id"])
+
+
+def _config(held: Held, workload: Workload) -> dict[str, str]:
+    """Show the file, which stays what it is, or the folder in which a new one takes its place."""
+    folder = config_files.folder_of(held.directory)
+    if workload.live_config:
+        return {"config": str(folder), "config_place": str(PurePosixPath(CONFIG).parent)}
+    return {"config": str(folder / PurePosixPath(CONFIG).name)}
 
 
 def groups_allow(client: docker.APIClient, container: str) -> None:

@@ -49,6 +49,7 @@ def capabilities(settings: KubernetesSettings) -> Capabilities:
         sources=frozenset({"inline", "image"}),
         volumes=accesses(settings.volumes),
         probes=frozenset({"process", "http", "tcp", "exec", "grpc"}),
+        deliveries=frozenset({"restart"}),
         asks=True,
     )
 

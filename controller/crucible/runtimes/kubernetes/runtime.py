@@ -211,6 +211,14 @@ class KubernetesRuntime:
             self._pods.forget(held)
         await self._tidy(held)
 
+    async def deliver(self, plugin_uid: str, slot: Slot, config: str, *, signal: bool) -> None:  # noqa: ARG002
+        """Refuse: no manifest that asks for it comes this far.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported(f"{slot} of plugin {plugin_uid}: a pod takes no configuration while it runs")
+
     async def sweep(self) -> tuple[str, ...]:
         """Find nothing: all made for a Plugin has it as its owner, and the cluster's collector sees to it."""
         return ()

@@ -59,15 +59,24 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where bubblewrap finds what it shows: the root file system, the source, the doors where it has any."""
+    """Where bubblewrap finds what it shows.
+
+    Attributes:
+        root: the root file system.
+        source: the plugin's files.
+        doors: its doors; empty: it has none.
+        config: the folder of its configuration; empty: that does not change while it runs.
+    """
 
     root: str
     source: str
     doors: str = ""
+    config: str = ""
 
 
 # Where they are shown to a sandbox of another user, which cannot walk to where they are.
-SHOWN: Final = Places("/tmp/root", "/tmp/source", "/tmp/doors")  # noqa: S108 - covered for that process alone
+# Covered for that process alone.
+SHOWN: Final = Places("/tmp/root", "/tmp/source", "/tmp/doors", "/tmp/config")  # noqa: S108
 LIBRARIES: Final = "/tmp/libraries"  # noqa: S108 - the same; bubblewrap's own shared libraries
 
 
@@ -108,7 +117,7 @@ def confirmation(
         *(word for name in DEVICES for word in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")),
         *("--perms", "1777", "--size", str(scratch), "--tmpfs", "/tmp"),  # noqa: S108 - inside the sandbox
         *("--perms", "1777", "--size", str(shared), "--tmpfs", "/dev/shm"),  # noqa: S108 - the same
-        *("--perms", "0444", "--ro-bind-data", str(CONFIG_FD), CONFIG),
+        *_config(workload, places),
         *_secret_files(opened.files),
         *("--hostname", _host_name(instance), "--chdir", SOURCE),
         *(
@@ -117,6 +126,13 @@ def confirmation(
             for word in ("--setenv", name, value)
         ),
     )
+
+
+def _config(workload: Workload, places: Places) -> tuple[str, ...]:
+    """Show a copy of the configuration, or the folder in which a new one takes the old one's place."""
+    if workload.live_config:
+        return ("--ro-bind", places.config, CONFIG.rpartition("/")[0])
+    return ("--perms", "0444", "--ro-bind-data", str(CONFIG_FD), CONFIG)
 
 
 def volume_place(index: int) -> str:

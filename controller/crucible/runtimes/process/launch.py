@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 from crucible.errors import Unavailable, Unsupported
 from crucible.model.door import Door
 from crucible.model.enforcement import Control
+from crucible.runtimes import config as config_files
 from crucible.runtimes.process import argv, proc, surroundings
 from crucible.runtimes.process.cgroups.base import SANDBOX_PIDS, Refused, joins
 from crucible.runtimes.process.outlet import open_outlet
@@ -141,7 +142,8 @@ async def launch(host: Host, spawner: Spawner, workload: Workload, instance: Pro
     if workload.type not in host.roots:
         raise CannotStart(f"plugins of type {workload.type} cannot run on this host")
     root, program = host.roots[workload.type]
-    places = argv.Places(str(root), str(instance.source), instance.doors.path)
+    config = str(config_files.folder_of(directory)) if workload.live_config else ""
+    places = argv.Places(str(root), str(instance.source), instance.doors.path, config)
     shown = places if record.uid is None else argv.SHOWN
     # Without a cgroup and a uid of its own, the number of processes is held by a limit that must be set once
     # the sandbox's own user namespace is there: outside it would count everything the user runs.
@@ -210,6 +212,7 @@ def _views(host: Host, places: argv.Places) -> tuple[tuple[str, str], ...]:
         (places.root, argv.SHOWN.root),
         (places.source, argv.SHOWN.source),
         *(((places.doors, argv.SHOWN.doors),) if places.doors else ()),
+        *(((places.config, argv.SHOWN.config),) if places.config else ()),
         *(((str(host.libraries), argv.LIBRARIES),) if host.libraries is not None else ()),
     )
 
@@ -279,7 +282,6 @@ def _open(  # noqa: PLR0913 - what a sandbox is made of, and two switches
         return descriptor
 
     directory = instance.directory
-    (directory / "config.json").write_text(workload.config)
     surroundings.save(_surroundings(host, workload, instance, counted=counted), directory)
     output = keep(os.open(directory / PIPE, os.O_RDWR | os.O_CLOEXEC))
     arguments, confirm = (keep(end) for end in os.pipe2(os.O_CLOEXEC))
@@ -289,12 +291,16 @@ def _open(  # noqa: PLR0913 - what a sandbox is made of, and two switches
             os.open(directory / "status.json", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         ),
         keep(os.open(host.filters[workload.type], os.O_RDONLY | os.O_CLOEXEC)),
-        keep(os.open(directory / "config.json", os.O_RDONLY | os.O_CLOEXEC)),
     ]
     further = tuple(
         (keep(_in_memory(content)), number)
         for number, content in enumerate(instance.opened.files.values(), argv.SECRETS_FD)
     )
+    if workload.live_config:
+        config_files.place(directory, workload.config)
+    else:
+        (directory / "config.json").write_text(workload.config)
+        further += ((keep(os.open(directory / "config.json", os.O_RDONLY | os.O_CLOEXEC)), argv.CONFIG_FD),)
     if instance.record.uid is None:
         further += tuple(
             (keep(open_folder(each.path)), number)
@@ -303,8 +309,7 @@ def _open(  # noqa: PLR0913 - what a sandbox is made of, and two switches
     if not held:
         return _Ends(tuple(given), confirm, None, further)
     block, release = os.pipe2(os.O_CLOEXEC)
-    given.append(keep(block))
-    return _Ends(tuple(given), confirm, release, further)
+    return _Ends(tuple(given), confirm, release, (*further, (keep(block), argv.BLOCK_FD)))
 
 
 def _in_memory(content: bytes) -> int:

@@ -100,6 +100,7 @@ class Live:
             namespace=record.namespace,
             plugin=record.plugin,
             source=record.source,
+            config=record.config,
         )
 
     def doorways(self) -> tuple[Doorway, ...]:
@@ -152,15 +153,15 @@ class Live:
         """Tell whether its start came as far as making a pipe for its output."""
         return (self.directory / PIPE).exists()
 
-    def terminate(self) -> bool:
-        """Send SIGTERM to the plugin's main process; False when there is none yet."""
+    def tell(self, number: signal.Signals) -> bool:
+        """Send a signal to the plugin's main process; False when there is none yet."""
         if not self.look() or self.main is None:
             return False
         held = proc.hold(self.main)
         if held is not None:
             try:
                 if proc.pids_by_namespace(self.main)[-1:] == (_MAIN_PID,):
-                    proc.tell(held, signal.SIGTERM)
+                    proc.tell(held, number)
             finally:
                 os.close(held)
         return True

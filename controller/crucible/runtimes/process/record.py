@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crucible.model.door import Door
 from crucible.model.instance import Exit
 from crucible.model.workload import Slot
-from crucible.runtimes import doors
+from crucible.runtimes import config, doors
 from crucible.runtimes.process.proc import Identity
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Record:
         source: digest of the snapshot it runs from.
         init: the sandbox's first process, where it was seen before the plugin could touch it.
         doors: the doors it has.
+        config: digest of the configuration it was given last.
     """
 
     control_plane: str
@@ -70,6 +71,7 @@ class Record:
     source: str = ""
     init: Identity | None = None
     doors: tuple[Door, ...] = ()
+    config: str = ""
 
     @property
     def monitor_boot(self) -> str:
@@ -211,6 +213,7 @@ def discard(directory: Path) -> None:
     """Delete an instance's directory, and its plugin's when it was the last: plain files, and its doors."""
     with contextlib.suppress(FileNotFoundError):
         doors.discard(directory)
+        config.discard(directory)
         for entry in tuple(directory.iterdir()):
             # The record goes last: a directory half deleted is still known for what it is.
             if entry.name != "record.json":

@@ -8,11 +8,14 @@ import logging
 import os
 import re
 import time
+from signal import SIGHUP
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 from crucible.errors import Conflict, InvalidInput, NotFound, Unavailable, Unsupported
 from crucible.model.instance import Exit
+from crucible.model.workload import config_digest
+from crucible.runtimes.config import place
 from crucible.runtimes.gauge import Gauge
 from crucible.runtimes.passage import NEW_NET, NEW_USER, House, Passage
 from crucible.runtimes.process import adopt, lock, strays
@@ -189,6 +192,19 @@ class ProcessRuntime:
             await _kill(live)
             await self._forget(live)
 
+    async def deliver(self, plugin_uid: str, slot: Slot, config: str, *, signal: bool) -> None:
+        """Put a new configuration in the place of the old one, say so if asked to, note that it is done."""
+        live = await self._settled(plugin_uid, slot)
+        if live is None or live.ended.is_set():
+            return
+        try:
+            place(live.directory, config)
+        except OSError as error:
+            raise Unavailable(f"{live.record.name} cannot be given its configuration now: {error}") from error
+        if signal:
+            live.tell(SIGHUP)
+        live.note(config=config_digest(config))
+
     async def logs(
         self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool
     ) -> AsyncIterator[LogLine]:
@@ -328,6 +344,7 @@ class ProcessRuntime:
             created_at=time.time(),
             source=workload.source,
             doors=workload.doors,
+            config=config_digest(workload.config),
         )
         try:
             records.save(record, directory)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from itertools import chain, repeat
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Final
 
 from crucible.runtimes.process.cgroups import base as groups
@@ -78,7 +79,7 @@ class Watch:
 
     def terminate(self, live: Live) -> None:
         """Send SIGTERM to the plugin, now or as soon as it runs; note that it was sent."""
-        if live.terminate():
+        if live.tell(SIGTERM):
             live.note(asked=True)
         else:
             self._beside(self._terminate_later(live))
@@ -129,7 +130,7 @@ class Watch:
             await asyncio.sleep(pause)
             if live.ended.is_set():
                 return
-            if live.terminate():
+            if live.tell(SIGTERM):
                 live.note(asked=True)
                 return
 
