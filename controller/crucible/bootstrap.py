@@ -26,7 +26,6 @@ from crucible.core.admission import violations_of
 from crucible.core.alerts import Host, evaluate
 from crucible.doorkeeper import Doorkeeper, TellingVoice
 from crucible.errors import Conflict, CrucibleError, Unsupported
-from crucible.loop import Ports
 from crucible.manifests.upkeep import keep_applied
 from crucible.model import names
 from crucible.model.crd import plugin_crd
@@ -34,6 +33,7 @@ from crucible.model.plugin import read_identity
 from crucible.model.revision import revision_crd
 from crucible.packages.snapshot import SnapshotStore
 from crucible.packages.sources import Resolver
+from crucible.ports import Ports
 from crucible.probes.endpoints import HttpEndpoints
 from crucible.probes.prober import Prober
 from crucible.runtimes.process import ProcessRuntime, ProcessSettings

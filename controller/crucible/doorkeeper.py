@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection, Coroutine, Mapping
 
-    from crucible.loop import Voice
     from crucible.model.decision import Event
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
     from crucible.model.status import PluginStatus
+    from crucible.ports import Voice
     from crucible.runtimes.base import Runtime
     from crucible.settings import Places
 

@@ -20,10 +20,10 @@ from crucible.control.secrets import MountedSecrets
 from crucible.control.voice import ApiVoice
 from crucible.core.alerts import Host, evaluate
 from crucible.errors import CrucibleError
-from crucible.loop import Ports
 from crucible.model import names
 from crucible.model.status import Phase
 from crucible.packages.inline import InlineSources
+from crucible.ports import Ports
 from crucible.probes.endpoints import HttpEndpoints
 from crucible.probes.prober import Prober
 from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings

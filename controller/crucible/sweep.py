@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from crucible.loop import read_status
+from crucible.gathering import read_status
 from crucible.model.plugin import read_identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from crucible.loop import Ports
     from crucible.model.instance import Instance
+    from crucible.ports import Ports
 
 log = logging.getLogger(__name__)
 

@@ -29,10 +29,10 @@ from crucible.control.revisions import ApiRevisions
 from crucible.control.secrets import MountedSecrets
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import violations_of
-from crucible.loop import Ports
 from crucible.model.crd import plugin_crd
 from crucible.model.revision import revision_crd
 from crucible.packages.snapshot import SnapshotStore
+from crucible.ports import Ports
 from crucible.probes.endpoints import HttpEndpoints
 from crucible.probes.prober import Prober
 from crucible.runtimes.fake import FakeHost, FakeRuntime

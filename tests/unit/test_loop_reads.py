@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from build import plugin
 
-from crucible.loop import read_plugin
+from crucible.gathering import read_plugin
 from crucible.model.manifest import PluginSpec
 
 PLUGIN = plugin()

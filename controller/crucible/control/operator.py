@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from crucible.control.kubeconfig import Endpoint
-    from crucible.loop import Ports
+    from crucible.ports import Ports
 
 _STOP_SECONDS = 5.0
 """How long loops may take to finish the turn they are in."""

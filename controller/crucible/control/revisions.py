@@ -36,7 +36,7 @@ class Objects(Protocol):
 
 
 class ApiRevisions:
-    """Keeps the contract of :class:`crucible.loop.Revisions`."""
+    """Keeps the contract of :class:`crucible.ports.Revisions`."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects

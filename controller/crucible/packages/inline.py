@@ -21,7 +21,7 @@ _DIGEST: Final = re.compile(r".+@(sha256:[0-9a-f]{64})")
 
 
 class InlineSources:
-    """Keeps the contract of :class:`crucible.loop.Sources` where nodes fetch images and files come along.
+    """Keeps the contract of :class:`crucible.ports.Sources` where nodes fetch images and files come along.
 
     The files are those of the Plugin as it was read, which its loop holds anyway: they cost nothing more.
     """

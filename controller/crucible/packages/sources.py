@@ -37,7 +37,7 @@ class Images(Protocol):
 
 
 class Resolver:
-    """Keeps the contract of :class:`crucible.loop.Sources` for every kind of source."""
+    """Keeps the contract of :class:`crucible.ports.Sources` for every kind of source."""
 
     def __init__(self, snapshots: SnapshotStore, images: Images | None = None) -> None:
         """Resolve files by ``snapshots`` and, where the runtime takes images, those by ``images``."""

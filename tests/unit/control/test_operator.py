@@ -9,9 +9,9 @@ from revisions import KeptRevisions
 
 from crucible.control.operator import Loops, without_managed_fields
 from crucible.control.secrets import MountedSecrets
-from crucible.loop import Ports
 from crucible.model.names import FINALIZER
 from crucible.model.status import PluginStatus, SourceReport
+from crucible.ports import Ports
 from crucible.probes.prober import Prober
 from crucible.runtimes.fake import FakeHost, FakeRuntime
 
