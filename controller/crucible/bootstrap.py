@@ -26,6 +26,7 @@ from crucible.core.admission import violations_of
 from crucible.core.alerts import Host, evaluate
 from crucible.doorkeeper import Doorkeeper, TellingVoice
 from crucible.errors import Conflict, CrucibleError, Unsupported
+from crucible.figures import Heart, Standing, figures
 from crucible.manifests.upkeep import keep_applied
 from crucible.model import names
 from crucible.model.crd import plugin_crd
@@ -41,6 +42,7 @@ from crucible.settings import default_cache
 from crucible.sweep import sweep
 from crucible.telemetry import logs
 from crucible.telemetry.alerts import Courier
+from crucible.telemetry.chronicle import Chronicle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -147,8 +149,18 @@ async def serve(options: UpOptions, stop: asyncio.Event) -> None:
         stack.push_async_callback(prober.close)
         sources, told = Resolver(store, adapters.images), TellingVoice(voice, doors, time.time)
         revisions = ApiRevisions(client)
-        ports = Ports(runtime, sources, told, endpoints, prober, revisions, time.time, known, doors)
+        chronicle, heart = Chronicle(), Heart()
+        ports = Ports(
+            runtime, sources, told, endpoints, prober, revisions, time.time, known, doors, chronicle
+        )
         loops = Loops(ports)
+        beating = asyncio.create_task(heart.go_on())
+        stack.callback(beating.cancel)
+        server.tell_figures(
+            lambda: figures(
+                Standing(loops.objects(), loops.turns, chronicle.counts, heart.age, bool(runtime.outage))
+            )
+        )
         server.listen(lambda key: _ring_for_secret(loops, key))
 
         telling: set[asyncio.Task[None]] = set()

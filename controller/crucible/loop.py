@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from crucible.core.decide import decide
 from crucible.core.report import hook_failed, without_runtime
+from crucible.core.transitions import announcements, transitions
 from crucible.errors import Conflict, CrucibleError, Unavailable, Underway
 from crucible.gathering import gather, read_plugin
 from crucible.model.decision import Deliver, Forget, Hold, Kill, Remember, Remove, Start, Stop
@@ -163,7 +164,10 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports, around: Arou
     decision = await _keep_revisions(world, decision, ports)
     if decision.status != world.status:
         await ports.voice.report(world.identity, decision.status)
-    for event in decision.events:
+    changes = transitions(world.status, decision.status)
+    if changes:
+        ports.chronicle.note(world.identity, changes)
+    for event in (*decision.events, *announcements(changes, decision.events)):
         await ports.voice.tell(world.identity, event)
     return Step(decision, fault)
 

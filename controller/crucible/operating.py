@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import time
-from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,8 +19,8 @@ from crucible.control.secrets import MountedSecrets
 from crucible.control.voice import ApiVoice
 from crucible.core.alerts import Host, evaluate
 from crucible.errors import CrucibleError
+from crucible.figures import Heart, Standing, figures
 from crucible.model import names
-from crucible.model.status import Phase
 from crucible.packages.inline import InlineSources
 from crucible.ports import Ports
 from crucible.probes.endpoints import HttpEndpoints
@@ -31,8 +30,8 @@ from crucible.runtimes.kubernetes.enforcement import offers_user_namespaces
 from crucible.sweep import orphans, wanted_sources
 from crucible.telemetry import logs
 from crucible.telemetry.alerts import Courier
+from crucible.telemetry.chronicle import Chronicle
 from crucible.telemetry.http import Desk, answering
-from crucible.telemetry.metrics import Family, exposition, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -49,7 +48,6 @@ log = logging.getLogger(__name__)
 LEASE: Final = "crucible-operator"
 SWEEP_INTERVAL: Final = 60.0
 """Seconds between two searches for what nobody wants any more."""
-_BEAT: Final = 1.0
 _STUCK: Final = 30.0
 """Seconds after which an event loop that did not turn is not expected to."""
 _RETRY: Final = 2.0
@@ -100,23 +98,20 @@ class Life:
     """What the operator's desk tells of.
 
     Attributes:
-        beat: when the event loop last turned, monotonic seconds.
         lease: our part in the leadership.
+        heart: shows whether the event loop turns.
+        chronicle: how Plugins changed in all terms.
         loops: of the term in office; None while we stand by.
         runtime: of the term in office.
         turns: of terms that are over.
     """
 
     lease: Lease
-    beat: float = field(default_factory=time.monotonic)
+    heart: Heart = field(default_factory=Heart)
+    chronicle: Chronicle = field(default_factory=Chronicle)
     loops: Loops | None = None
     runtime: KubernetesRuntime | None = None
     turns: int = 0
-
-    @property
-    def age(self) -> float:
-        """Seconds since the event loop last turned."""
-        return time.monotonic() - self.beat
 
     def enter(self, loops: Loops, runtime: KubernetesRuntime) -> None:
         """A term begins."""
@@ -127,16 +122,10 @@ class Life:
         self.turns += self.loops.turns if self.loops is not None else 0
         self.loops = self.runtime = None
 
-    async def go_on(self) -> None:
-        """Beat, until cancelled."""
-        while True:
-            self.beat = time.monotonic()
-            await asyncio.sleep(_BEAT)
-
     def ill(self) -> str:
         """Return why this process should be restarted."""
-        if self.age > _STUCK:
-            return f"the loop has not turned for {self.age:.0f} s"
+        if self.heart.age > _STUCK:
+            return f"the loop has not turned for {self.heart.age:.0f} s"
         return self.runtime.broken if self.runtime is not None else ""
 
     def unready(self) -> str:
@@ -144,6 +133,17 @@ class Life:
         if not self.lease.seen:
             return "the lease cannot be read or renewed"
         return self.runtime.outage if self.runtime is not None else ""
+
+    def standing(self) -> Standing:
+        """Return what is told of this operator."""
+        return Standing(
+            plugins=self.loops.objects() if self.loops is not None else [],
+            turns=self.turns + (self.loops.turns if self.loops is not None else 0),
+            transitions=self.chronicle.counts,
+            age=self.heart.age,
+            outage=self.runtime is not None and bool(self.runtime.outage),
+            leader=self.lease.held(),
+        )
 
 
 def run(options: OperatorOptions) -> None:
@@ -164,10 +164,10 @@ async def _run(options: OperatorOptions) -> None:
         client = await stack.enter_async_context(ClusterClient(find))
         place = (options.lease_namespace or find().namespace, LEASE)
         life = Life(Lease(client, place, options.identity, time.monotonic))
-        desk = Desk(life.ill, life.unready, lambda: figures(life))
+        desk = Desk(life.ill, life.unready, lambda: figures(life.standing()))
         ports = await stack.enter_async_context(answering(desk, options.health_port, options.metrics_port))
         log.info("%s answers on %s", options.identity, ports)
-        heart = asyncio.create_task(life.go_on())
+        heart = asyncio.create_task(life.heart.go_on())
         stack.callback(heart.cancel)
         while not stop.is_set() and await life.lease.acquire(stop):
             await _lead(options, find, life, stop)
@@ -213,7 +213,15 @@ async def _serve(
         stack.push_async_callback(prober.close)
         voice = ApiVoice(client, "crucible", time.time)
         ports = Ports(
-            runtime, sources, voice, endpoints, prober, ApiRevisions(client), time.time, MountedSecrets()
+            runtime,
+            sources,
+            voice,
+            endpoints,
+            prober,
+            ApiRevisions(client),
+            time.time,
+            MountedSecrets(),
+            chronicle=life.chronicle,
         )
         loops = Loops(ports)
         await runtime.open(loops.ring)
@@ -297,29 +305,6 @@ async def _list(client: ClusterClient, namespace: str) -> list[dict[str, Any]]:
         params["continue"] = str(page["metadata"].get("continue") or "")
         if not params["continue"]:
             return found
-
-
-def figures(life: Life) -> str:
-    """Return the operator's metrics."""
-    plugins = life.loops.objects() if life.loops is not None else []
-    status = [plugin.get("status") or {} for plugin in plugins]
-    phases = Counter(str(each.get("phase") or "Pending") for each in status)
-    turns = life.turns + (life.loops.turns if life.loops is not None else 0)
-    restarts = sum(int(each.get("restarts") or 0) for each in status)
-    outage = life.runtime is not None and bool(life.runtime.outage)
-    by_phase: dict[tuple[tuple[str, str], ...], float] = {
-        (("phase", phase.value),): phases[phase.value] for phase in Phase
-    }
-    return exposition(
-        [
-            plain("crucible_leader", "gauge", "1 while this replica leads.", life.lease.held()),
-            plain("crucible_loop_age_seconds", "gauge", "Time since the event loop last turned.", life.age),
-            Family("crucible_plugins", "gauge", "Plugins by phase, as the leader sees them.", by_phase),
-            plain("crucible_reconciles_total", "counter", "How often a Plugin was looked at.", turns),
-            plain("crucible_restarts", "gauge", "Restarts of the plugins there are, summed up.", restarts),
-            plain("crucible_outage", "gauge", "1 while the cluster's pods cannot be followed.", outage),
-        ]
-    )
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from crucible.core.transitions import Transition
     from crucible.model.decision import Event
     from crucible.model.health import Check, Streak, Watch
     from crucible.model.manifest import PluginSpec
@@ -132,6 +133,21 @@ class Doorkeeper(Protocol):
         ...
 
 
+class Chronicle(Protocol):
+    """Counts and logs how Plugins change."""
+
+    def note(self, identity: Identity, changes: Sequence[Transition]) -> None:
+        """Take in what one turn changed."""
+        ...
+
+
+class NoChronicle:
+    """Where nobody asks how Plugins changed."""
+
+    def note(self, identity: Identity, changes: Sequence[Transition]) -> None:
+        """Nobody writes it down."""
+
+
 class NoDoors:
     """Where there is nothing behind any door."""
 
@@ -159,3 +175,4 @@ class Ports:
     now: Callable[[], float]
     secrets: Secrets
     doors: Doorkeeper = field(default_factory=NoDoors)
+    chronicle: Chronicle = field(default_factory=NoChronicle)

@@ -74,10 +74,17 @@ async def test_any_origin_header_is_refused(probe: Probe) -> None:
     assert (await probe.get("/version", headers={"Origin": "https://localhost"})).code == 403
 
 
-@pytest.mark.parametrize("path", ["/version", "/readyz", "/api", "/openapi/v3", PLUGINS, "/nope"])
+@pytest.mark.parametrize("path", ["/version", "/readyz", "/metrics", "/api", "/openapi/v3", PLUGINS, "/nope"])
 async def test_every_path_needs_the_token(probe: Probe, path: str) -> None:
     refused = await probe.get(path, headers={"Authorization": "Bearer wrong"})
     assert (refused.code, refused.body["reason"]) == (401, "Unauthorized")
+
+
+async def test_figures_are_told_once_there_are_some(server: ApiServer, probe: Probe) -> None:
+    assert (await probe.get("/metrics")).code == 503
+    server.tell_figures(lambda: "crucible_leader 1\n")
+    assert (await probe.get("/metrics")).code == 200
+    assert (await probe.post("/metrics", {})).code == 405
 
 
 async def test_a_client_certificate_will_do_instead_of_the_token(server: ApiServer) -> None:

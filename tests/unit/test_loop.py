@@ -151,7 +151,8 @@ async def test_a_plugin_comes_up_and_says_so(host: FakeHost) -> None:
     async with living(host, replicas=2) as life:
         await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
         assert life.voice.status.ready_replicas == 2
-        assert life.voice.events == ["Started", "Started"]
+        await life.until(lambda: "Running" in life.voice.events)
+        assert life.voice.events == ["Started", "Started", "Starting", "Running"]
 
 
 async def test_the_object_is_held_before_anything_runs(host: FakeHost) -> None:

@@ -38,8 +38,14 @@ def exposition(families: Iterable[Family]) -> str:
         lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
         for labels, value in sorted(family.samples.items()):
             inside = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels)
-            lines.append(f"{family.name}{{{inside}}} {value:g}" if inside else f"{family.name} {value:g}")
+            name = f"{family.name}{{{inside}}}" if inside else family.name
+            lines.append(f"{name} {_number(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    """Return a number in full: a counter that is rounded seems to stand still."""
+    return str(int(value)) if value == int(value) else repr(float(value))
 
 
 def _escaped(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import ClientConnectionResetError, web
 
-from crucible.errors import CrucibleError, NotFound, Unsupported
+from crucible.errors import CrucibleError, NotFound, Unavailable, Unsupported
 
 from . import status
 from .connections import Connection
@@ -29,6 +29,8 @@ from .streams import WatchFeed, run_exec, send_logs, send_watch
 from .watches import read_watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .handlers import Answer, Site
     from .pods import PodProvider
     from .routes import Target
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 LARGE = 256 * 1024
 _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+_FIGURES = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-cache, private"}
 _TRUE = frozenset({"true", "1", "True"})
 
 
@@ -53,6 +56,7 @@ class Frontend:
         self._pods = pods
         self._documents = Documents()
         self._active = 0
+        self.figures: Callable[[], str] | None = None
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -173,6 +177,8 @@ class Frontend:
             raise refused or status.method_not_allowed()
         if path in {"/readyz", "/livez", "/healthz"}:
             return web.Response(text="ok")
+        if path == "/metrics":
+            return self._metrics()
         parts = path.strip("/").split("/")
         accepted = (
             negotiate(request.headers.get("Accept", ""), discovery=True)
@@ -192,6 +198,12 @@ class Frontend:
         if request.headers.get("If-None-Match") == tag:
             return web.Response(status=304, headers=headers)
         return web.Response(body=body, headers=headers)
+
+    def _metrics(self) -> web.Response:
+        """Tell Prometheus what the controller in this process tells of itself and of Plugins."""
+        if self.figures is None:
+            raise Unavailable("there are no figures before Plugins are supervised: ask again in a moment")
+        return web.Response(body=self.figures().encode(), headers=_FIGURES)
 
 
 def _media_type(request: web.Request) -> str:

@@ -139,7 +139,8 @@ class ApiServer:
         elif self._pods is not None and not self._stores_pods:
             self._start(PodMirror(self._store, self._pods, _now).run())
         site = Site(self._store, writes, lambda: self._catalog, _now, settings.max_depth)
-        await self._listen(folder, Frontend(site, self._hub, settings, self._pods))
+        self._frontend = Frontend(site, self._hub, settings, self._pods)
+        await self._listen(folder, self._frontend)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
@@ -233,6 +234,10 @@ class ApiServer:
     def listen(self, told: Callable[[Key], None]) -> None:
         """Call ``told`` with the key of each object that changes, once it has. It must not raise."""
         self._store.listen(lambda commit: told(commit.event.key))
+
+    def tell_figures(self, figures: Callable[[], str]) -> None:
+        """Answer ``GET /metrics`` with what this returns, in Prometheus' text format."""
+        self._frontend.figures = figures
 
     async def backup(self, target: Path) -> None:
         """Write a consistent copy of everything stored to ``target``, while serving."""
