@@ -13,7 +13,7 @@ from crucible.core.report import hook_failed, without_runtime
 from crucible.core.transitions import announcements, transitions
 from crucible.errors import Conflict, CrucibleError, Unavailable, Underway
 from crucible.gathering import gather, read_plugin
-from crucible.model.decision import Deliver, Forget, Hold, Kill, Remember, Remove, Start, Stop
+from crucible.model.decision import Deliver, Forget, Freeze, Hold, Kill, Remember, Remove, Start, Stop, Thaw
 from crucible.model.manifest import PluginSpec
 from crucible.model.neighbour import Around
 
@@ -243,6 +243,10 @@ async def perform(action: Action, identity: Identity, ports: Ports) -> None:
             await runtime.remove(plugin_uid, slot)
         case Deliver(slot=slot, config=config, signal=signal):
             await runtime.deliver(plugin_uid, slot, config, signal=signal)
+        case Freeze(slot=slot):
+            await runtime.freeze(plugin_uid, slot)
+        case Thaw(slot=slot):
+            await runtime.thaw(plugin_uid, slot)
         case _:
             assert_never(action)
 

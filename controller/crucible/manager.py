@@ -191,6 +191,15 @@ class PluginManager:
         """Stop every instance of a plugin, and keep everything else."""
         await self._api.patch(self._path(name), {"spec": {"suspend": True}})
 
+    async def freeze(self, name: str) -> None:
+        """Hold every instance of a plugin still, where it is."""
+        marked = {names.FROZEN: format_time(time.time())}
+        await self._api.patch(self._path(name), {"metadata": {"annotations": marked}})
+
+    async def thaw(self, name: str) -> None:
+        """Let a plugin that is held still go on."""
+        await self._api.patch(self._path(name), {"metadata": {"annotations": {names.FROZEN: None}}})
+
     async def restart(self, name: str) -> None:
         """Replace every instance of a plugin; ends quarantine."""
         marked = {names.RESTARTED_AT: format_time(time.time())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,29 @@ def test_a_new_configuration_reaches_what_runs_without_a_restart(crucible: Any, 
         assert first["instances"][0][name] == second["instances"][0][name]
     assert (second["revision"], second["restarts"]) == (first["revision"], 0)
     assert "was given its new configuration, and SIGHUP" in crucible("events", "reload").out
+
+
+def test_a_frozen_plugin_is_still_is_not_probed_and_goes_on(
+    crucible: Any, manifest: Any, eventually: Any
+) -> None:
+    counting = (
+        "import itertools, time\nfor n in itertools.count():\n  print(n, flush=True)\n  time.sleep(0.01)\n"
+    )
+    answers = "import os, sys; sys.exit('tmp' not in os.listdir('/'))"
+    probe = {"exec": {"command": [f"python3.{sys.version_info.minor}", "-c", answers]}, "interval": "100ms"}
+    path = manifest(counting, health={"live": {**probe, "failures": 1}})
+    assert crucible("apply", "-f", path, "--wait").code == 0
+    before = json.loads(crucible("get", "demo", "-o", "json").out)["status"]
+    assert crucible("freeze", "demo").out.splitlines()[-1] == "plugin.crucible.dev/demo frozen"
+    assert crucible("get").out.splitlines()[1].split()[3:5] == ["Frozen", "0/1"]
+    last = crucible("logs", "demo", "--tail", "1").out
+    assert "frozen" in crucible("exec", "demo", "--", "true").err
+    assert crucible("logs", "demo", "--tail", "1").out == last
+    assert crucible("thaw", "demo", "--wait").out.splitlines()[-1] == "plugin.crucible.dev/demo ready"
+    eventually(lambda: crucible("logs", "demo", "--tail", "1").out != last, lambda: "it does not go on")
+    after = json.loads(crucible("get", "demo", "-o", "json").out)["status"]
+    assert after["instances"][0]["pid"] == before["instances"][0]["pid"]
+    assert (after["restarts"], after["instances"][0].get("crashes", [])) == (0, [])
 
 
 def test_standard_input_and_exported_objects_can_be_applied(crucible: Any, manifest: Any) -> None:

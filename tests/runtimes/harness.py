@@ -45,6 +45,11 @@ for word in sys.argv[1:]:
         place = os.path.dirname(os.environ["CRUCIBLE_CONFIG"])
         print("read-only" if os.statvfs(place).f_flag & os.ST_RDONLY else "WRITABLE", *os.listdir(place))
         read()
+    elif verb == "count":
+        import itertools, time
+        for number in itertools.count():
+            print(number, flush=True)
+            time.sleep(0.005)
     elif verb == "notice":
         import time
         def read():
@@ -158,6 +163,24 @@ class Common:
         found = self.runtime.logs(workload.plugin_uid, FIRST, tail=tail, follow=False)
         return [line.text async for line in found]
 
+    async def counts(self, workload: Workload) -> None:
+        """Wait until one that counts has gone on."""
+        before = len(await self.lines(workload))
+        deadline = time.monotonic() + SECONDS
+        while len(await self.lines(workload)) <= before + 2:
+            assert time.monotonic() < deadline, self.instance(workload)
+            await asyncio.sleep(0.005)
+
+    async def is_still(self, workload: Workload) -> bool:
+        """Tell whether one that counts comes to print nothing more; what is on its way may still come."""
+        quiet, before, deadline = 0, -1, time.monotonic() + SECONDS
+        while quiet < 20:  # as often as it would have counted on
+            assert time.monotonic() < deadline, self.instance(workload)
+            await asyncio.sleep(0.01)
+            lines = len(await self.lines(workload))
+            quiet, before = (quiet + 1 if lines == before else 0), lines
+        return True
+
     async def says(self, workload: Workload, line: bytes) -> None:
         """Wait until it printed a line."""
         deadline = time.monotonic() + SECONDS
@@ -244,6 +267,12 @@ class FakeHarness(Common):
 
     async def close(self) -> None:
         await self.runtime.close()
+
+    async def counts(self, workload: Workload) -> None:
+        assert not self.instance(workload).frozen
+
+    async def is_still(self, workload: Workload) -> bool:
+        return self.instance(workload).frozen
 
     def source(self, name: str, files: dict[str, str]) -> str:
         del files

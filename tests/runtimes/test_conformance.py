@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from harness import FIRST, LIMITS, MIB, wait_for
 
-from crucible.errors import NotFound
+from crucible.errors import Conflict, NotFound
 from crucible.model.enforcement import Control, Level
 from crucible.model.instance import State
 from crucible.model.workload import Slot, config_digest
@@ -28,6 +28,14 @@ def holds_sum(harness: Harness) -> bool:
     """Tell whether memory is held for an instance as a whole."""
     levels = {entry.control: entry.level for entry in harness.runtime.capabilities.controls}
     return levels[Control.MEMORY] is Level.ENFORCED
+
+
+@pytest.fixture
+def freezing(harness: Harness) -> Harness:
+    """A runtime that can hold instances still here."""
+    if harness.runtime.capabilities.no_freezer:
+        pytest.skip(harness.runtime.capabilities.no_freezer)
+    return harness
 
 
 async def test_a_started_instance_comes_to_run(harness: Harness) -> None:
@@ -188,10 +196,53 @@ async def test_a_new_configuration_is_in_its_place_without_a_word(harness: Harne
     assert harness.leftovers() == []
 
 
+async def test_what_is_frozen_does_nothing_until_it_is_thawed(freezing: Harness) -> None:
+    workload = freezing.workload("count")
+    await freezing.runtime.start(workload, FIRST)
+    await freezing.until(workload, lambda one: one.state is State.RUNNING)
+    await freezing.counts(workload)
+    for _ in range(2):
+        await freezing.runtime.freeze(workload.plugin_uid, FIRST)
+    assert freezing.instance(workload).frozen
+    assert await freezing.is_still(workload)
+    with pytest.raises(Conflict, match="frozen"):
+        await freezing.runtime.exec(
+            workload.plugin_uid, FIRST, freezing.command("echo"), stdin=False, tty=False
+        )
+    await freezing.reopen()
+    found = freezing.instance(workload)
+    assert (found.frozen, found.state) == (True, State.RUNNING)
+    assert await freezing.is_still(workload)
+    for _ in range(2):
+        await freezing.runtime.thaw(workload.plugin_uid, FIRST)
+    assert not freezing.instance(workload).frozen
+    await freezing.counts(workload)
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "remove"])
+async def test_what_is_frozen_ends_as_anything_else(freezing: Harness, how: str) -> None:
+    workload = freezing.workload("stay")
+    await freezing.runtime.start(workload, FIRST)
+    await freezing.says(workload, b"staying")
+    await freezing.runtime.freeze(workload.plugin_uid, FIRST)
+    if how == "stop":
+        await freezing.runtime.stop(workload.plugin_uid, FIRST)
+        ended = await freezing.until(workload, lambda one: not one.alive)
+        assert ended.exit is not None
+        assert ended.exit.signal == signal.SIGTERM
+    if how == "kill":
+        await freezing.runtime.kill(workload.plugin_uid, FIRST)
+        assert not freezing.instance(workload).frozen
+    await freezing.runtime.remove(workload.plugin_uid, FIRST)
+    assert freezing.leftovers() == []
+
+
 async def test_verbs_on_what_is_not_there_do_nothing(harness: Harness) -> None:
     await harness.runtime.stop("uid-none", FIRST)
     await harness.runtime.kill("uid-none", FIRST)
     await harness.runtime.remove("uid-none", FIRST)
+    await harness.runtime.freeze("uid-none", FIRST)
+    await harness.runtime.thaw("uid-none", FIRST)
 
 
 async def test_the_last_lines_can_be_had_alone(harness: Harness) -> None:

@@ -17,7 +17,19 @@ from crucible.core.history import rollback_of
 from crucible.core.render import render
 from crucible.core.replica import instance_name
 from crucible.errors import Violation
-from crucible.model.decision import Action, Decision, Deliver, Hold, Kill, Remember, Remove, Start, Stop
+from crucible.model.decision import (
+    Action,
+    Decision,
+    Deliver,
+    Freeze,
+    Hold,
+    Kill,
+    Remember,
+    Remove,
+    Start,
+    Stop,
+    Thaw,
+)
 from crucible.model.enforcement import Level
 from crucible.model.health import Answer
 from crucible.model.instance import Exit, Instance, State
@@ -32,7 +44,7 @@ if TYPE_CHECKING:
     from crucible.model.health import Check, Streak, Watch
     from crucible.model.manifest import PluginSpec
     from crucible.model.revision import Revision
-    from crucible.model.workload import Slot
+    from crucible.model.workload import Slot, Workload
 
 STEPS_TO_SETTLE = 100
 
@@ -80,6 +92,11 @@ class Life(RuleBasedStateMachine):
         if history:
             target = history[pick % len(history)].revision
             self.identity = replace(self.identity, rollback=f"{history[-1].revision} {target}")
+
+    @rule(frozen=st.booleans())
+    def freeze_or_thaw(self, *, frozen: bool) -> None:
+        """Somebody asks to hold every instance still, or to let them go on."""
+        self.identity = replace(self.identity, frozen="now" if frozen else "")
 
     @rule(seconds=st.floats(min_value=0.001, max_value=5000))
     def wait(self, seconds: float) -> None:
@@ -157,6 +174,8 @@ class Life(RuleBasedStateMachine):
         if self.identity.deleting:
             assert self.released
             assert not self.instances
+        held = {found.frozen for found in self.instances.values() if found.alive}
+        assert held <= {self.still()}, "one is held still that should go on, or goes on"
         if self.runs():
             self.only_the_wanted_revision_is_left()
 
@@ -194,8 +213,13 @@ class Life(RuleBasedStateMachine):
     def runs(self) -> bool:
         """The manifest asks for instances, and nothing stands in their way."""
         free = not isinstance(self.spec, tuple) and not isinstance(self.source, Violation)
-        free = free and not self.identity.deleting
+        free = free and not self.identity.deleting and not self.still()
         return free and not self.spec.suspend and self.allowed() and not self.waits()
+
+    def still(self) -> bool:
+        """Somebody wants every instance held still, and nothing comes before that."""
+        asked = bool(self.identity.frozen) and not self.identity.deleting
+        return asked and not isinstance(self.spec, tuple) and not self.spec.suspend and self.allowed()
 
     def waits(self) -> bool:
         """What is to run cannot do without something that is not there."""
@@ -285,37 +309,17 @@ class Life(RuleBasedStateMachine):
 
     def perform(self, action: Action, *, fails: bool) -> None:
         self.rolled |= self.rolls()
+        if self.still():
+            assert isinstance(action, Freeze | Kill), "something is done to a plugin that is held still"
         match action:
             case Hold():
                 self.identity = replace(self.identity, finalizers=(FINALIZER,))
             case Start(workload=workload, slot=slot):
-                assert not isinstance(self.spec, tuple), "a refused plugin was started"
-                assert not self.identity.deleting, "a plugin was started while it is deleted"
-                assert not self.waits(), "a plugin was started without what it needs"
-                assert self.allowed(), "a plugin was started though a control does not hold"
-                assert self.identity.held, "a plugin was started while its object could disappear"
-                assert slot not in self.used, "a slot was used twice"
-                self.used.add(slot)
-                self.now += 0.001
-                self.instances[slot] = Instance(
-                    plugin_uid=UID,
-                    name=instance_name(workload, slot),
-                    slot=slot,
-                    revision=workload.revision,
-                    state=State.EXITED if fails else State.STARTING,
-                    created_at=self.now,
-                    exit=Exit(at=self.now, problem="no such file") if fails else None,
-                    config=config_digest(workload.config),
-                )
+                self.start(workload, slot, fails=fails)
             case Stop(slot=slot):
-                found = self.instances[slot]
-                assert found.state in {State.STARTING, State.RUNNING}
-                condemned = slot.attempt in {replica.condemned for replica in self.status.instances}
-                serves = found.state is State.RUNNING and not condemned
-                if self.rolls() and slot.ordinal < self.spec.replicas and serves:
-                    enough = self.another_serves(found) or self.enough_serve_without(found)
-                    assert enough, "nobody was left to serve, or nobody verified"
-                self.instances[slot] = replace(found, state=State.STOPPING, stopping_at=self.now)
+                self.stop(self.instances[slot])
+            case Freeze() | Thaw():
+                self.hold_still_or_not(action)
             case Deliver(slot=slot, config=config):
                 found = self.instances[slot]
                 assert found.state is State.RUNNING, "a configuration was delivered to nobody"
@@ -329,6 +333,43 @@ class Life(RuleBasedStateMachine):
                 if self.runs() and slot.ordinal < self.spec.replicas:
                     assert self.instances[slot].name in self.ends_said, "an end was cleared away unsaid"
                 del self.instances[slot]
+
+    def start(self, workload: Workload, slot: Slot, *, fails: bool) -> None:
+        assert not isinstance(self.spec, tuple), "a refused plugin was started"
+        assert not self.identity.deleting, "a plugin was started while it is deleted"
+        assert not self.waits(), "a plugin was started without what it needs"
+        assert self.allowed(), "a plugin was started though a control does not hold"
+        assert self.identity.held, "a plugin was started while its object could disappear"
+        assert slot not in self.used, "a slot was used twice"
+        self.used.add(slot)
+        self.now += 0.001
+        self.instances[slot] = Instance(
+            plugin_uid=UID,
+            name=instance_name(workload, slot),
+            slot=slot,
+            revision=workload.revision,
+            state=State.EXITED if fails else State.STARTING,
+            created_at=self.now,
+            exit=Exit(at=self.now, problem="no such file") if fails else None,
+            config=config_digest(workload.config),
+        )
+
+    def stop(self, found: Instance) -> None:
+        slot = found.slot
+        assert found.state in {State.STARTING, State.RUNNING}
+        assert not found.frozen, "one that is held still was asked to stop, and cannot hear it"
+        condemned = slot.attempt in {replica.condemned for replica in self.status.instances}
+        serves = found.state is State.RUNNING and not condemned
+        if self.rolls() and slot.ordinal < self.spec.replicas and serves:
+            enough = self.another_serves(found) or self.enough_serve_without(found)
+            assert enough, "nobody was left to serve, or nobody verified"
+        self.instances[slot] = replace(found, state=State.STOPPING, stopping_at=self.now)
+
+    def hold_still_or_not(self, action: Freeze | Thaw) -> None:
+        freezes = isinstance(action, Freeze)
+        assert self.still() is freezes, "one is held still that should go on, or goes on"
+        assert self.instances[action.slot].state is State.RUNNING
+        self.instances[action.slot] = replace(self.instances[action.slot], frozen=freezes)
 
     def end(self, slot: Slot) -> None:
         found = self.instances[slot]

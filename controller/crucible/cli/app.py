@@ -56,6 +56,8 @@ _COMMANDS: Final = {
     "scale": _Entry("scale", "Change how many instances of plugins run."),
     "suspend": _Entry("suspend", "Stop every instance of plugins, and keep everything else."),
     "resume": _Entry("resume", "Run suspended plugins again."),
+    "freeze": _Entry("freeze", "Hold every instance of plugins still, where it is."),
+    "thaw": _Entry("thaw", "Let frozen plugins go on."),
     "delete": _Entry("delete", "Stop plugins and remove all that was made for them."),
     "release": _Entry("release", "Let deleted plugins go whose operator is gone for good."),
     "operator": _Entry("operator", "Run plugins as pods of a Kubernetes cluster."),

@@ -44,6 +44,35 @@ def change_each(
     return paths
 
 
+def annotate_each(
+    api: Api, namespace: str, plugins: Sequence[str] | None, annotations: Mapping[str, str | None], done: str
+) -> dict[str, str]:
+    """Set annotations of plugins where they are not set, or remove them; the others are left alone.
+
+    Args:
+        api: the control plane.
+        namespace: of the plugins.
+        plugins: their names; all have to be there before any is changed.
+        annotations: by name; None removes one.
+        done: what to print of a plugin that was changed.
+
+    Returns:
+        The path of each plugin by its name.
+    """
+    if not plugins:
+        raise WrongUsage("name the plugins: see --help")
+    paths = {name: plugin_path(namespace, name) for name in plugins}
+    before = {name: api.get(path) for name, path in paths.items()}
+    for name, path in paths.items():
+        has = before[name]["metadata"].get("annotations") or {}
+        if all((key in has) is (value is not None) for key, value in annotations.items()):
+            print(f"{PLUGIN.label}/{name} unchanged", flush=True)
+        else:
+            api.patch(path, {"metadata": {"annotations": dict(annotations)}})
+            print(f"{PLUGIN.label}/{name} {done}", flush=True)
+    return paths
+
+
 def wait_for_each(
     api: Api,
     paths: Mapping[str, str],

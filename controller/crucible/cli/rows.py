@@ -18,7 +18,8 @@ REPLICA_COLUMNS: Final = ("NAME", "STATE", "PID", "AGE", "RESTARTS", "LAST EXIT"
 
 PHASE_COLOURS: Final = {
     "Running": "green", "Pending": "yellow", "Starting": "yellow", "Updating": "yellow", "Stopping": "yellow",
-    "Suspended": "dim", "BackOff": "red", "Quarantined": "red", "Refused": "red", "Terminating": "dim",
+    "Suspended": "dim", "Frozen": "dim", "BackOff": "red", "Quarantined": "red", "Refused": "red",
+    "Terminating": "dim",
 }  # fmt: skip
 
 

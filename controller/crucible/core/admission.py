@@ -74,7 +74,7 @@ def _metadata(meta: Mapping[str, Any]) -> Iterator[Violation]:
         yield Violation("metadata.name", f"is longer than {NAME_LIMIT} characters: shorten it")
     if "." in str(meta.get("name", "")):
         yield Violation("metadata.name", "contains a dot: use letters, digits and '-'")
-    known = {names.RESTARTED_AT, names.SOURCE_DIGEST, names.ROLLBACK}
+    known = {names.RESTARTED_AT, names.SOURCE_DIGEST, names.ROLLBACK, names.FROZEN}
     for where in ("labels", "annotations"):
         for key in meta.get(where) or {}:
             reserved = key.startswith(f"{names.GROUP}/") or key.partition("/")[0].endswith(f".{names.GROUP}")

@@ -23,6 +23,8 @@ RUNBOOK: Final = "docs/runbook.md"
 MOST_ALIKE: Final = 50
 """Alerts of one rule beyond which they are told as one, so that a fault of all is one message."""
 _NAMED: Final = 10
+_RESTING: Final = frozenset({Phase.SUSPENDED, Phase.FROZEN})
+"""A person wants it so."""
 _CRASHES: Final = 3
 _STORM: Final = 20
 _STORM_SECONDS: Final = 300.0
@@ -153,7 +155,7 @@ def _quarantined(status: PluginStatus) -> _Found:
 
 
 def _crash_loop(status: PluginStatus) -> _Found:
-    if status.phase in {Phase.QUARANTINED, Phase.SUSPENDED, Phase.REFUSED, Phase.TERMINATING}:
+    if status.phase in {*_RESTING, Phase.QUARANTINED, Phase.REFUSED, Phase.TERMINATING}:
         return None
     looping = [replica for replica in status.instances if len(replica.crashes) >= _CRASHES]
     if not looping:
@@ -169,7 +171,7 @@ def _refused(status: PluginStatus) -> _Found:
 
 
 def _pending(status: PluginStatus) -> _Found:
-    told_otherwise = {Phase.QUARANTINED, Phase.REFUSED, Phase.SUSPENDED, Phase.TERMINATING}
+    told_otherwise = {*_RESTING, Phase.QUARANTINED, Phase.REFUSED, Phase.TERMINATING}
     if status.phase in told_otherwise or _is_out(status):
         return None
     return _while(status, "Ready", holds=False)

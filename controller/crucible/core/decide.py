@@ -10,6 +10,7 @@ from crucible.core import report
 from crucible.core.dependencies import awaited_by, leaving_first, left_behind
 from crucible.core.ending import wind_down
 from crucible.core.enforce import Refusal, refusal_of
+from crucible.core.freezing import hold_still, still_wanted, thaw
 from crucible.core.health import Asking
 from crucible.core.history import approve, is_good, last_good, remember, rollback_of
 from crucible.core.render import render
@@ -70,23 +71,33 @@ def _decide(world: World) -> Decision:
     """
     if world.outage and (world.reach is None or world.instances):
         return _await_runtime(world)
+    spec = _admitted(world)
+    still = isinstance(spec, PluginSpec) and still_wanted(world, spec)
+    if not still and any(instance.frozen for instance in world.instances if instance.alive):
+        return thaw(world)
     if world.identity.deleting:
         return _terminate(world)
-    if not isinstance(world.spec, PluginSpec):
-        return _refuse(world, Refusal("Invalid", "; ".join(str(violation) for violation in world.spec)))
-    refusal = refusal_of(world.spec, world.capabilities)
-    if refusal is not None:
-        return _refuse(world, refusal)
+    if isinstance(spec, Refusal):
+        return _refuse(world, spec)
+    if still:
+        return hold_still(world, spec)
     if not isinstance(world.source, SourceReport):
         return _await_source(world, world.source)
-    if world.spec.suspend:
-        return _suspend(world, world.spec)
+    if spec.suspend:
+        return _suspend(world, spec)
     if world.reach is not None:
         return _attend(world, world.reach)
-    absent = missing(world.spec, world.secrets)
+    absent = missing(spec, world.secrets)
     if absent:
         return report.without_secret(world, absent)
-    return _run(world, world.spec, world.source)
+    return _run(world, spec, world.source)
+
+
+def _admitted(world: World) -> PluginSpec | Refusal:
+    """Return what the Plugin asks for, or why it may not run here."""
+    if not isinstance(world.spec, PluginSpec):
+        return Refusal("Invalid", "; ".join(str(violation) for violation in world.spec))
+    return refusal_of(world.spec, world.capabilities) or world.spec
 
 
 def _await_runtime(world: World) -> Decision:
@@ -250,6 +261,7 @@ def _policy(world: World, spec: PluginSpec, revision: str, back: RollbackReport 
         world.now,
         asking=Asking(spec.health, world.streaks, elsewhere=world.capabilities.asks),
         crowded=world.started_lately >= STARTS_A_SECOND,
+        thawed=world.status.thawed_at or 0.0,
         fallback=fallback,
         trial=spec.update.trial if on_trial else None,
     )

@@ -97,7 +97,7 @@ def _trial(verdict: Verdict, newcomer: Instance | None, policy: Policy) -> tuple
         return verdict.gave_up, None
     if newcomer is None or replica.ready_since is not None:
         return "", None
-    due = newcomer.created_at + policy.trial
+    due = max(newcomer.created_at, policy.thawed) + policy.trial
     if policy.now < due:
         return "", due
     return f"{newcomer.name} was not ready within {policy.trial:g} s", None

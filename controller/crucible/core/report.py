@@ -71,7 +71,7 @@ def supervised(world: World, found: Supervision) -> Decision:
     failed = found.back is not None and not found.back.asked
     stalled = phase is Phase.QUARANTINED or reason == "DependencyCycle" or failed
     why = (reason, message) if found.back is None else ("RolledBack", _rollback_message(found.back))
-    status = _status(
+    status = status_of(
         world,
         phase,
         ("Ready", ready == spec.replicas and phase is not Phase.STOPPING, reason, message),
@@ -97,6 +97,8 @@ def supervised(world: World, found: Supervision) -> Decision:
     events = tuple(event for verdict in verdicts for event in verdict.events)
     if phase is Phase.WAITING and not _said(world, "Ready", reason):
         events = (*events, Event("Warning", reason, message))
+    if degraded and degraded[1] == "FreezeUnavailable" and not _said(world, "Degraded", degraded[1]):
+        events = (*events, Event("Warning", *degraded[1:]))
     revisits = [verdict.revisit for verdict in (*verdicts, surplus) if verdict.revisit is not None]
     actions = [*surplus.actions, *(action for verdict in verdicts for action in verdict.actions)]
     watches = tuple(watch for verdict in verdicts for watch in verdict.watches)
@@ -118,7 +120,7 @@ def _urgency(action: Action) -> int:
 
 def refused(world: World, reason: str, message: str, down: Verdict) -> Decision:
     """Report on a Plugin that may not run here as it is."""
-    status = _status(
+    status = status_of(
         world,
         Phase.REFUSED,
         ("Ready", False, reason, message),
@@ -139,7 +141,7 @@ def suspended(world: World, down: Verdict) -> Decision:
     resting = not any(instance.alive for instance in world.instances)
     message = "every instance is stopped; set spec.suspend to false to resume" if resting else "stopping"
     phase = Phase.SUSPENDED if resting else Phase.STOPPING
-    status = _status(
+    status = status_of(
         world,
         phase,
         ("Ready", False, "Suspended", message),
@@ -164,7 +166,7 @@ def without_secret(world: World, message: str) -> Decision:
 
 def fetching(world: World, message: str) -> Decision:
     """Report on a Plugin whose source is on its way. What runs goes on running."""
-    status = _status(
+    status = status_of(
         world,
         Phase.PENDING,
         ("Ready", False, "Pulling", message),
@@ -179,7 +181,7 @@ def fetching(world: World, message: str) -> Decision:
 def attended(world: World, reach: Reach, down: Verdict) -> Decision:
     """Report on an endpoint that someone else runs."""
     reason = "Reachable" if reach.ok else "Unreachable"
-    status = _status(
+    status = status_of(
         world,
         Phase.RUNNING if reach.ok else Phase.PENDING,
         ("Ready", reach.ok, reason, reach.message),
@@ -198,7 +200,7 @@ def without_runtime(world: World) -> Decision:
 
 
 def _held_up(world: World, reason: str, message: str) -> Decision:
-    status = _status(
+    status = status_of(
         world,
         Phase.PENDING,
         ("Ready", False, reason, message),
@@ -217,7 +219,7 @@ def terminating(world: World) -> PluginStatus:
     """Report on a Plugin that is being deleted."""
     count = len(world.instances)
     message = f"{count} instance{'' if count == 1 else 's'} left to clear away"
-    return _status(
+    return status_of(
         world,
         Phase.TERMINATING,
         ("Ready", False, "Deleting", message),
@@ -345,7 +347,7 @@ def _said(world: World, kind: str, reason: str) -> bool:
 def outliving(world: World, first: tuple[str, ...]) -> Decision:
     """Report on a Plugin that is being deleted, and goes on until those that need it are gone."""
     message = f"goes after {', '.join(first)}, which need it and are being deleted too"
-    status = _status(
+    status = status_of(
         world,
         Phase.TERMINATING,
         ("Ready", False, "Deleting", message),
@@ -378,6 +380,8 @@ def _degradation(world: World, found: Supervision) -> tuple[bool, str, str] | No
     for verdict in found.verdicts:
         if verdict.serving is not None and verdict.serving.notices:
             return True, "Limited", f"{verdict.serving.name}: {'; '.join(verdict.serving.notices)}"
+    if world.identity.frozen and world.capabilities.no_freezer:
+        return True, "FreezeUnavailable", world.capabilities.no_freezer
     if world.notices:
         return True, "Limited", "; ".join(world.notices)
     weak = accepted_gaps(found.spec, world.capabilities)
@@ -414,7 +418,7 @@ def _at_rest(world: World) -> tuple[Replica, ...]:
     )
 
 
-def _status(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
+def status_of(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
     """Build the parts of a status that every rung of the ladder shares."""
     before = {condition.type: condition for condition in world.status.conditions}
     return PluginStatus(
@@ -427,6 +431,7 @@ def _status(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
         source=world.source if isinstance(world.source, SourceReport) else world.status.source,
         history=world.status.history,
         rollback=world.status.rollback,
+        thawed_at=world.status.thawed_at,
         enforcement=tuple(
             ControlReport(control=entry.control.value, level=entry.level.value, by=entry.by)
             for entry in enforcement_of(_spec_of(world), world.capabilities)

@@ -56,6 +56,7 @@ class Policy:
         asking: what its instance is asked, and what it answered.
         awaited: what it cannot do without is not there: nothing is started, and no end is held against it.
         crowded: so many were started lately that one that crashed waits for its turn.
+        thawed: unix seconds when what was held still went on last.
         fallback: there is a good revision to go back to.
         trial: seconds in which the wanted revision has to become ready without a crash, or be taken back;
             None: it was good before, or is not on trial.
@@ -70,5 +71,6 @@ class Policy:
     asking: Asking = field(default_factory=Asking)
     awaited: bool = False
     crowded: bool = False
+    thawed: float = 0.0
     fallback: bool = False
     trial: float | None = None

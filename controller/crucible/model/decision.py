@@ -82,7 +82,21 @@ class Deliver:
     signal: bool = False
 
 
-Action = Hold | Start | Stop | Kill | Remove | Deliver
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Hold an instance still."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Thaw:
+    """Let an instance that is held still go on."""
+
+    slot: Slot
+
+
+Action = Hold | Start | Stop | Kill | Remove | Deliver | Freeze | Thaw
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ class Capabilities:
         volumes: uses of volumes that it offers, in the words of :func:`crucible.model.volume.access`.
         probes: kinds of probe that can be asked.
         deliveries: values of ``configDelivery`` that it can keep.
+        no_freezer: why instances cannot be held still, and the fix; empty where they can.
         asks: the runtime asks probes itself, and says in ``Instance.ready`` what they came to.
     """
 
@@ -76,6 +77,7 @@ class Capabilities:
     probes: frozenset[str] = frozenset(KINDS)
     volumes: frozenset[str] = frozenset()
     deliveries: frozenset[str] = frozenset({"restart", "file", "signal"})
+    no_freezer: str = ""
     asks: bool = False
 
     def __post_init__(self) -> None:

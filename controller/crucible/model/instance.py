@@ -83,6 +83,7 @@ class Instance:
         plugin: the Plugin's name.
         source: digest of the snapshot it runs from.
         endpoints: where its ports can be reached from the host: ``8080 at 127.0.0.1:49153``.
+        frozen: it is held still: none of its processes gets the processor.
         config: digest of the configuration it was given last; empty where its runtime does not say.
         ready: what its probes came to, where its runtime asks them itself; None where it does not.
     """
@@ -103,6 +104,7 @@ class Instance:
     endpoints: tuple[str, ...] = ()
     ready: bool | None = None
     config: str = ""
+    frozen: bool = False
 
     @property
     def alive(self) -> bool:

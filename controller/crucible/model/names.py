@@ -25,6 +25,9 @@ PLUGIN_LABEL: Final = f"{GROUP}/plugin"
 ROLLBACK: Final = f"{GROUP}/rollback"
 """Annotation: a person asked to run one revision in the place of another: ``FROM TO``."""
 
+FROZEN: Final = f"{GROUP}/frozen"
+"""Annotation: a person asked then to hold every instance still; empty: nobody does any more."""
+
 RESTARTED_AT: Final = f"{GROUP}/restarted-at"
 """Annotation: a person asked for a restart then. A new value replaces every instance."""
 

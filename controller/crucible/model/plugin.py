@@ -38,6 +38,7 @@ class Identity:
         restart: value of the restart annotation.
         source_digest: value of the source digest annotation.
         rollback: value of the rollback annotation.
+        frozen: value of the annotation by which a person asks to hold every instance still.
         finalizers: what must happen before the object may disappear.
         resource_version: of the object this was read from.
     """
@@ -50,6 +51,7 @@ class Identity:
     restart: str = ""
     source_digest: str = ""
     rollback: str = ""
+    frozen: str = ""
     finalizers: tuple[str, ...] = ()
     resource_version: str = ""
 
@@ -72,6 +74,7 @@ def read_identity(plugin: Mapping[str, Any]) -> Identity:
         restart=annotations.get(names.RESTARTED_AT, ""),
         source_digest=annotations.get(names.SOURCE_DIGEST, ""),
         rollback=annotations.get(names.ROLLBACK, ""),
+        frozen=annotations.get(names.FROZEN, ""),
         finalizers=tuple(meta.get("finalizers") or ()),
         resource_version=meta.get("resourceVersion", ""),
     )

@@ -21,6 +21,7 @@ class Phase(StrEnum):
     STARTING = "Starting"
     RUNNING = "Running"
     UPDATING = "Updating"
+    FROZEN = "Frozen"
     STOPPING = "Stopping"
     SUSPENDED = "Suspended"
     BACK_OFF = "BackOff"
@@ -243,6 +244,8 @@ class PluginStatus(_Part):
     """Instances that serve."""
     restarts: int = 0
     """Of all replicas."""
+    thawed_at: Time | None = None
+    """When instances that were held still went on."""
     attempts: int = 0
     """Instances started so far, whatever became of them."""
     source: SourceReport | None = None

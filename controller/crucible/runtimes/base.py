@@ -163,6 +163,25 @@ class Runtime(Protocol):
         """
         ...
 
+    async def freeze(self, plugin_uid: str, slot: Slot) -> None:
+        """Hold every process of an instance still, and return once they are; one that ended is left alone.
+
+        ``stop``, ``kill`` and ``remove`` end one that is held still as any other. No command is run in it.
+
+        Raises:
+            Unsupported: this runtime cannot on this host: ``Capabilities.no_freezer`` says so before.
+            Unavailable: not now.
+        """
+        ...
+
+    async def thaw(self, plugin_uid: str, slot: Slot) -> None:
+        """Let an instance that is held still go on.
+
+        Raises:
+            Unavailable: not now.
+        """
+        ...
+
     async def sweep(self) -> tuple[str, ...]:
         """Adopt what is on record and was missed; end and delete what bears our mark and is on no record.
 

@@ -148,7 +148,7 @@ class FakeHost:
     def finish(self, cell: Cell, end: Exit) -> None:
         """End an instance unless it has ended."""
         if cell.instance.alive:
-            self.change(cell, state=State.EXITED, exit=end, pid=None)
+            self.change(cell, state=State.EXITED, exit=end, pid=None, frozen=False)
             for session in cell.sessions:
                 session.end(KILLED)
 
@@ -253,7 +253,9 @@ class FakeRuntime:
         cell = self._cell(plugin_uid, slot)
         if cell is None or not cell.instance.alive or cell.instance.stopping_at is not None:
             return
-        cell.instance = replace(cell.instance, state=State.STOPPING, stopping_at=self.host.now())
+        cell.instance = replace(
+            cell.instance, state=State.STOPPING, stopping_at=self.host.now(), frozen=False
+        )
         if cell.behaviour.obeys:
             self.host.finish(cell, Exit(at=self.host.now(), signal=_TERM))
 
@@ -279,6 +281,20 @@ class FakeRuntime:
         if cell is not None and cell.instance.alive:
             self.host.say(plugin_uid, slot, config.encode())
             self.host.change(cell, config=config_digest(config))
+
+    async def freeze(self, plugin_uid: str, slot: Slot) -> None:
+        """Note that it is held still."""
+        self._answering()
+        cell = self._cell(plugin_uid, slot)
+        if cell is not None and cell.instance.alive:
+            self.host.change(cell, frozen=True)
+
+    async def thaw(self, plugin_uid: str, slot: Slot) -> None:
+        """Note that it goes on."""
+        self._answering()
+        cell = self._cell(plugin_uid, slot)
+        if cell is not None:
+            self.host.change(cell, frozen=False)
 
     async def sweep(self) -> tuple[str, ...]:
         """Find nothing: whatever is in memory is on record."""
@@ -313,6 +329,8 @@ class FakeRuntime:
             raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
         if not cell.instance.alive:
             raise Conflict(f"{cell.instance.name} has ended")
+        if cell.instance.frozen:
+            raise Conflict(f"{cell.instance.name} is frozen: run 'crucible thaw' first")
         session = FakeSession(tuple(command), stdin=stdin, tty=tty)
         cell.sessions.append(session)
         return session

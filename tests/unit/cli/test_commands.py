@@ -331,6 +331,49 @@ class TestChanging:
         assert crucible(*words).code == 2
 
 
+class TestFreezing:
+    def test_sets_an_annotation_and_waits_until_all_is_still(
+        self, crucible: Any, server: Any, make_plugin: Any
+    ) -> None:
+        moving, still = (
+            make_plugin(status={"phase": "Frozen", "conditions": [{"type": "Progressing", "status": status}]})
+            for status in ("True", "False")
+        )
+        server.answer("GET", f"{PLUGINS}/demo", make_plugin(), moving, still)
+        server.answer("PATCH", f"{PLUGINS}/demo", moving)
+        ended = crucible("freeze", "demo")
+        assert ended.out.splitlines() == [
+            "plugin.crucible.dev/demo asked to freeze",
+            "plugin.crucible.dev/demo frozen",
+        ]
+        (asked,) = server.said("PATCH")
+        (annotation,) = asked.body["metadata"]["annotations"].items()
+        assert annotation[0] == "crucible.dev/frozen"
+        assert annotation[1].endswith("Z")
+
+    def test_takes_the_wish_back_where_the_runtime_cannot(
+        self, crucible: Any, server: Any, make_plugin: Any
+    ) -> None:
+        why = {"type": "Degraded", "status": "True", "reason": "FreezeUnavailable", "message": "a pod cannot"}
+        server.answer("GET", f"{PLUGINS}/demo", make_plugin(), make_plugin(status={"conditions": [why]}))
+        server.answer("PATCH", f"{PLUGINS}/demo", make_plugin())
+        ended = crucible("freeze", "demo")
+        assert ended.code == 1
+        assert "demo goes on: a pod cannot" in ended.err
+        assert server.said("PATCH")[-1].body == {"metadata": {"annotations": {"crucible.dev/frozen": None}}}
+
+    def test_thaw_removes_it_and_leaves_alone_what_has_none(
+        self, crucible: Any, server: Any, make_plugin: Any
+    ) -> None:
+        plugin = make_plugin()
+        marked = {**plugin, "metadata": {**plugin["metadata"], "annotations": {"crucible.dev/frozen": "x"}}}
+        server.answer("GET", f"{PLUGINS}/demo", plugin, marked)
+        server.answer("PATCH", f"{PLUGINS}/demo", plugin)
+        assert crucible("thaw", "demo").out == "plugin.crucible.dev/demo unchanged\n"
+        assert crucible("thaw", "demo").out == "plugin.crucible.dev/demo thawed\n"
+        assert crucible("freeze").code == 2
+
+
 HISTORY = [
     {"number": 1, "version": "1.0.0", "revision": "aaa", "at": "2026-01-01T00:00:00.000000Z", "good": True},
     {"number": 2, "version": "1.1.0", "revision": "bbb", "at": "2026-01-01T00:00:00.000000Z", "good": False},

@@ -196,6 +196,41 @@ class Containers:
         """
         await self._quietly(self._engine.client.kill, held.container, name)
 
+    async def freeze(self, held: Held) -> None:
+        """Pause a container; one that is paused is left alone.
+
+        Raises:
+            Unavailable: the engine does not answer, or cannot.
+        """
+        try:
+            await self._engine.call(self._engine.client.pause, held.container)
+        except errors.APIError as error:
+            if not await self._paused(held):
+                raise Unavailable(f"{held.instance.name} cannot be frozen: {error.explanation}") from error
+        held.note_frozen(still=True)
+
+    async def thaw(self, held: Held) -> None:
+        """Let a paused container go on; one that is not paused does.
+
+        Raises:
+            Unavailable: the engine does not answer, or cannot.
+        """
+        if not held.instance.frozen:
+            return
+        try:
+            await self._engine.call(self._engine.client.unpause, held.container)
+        except errors.APIError as error:
+            if await self._paused(held):
+                raise Unavailable(f"{held.instance.name} cannot be thawed: {error.explanation}") from error
+        held.note_frozen(still=False)
+
+    async def _paused(self, held: Held) -> bool:
+        try:
+            found = await self._engine.call(self._engine.client.inspect_container, held.container)
+        except errors.NotFound:
+            return False
+        return bool(found["State"].get("Paused"))
+
     async def kill(self, held: Held) -> None:
         """Kill the whole container, and wait for its end.
 
@@ -206,6 +241,7 @@ class Containers:
             return
         held.killed = True
         await self.signal(held, "SIGKILL")
+        await self.thaw(held)
         try:
             async with asyncio.timeout(_END_SECONDS):
                 await held.ended.wait()
@@ -279,6 +315,7 @@ class Containers:
         )
         held.recall_stopping()
         held.recall_config()
+        held.note_frozen(still=entry["State"] == "paused")
         self.add(held)
         self.know(held, entry["Id"])
         self._changed(held.instance.plugin_uid)

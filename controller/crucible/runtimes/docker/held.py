@@ -98,6 +98,11 @@ class Held:
         if how is not None and how.signal == _KILLED - _SIGNALLED and not self.killed:
             self.become(State.EXITED, exit=replace(how, oom=True))
 
+    def note_frozen(self, *, still: bool) -> None:
+        """Note whether it is held still."""
+        if not self.ended.is_set():
+            self.instance = replace(self.instance, frozen=still)
+
     def note_config(self, digest: str) -> None:
         """Note, for the next controller too, which configuration it was given."""
         self.instance = replace(self.instance, config=digest)
@@ -113,7 +118,7 @@ class Held:
     def end(self, how: Exit) -> None:
         """Note that it ended; only the first end counts."""
         if not self.ended.is_set():
-            self.become(State.EXITED, exit=how)
+            self.become(State.EXITED, exit=how, frozen=False)
             self.doors.close()
             self.ended.set()
 

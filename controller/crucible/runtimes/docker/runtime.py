@@ -147,6 +147,7 @@ class DockerRuntime:
         if held is None or held.ended.is_set() or held.instance.stopping_at is not None:
             return
         await self._containers.signal(held, "SIGTERM")
+        await self._containers.thaw(held)
         # First the signal, then the note: a controller that dies in between asks again, not never.
         held.note_stopping(time.time())
 
@@ -177,6 +178,18 @@ class DockerRuntime:
             raise Unavailable(
                 f"{held.instance.name} cannot be given its configuration now: {error}"
             ) from error
+
+    async def freeze(self, plugin_uid: str, slot: Slot) -> None:
+        """Have the engine pause an instance's container."""
+        held = await self._settled(plugin_uid, slot)
+        if held is not None and not held.ended.is_set():
+            await self._containers.freeze(held)
+
+    async def thaw(self, plugin_uid: str, slot: Slot) -> None:
+        """Have the engine let it go on."""
+        held = await self._settled(plugin_uid, slot)
+        if held is not None and not held.ended.is_set():
+            await self._containers.thaw(held)
 
     async def sweep(self) -> tuple[str, ...]:
         """Have the engine surveyed: that adopts, and clears away what belongs to no instance.
@@ -212,6 +225,8 @@ class DockerRuntime:
         held = self._held(plugin_uid, slot)
         if held.ended.is_set() or held.instance.state is State.STARTING:
             raise Conflict(f"{held.instance.name} does not run")
+        if held.instance.frozen:
+            raise Conflict(f"{held.instance.name} is frozen: run 'crucible thaw' first")
         wanted = Command(tuple(command), user=f"{held.uid}:{held.uid}", stdin=stdin, tty=tty)
         return await execute(self._engine, held.container, wanted)
 

@@ -50,6 +50,7 @@ def capabilities(settings: KubernetesSettings) -> Capabilities:
         volumes=accesses(settings.volumes),
         probes=frozenset({"process", "http", "tcp", "exec", "grpc"}),
         deliveries=frozenset({"restart"}),
+        no_freezer="a pod cannot be frozen: Kubernetes has no way to; use 'crucible suspend'",
         asks=True,
     )
 

@@ -219,6 +219,17 @@ class KubernetesRuntime:
         """
         raise Unsupported(f"{slot} of plugin {plugin_uid}: a pod takes no configuration while it runs")
 
+    async def freeze(self, plugin_uid: str, slot: Slot) -> None:
+        """Refuse: Kubernetes has no way to.
+
+        Raises:
+            Unsupported: always.
+        """
+        raise Unsupported(f"{slot} of plugin {plugin_uid}: {self.capabilities.no_freezer}")
+
+    async def thaw(self, plugin_uid: str, slot: Slot) -> None:
+        """Do nothing: no pod is ever held still."""
+
     async def sweep(self) -> tuple[str, ...]:
         """Find nothing: all made for a Plugin has it as its owner, and the cluster's collector sees to it."""
         return ()

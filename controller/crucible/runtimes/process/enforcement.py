@@ -52,7 +52,18 @@ def capabilities(facts: Facts) -> Capabilities:
         isolation=frozenset({"process", "language"}),
         controls=tuple(_enforcement(control, facts) for control in Control),
         volumes=accesses(facts.volumes),
+        no_freezer="" if facts.cgroups is not None and facts.cgroups.freezes else _no_freezer(facts),
     )
+
+
+def _no_freezer(facts: Facts) -> str:
+    """Say why nothing can be held still."""
+    why = (
+        "no cgroup of version 2, and no freezer of version 1, is the controller's"
+        if facts.cgroups
+        else facts.about
+    )
+    return f"instances cannot be frozen: {why}; 'crucible suspend' stops them instead"
 
 
 def findings(facts: Facts) -> tuple[Finding, ...]:

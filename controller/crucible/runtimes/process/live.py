@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from crucible.errors import Unavailable
+from crucible.errors import Unavailable, Unsupported
 from crucible.model.door import Doorway
 from crucible.model.instance import Instance, State
 from crucible.runtimes.doors import Doors
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _KILL_SECONDS: Final = 10.0
+_FREEZE_SECONDS: Final = 5.0
 _INIT_PID: Final = 1
 _MAIN_PID: Final = 2
 
@@ -101,6 +102,7 @@ class Live:
             plugin=record.plugin,
             source=record.source,
             config=record.config,
+            frozen=record.frozen and record.exit is None,
         )
 
     def doorways(self) -> tuple[Doorway, ...]:
@@ -175,6 +177,45 @@ class Live:
             os.close(held)
             return None
         return held
+
+    async def freeze(self) -> None:
+        """Hold every process of this instance still.
+
+        Raises:
+            Unsupported: its group cannot.
+            Unavailable: some do not come to rest; they are let go on.
+        """
+        pause = 0.0005
+        try:
+            async with asyncio.timeout(_FREEZE_SECONDS):
+                while not groups.freeze(self.cgroups):
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 0.01)
+        except groups.Refused as error:
+            raise Unsupported(f"{self.record.name} cannot be held still: {error}") from error
+        except TimeoutError as error:
+            groups.thaw(self.cgroups)
+            raise Unavailable(f"some processes of {self.record.name} do not come to rest") from error
+        self.note(frozen=True)
+
+    def thaw(self) -> None:
+        """Let it go on, if it is held still.
+
+        Raises:
+            Unavailable: the kernel does not take it.
+        """
+        if self.record.frozen:
+            try:
+                groups.thaw(self.cgroups)
+            except groups.Refused as error:
+                raise Unavailable(f"{self.record.name} cannot be let go on: {error}") from error
+            self.note(frozen=False)
+
+    def find_frozen(self) -> None:
+        """Note whether it is held still, as the kernel says: whoever did it may not have come to say so."""
+        frozen = groups.frozen(self.cgroups)
+        if frozen is not self.record.frozen:
+            self.note(frozen=frozen)
 
     async def destroy(self) -> None:
         """Kill every process of this instance and wait until none is left.

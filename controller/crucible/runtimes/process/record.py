@@ -50,6 +50,7 @@ class Record:
         init: the sandbox's first process, where it was seen before the plugin could touch it.
         doors: the doors it has.
         config: digest of the configuration it was given last.
+        frozen: it is held still.
     """
 
     control_plane: str
@@ -72,6 +73,7 @@ class Record:
     init: Identity | None = None
     doors: tuple[Door, ...] = ()
     config: str = ""
+    frozen: bool = False
 
     @property
     def monitor_boot(self) -> str:

@@ -177,6 +177,7 @@ class ProcessRuntime:
             return
         # First the signal, then the note: a controller that dies in between asks again, not never.
         self._watch.terminate(live)
+        live.thaw()
         live.note(stopping_at=time.time())
 
     async def kill(self, plugin_uid: str, slot: Slot) -> None:
@@ -205,6 +206,18 @@ class ProcessRuntime:
             live.tell(SIGHUP)
         live.note(config=config_digest(config))
 
+    async def freeze(self, plugin_uid: str, slot: Slot) -> None:
+        """Hold an instance still with its cgroup."""
+        live = await self._settled(plugin_uid, slot)
+        if live is not None and not live.ended.is_set():
+            await live.freeze()
+
+    async def thaw(self, plugin_uid: str, slot: Slot) -> None:
+        """Let an instance go on."""
+        live = await self._settled(plugin_uid, slot)
+        if live is not None and not live.ended.is_set():
+            live.thaw()
+
     async def logs(
         self, plugin_uid: str, slot: Slot, *, tail: int | None, follow: bool
     ) -> AsyncIterator[LogLine]:
@@ -228,6 +241,8 @@ class ProcessRuntime:
         live = await self._settled(plugin_uid, slot)
         if live is None:
             raise NotFound(f"no instance {slot} of plugin {plugin_uid}")
+        if live.record.frozen:
+            raise Conflict(f"{live.record.name} is frozen: run 'crucible thaw' first")
         filters = self._open_state().host.filters
         seccomp = filters.get(live.record.type, filters["binary"])  # without a type it never ran
         means = commands.Means(self._spawner, seccomp, self._secrets_of)
@@ -440,6 +455,7 @@ class ProcessRuntime:
         match found.find:
             case adopt.Find.RUNNING:
                 live.pidfd = adopt.hold_monitor(record)
+                live.find_frozen()
             case adopt.Find.NEVER_RAN | adopt.Find.UNREADABLE:
                 await live.destroy()
             case adopt.Find.ENDED | adopt.Find.ENDED_UNSEEN:

@@ -25,6 +25,7 @@ SANDBOX_PIDS: Final = 2
 CPU_PERIOD: Final = 100_000
 _SLOW_PERIOD: Final = 1_000_000
 _MIN_QUOTA: Final = 1_000
+_FREEZERS: Final = (("freezer.state", "FROZEN"), ("cgroup.freeze", "1"))
 _PAGE: Final = 65_536  # the largest page size of any machine: limits are rounded by less than this
 
 
@@ -43,6 +44,11 @@ class Cgroups(Protocol):
     @property
     def controls(self) -> frozenset[Control]:
         """The controls that these groups enforce."""
+        ...
+
+    @property
+    def freezes(self) -> bool:
+        """Groups can be held still."""
         ...
 
     def directories(self, name: str) -> tuple[Path, ...]:
@@ -99,6 +105,46 @@ def kill(directories: tuple[Path, ...]) -> None:
                 proc.tell(held, signal.SIGKILL)
         finally:
             os.close(held)
+    with contextlib.suppress(Refused):
+        thaw(directories)  # in version 1 nothing that is held still ends
+
+
+def freeze(directories: tuple[Path, ...]) -> bool:
+    """Begin to hold a group still, or go on with it; return whether every process of it is by now.
+
+    Raises:
+        Refused: none of its directories can, or the kernel does not take it.
+    """
+    for directory in directories:
+        for name, word in _FREEZERS:
+            if (directory / name).exists():
+                put(directory / name, word)
+                return frozen((directory,))
+    raise Refused("it was started in a group that cannot be held still: restart it first")
+
+
+def thaw(directories: tuple[Path, ...]) -> None:
+    """Let a group that is held still go on; one that cannot be held still goes on anyway.
+
+    Raises:
+        Refused: the kernel does not take it.
+    """
+    for directory in directories:
+        for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+            if (directory / name).exists():
+                put(directory / name, word)
+
+
+def frozen(directories: tuple[Path, ...]) -> bool:
+    """Return whether every process of a group is held still."""
+    for directory in directories:
+        with contextlib.suppress(OSError):
+            if (directory / "freezer.state").read_text().strip() == "FROZEN":
+                return True
+        with contextlib.suppress(OSError):
+            if "frozen 1" in (directory / "cgroup.events").read_text().splitlines():
+                return True
+    return False
 
 
 def oom_kills(directories: tuple[Path, ...]) -> int:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _CONTROLLERS: Final = ("cpu", "memory", "pids")
 _COUNTING: Final = "cpuacct"
 """Version 1 counts the time used in a hierarchy of its own, often mounted with cpu's."""
+_FREEZER: Final = "freezer"
+"""And holds processes still in another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def parse_mounts(mountinfo: Iterable[str]) -> Mounts:
         if kind == "cgroup2":
             unified = unified or where
         elif kind == "cgroup":
-            for name in set(options.split(",")) & {*_CONTROLLERS, _COUNTING}:
+            for name in set(options.split(",")) & {*_CONTROLLERS, _COUNTING, _FREEZER}:
                 split.setdefault(name, where)
     return Mounts(unified, split)
 
@@ -59,12 +61,13 @@ def choose(place: str, parent: str | None) -> tuple[Cgroups | None, str]:
         return _choose_v2(place, mounts.unified / _v2_parent(parent))
     found = {name: where / (parent or "").lstrip("/") for name, where in mounts.split.items()}
     writable = {name: where for name, where in found.items() if os.access(where, os.W_OK)}
-    counting = writable.pop(_COUNTING, None)
+    counting, freezer = writable.pop(_COUNTING, None), writable.pop(_FREEZER, None)
     if not writable:
         return None, _advice(
             "this host offers no cgroup controllers" if not found else "no cgroup is writable"
         )
-    groups = CgroupsV1(place, writable.get("cpu"), writable.get("memory"), writable.get("pids"), counting)
+    cpu, memory, pids = (writable.get(name) for name in _CONTROLLERS)
+    groups = CgroupsV1(place, cpu, memory, pids, counting, freezer)
     return groups, ", ".join(sorted(writable))
 
 

@@ -24,6 +24,7 @@ class CgroupsV1:
         memory: the same for ``memory``.
         pids: the same for ``pids``.
         cpuacct: the same for ``cpuacct``, which holds to nothing and counts the time used.
+        freezer: the same for ``freezer``, in which a group can be held still.
     """
 
     place: str
@@ -31,6 +32,7 @@ class CgroupsV1:
     memory: Path | None
     pids: Path | None
     cpuacct: Path | None = None
+    freezer: Path | None = None
 
     @property
     def version(self) -> str:
@@ -43,9 +45,14 @@ class CgroupsV1:
         held = {Control.CPU: self.cpu, Control.MEMORY: self.memory, Control.PIDS: self.pids}
         return frozenset(control for control, parent in held.items() if parent is not None)
 
+    @property
+    def freezes(self) -> bool:
+        """There is a hierarchy for it."""
+        return self.freezer is not None
+
     def directories(self, name: str) -> tuple[Path, ...]:
         """One for each hierarchy; controllers mounted together share one."""
-        found = (self.cpu, self.memory, self.pids, self.cpuacct)
+        found = (self.cpu, self.memory, self.pids, self.cpuacct, self.freezer)
         parents = dict.fromkeys(parent for parent in found if parent is not None)
         return tuple(parent / self.place / name for parent in parents)
 

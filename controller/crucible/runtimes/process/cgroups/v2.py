@@ -40,6 +40,11 @@ class CgroupsV2:
         """What the parent can hand down."""
         return frozenset(_CONTROLS[name] for name in self.controllers)
 
+    @property
+    def freezes(self) -> bool:
+        """Every kernel since 5.2 does, without a controller."""
+        return True
+
     def directories(self, name: str) -> tuple[Path, ...]:
         """Return the one directory."""
         return (self.parent / self.place / name,)
