@@ -25,6 +25,7 @@ OPERATOR = {
     ("networking.k8s.io", "networkpolicies"): MADE,
     ("policy", "poddisruptionbudgets"): MADE,
     ("", "events"): {"create"},
+    ("metrics.k8s.io", "pods"): {"get"},
 }
 # Only where it may look at the whole cluster anyway.
 OVERALL = {("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"}}

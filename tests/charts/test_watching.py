@@ -26,7 +26,7 @@ METRIC = re.compile(r"\b(\w+)\{")
 
 def told() -> set[str]:
     """Return the names of the operator's own figures."""
-    source = (REPOSITORY / "controller/crucible/operating.py").read_text()
+    source = (REPOSITORY / "controller/crucible/figures.py").read_text()
     return set(re.findall(r'"(crucible_\w+)"', source))
 
 

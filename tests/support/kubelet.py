@@ -176,10 +176,11 @@ class Kubelet:
 
 
 class Output:
-    """What pods printed, as the API server is asked for it; nobody lists pods from here."""
+    """What pods printed and what they use, as the API server is asked for it; nobody lists pods from here."""
 
     def __init__(self) -> None:
         self.lines: dict[str, list[bytes]] = {}
+        self.used: dict[str, dict[str, str]] = {}
 
     def list(self) -> Sequence[dict[str, Any]]:
         return ()
@@ -196,7 +197,16 @@ class Output:
         raise NotImplementedError
 
     async def metrics(self, namespace: str, name: str) -> Sequence[dict[str, Any]]:
-        return ()
+        if name not in self.used:
+            return ()
+        return [
+            {
+                "kind": "PodMetrics",
+                "apiVersion": "metrics.k8s.io/v1beta1",
+                "metadata": {"namespace": namespace, "name": name},
+                "containers": [{"name": "plugin", "usage": dict(self.used[name])}],
+            }
+        ]
 
 
 def plugin_of(pod: dict[str, Any]) -> str:

@@ -186,7 +186,10 @@ def _workload(world: World, spec: PluginSpec, source: SourceReport) -> Workload:
     workload = render(world.identity, spec, source, world.secrets)
     if not world.capabilities.asks:
         return workload
-    return replace(workload, probes=spec.health.probes, pre_stop=spec.lifecycle.pre_stop)
+    asked = tuple(
+        (name, probe) for name, probe in spec.health.probes if probe.kind in world.capabilities.asks
+    )
+    return replace(workload, probes=asked, pre_stop=spec.lifecycle.pre_stop)
 
 
 def _entry(world: World, spec: PluginSpec, wanted: Workload) -> RevisionReport:

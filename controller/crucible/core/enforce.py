@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from crucible.core.bus import is_on_bus
+from crucible.core.expression import figures
 from crucible.model.enforcement import Control, Level
 from crucible.model.volume import access
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from crucible.model.enforcement import Capabilities, Enforcement
     from crucible.model.manifest import PluginSpec
+    from crucible.model.probe import Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,16 @@ _PICKS: Final = (
         "ProbeUnavailable",
         lambda spec: [(f"spec.health.{name}", probe.kind) for name, probe in spec.health.probes],
         lambda here: here.probes,
+        "see docs/health.md",
+    ),
+    _Pick(
+        "ProbeUnavailable",
+        lambda spec: [
+            (f"spec.health.{name}.{probe.kind}", figure)
+            for name, probe in spec.health.probes
+            for figure in judged(probe)
+        ],
+        lambda here: here.usage,
         "see docs/health.md",
     ),
     _Pick(
@@ -181,15 +193,24 @@ def weaknesses(gaps: Sequence[Enforcement]) -> str:
     )
 
 
+def judged(probe: Probe) -> tuple[str, ...]:
+    """Return the figures of use that a probe judges by."""
+    if probe.resource is not None:
+        given = {"memory": probe.resource.memory, "cpu": probe.resource.cpu, "pids": probe.resource.pids}
+        return tuple(name for name, most in given.items() if most is not None)
+    return figures(probe.custom.expression) if probe.custom is not None else ()
+
+
 def _unoffered(spec: PluginSpec, here: Capabilities) -> Refusal | None:
     for pick in _PICKS:
         offered = pick.offered(here)
         for field, choice in pick.wanted(spec):
             if choice not in offered:
+                advice = dict(here.lacks).get(choice, pick.advice)
                 return Refusal(
                     pick.reason,
                     f"{field}: the {here.runtime} runtime of this host does not offer {choice}; "
-                    f"it offers {', '.join(sorted(offered)) or 'nothing'} ({pick.advice})",
+                    f"it offers {', '.join(sorted(offered)) or 'nothing'} ({advice})",
                 )
     return None
 

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 KNOWN: Final = frozenset({"usage", "probes", "age"})
 """What an expression may speak of: what the instance uses, its other probes by name, its age in seconds."""
+FIGURES: Final = frozenset({"memory", "cpu", "pids", "throttled"})
+"""What is known of ``usage``, where the runtime can tell it."""
 _LOOPS: Final = frozenset(
     {"all", "exists", "exists_one", "existsOne", "map", "filter", "transformList", "transformMap", "matches"}
 )
@@ -36,6 +38,11 @@ def check(text: str) -> None:
     unknown = sorted(set(_compiled(text).references()["variables"]) - KNOWN)
     if unknown:
         raise Unfit(f"speaks of {', '.join(unknown)}; there is {', '.join(sorted(KNOWN))}")
+
+
+def figures(text: str) -> tuple[str, ...]:
+    """Return the figures of use that an expression names, in whatever way."""
+    return tuple(sorted(FIGURES & set(_WORD.findall(text))))
 
 
 def holds(text: str, facts: Mapping[str, Any]) -> bool:

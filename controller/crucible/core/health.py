@@ -32,17 +32,35 @@ class Asking:
     Attributes:
         health: of the manifest.
         streaks: the newest answers, by attempt and check.
-        elsewhere: the runtime asks by itself.
+        elsewhere: kinds of probe that the runtime asks by itself.
     """
 
     health: Health = field(default_factory=Health)
     streaks: Mapping[tuple[int, Check], Streak] = field(default_factory=dict)
-    elsewhere: bool = False
+    elsewhere: frozenset[str] = frozenset()
 
     @property
     def gates(self) -> bool:
         """An instance that runs may not be ready yet."""
-        return self.elsewhere or self.health.ready is not None or self.health.startup is not None
+        return bool(self.elsewhere) or self.health.ready is not None or self.health.startup is not None
+
+    @property
+    def health_here(self) -> Health:
+        """What is asked here: neither what the runtime asks, nor what needs no asking."""
+        others = {
+            name: None
+            for name, probe in self.health.probes
+            if probe.kind in self.elsewhere or probe.kind == "process"
+        }
+        return self.health.model_copy(update=others) if others else self.health
+
+    def holds_back(self, instance: Instance, known: Replica) -> bool:
+        """Whether an instance has not passed a startup probe that the runtime asks, as far as it says."""
+        startup = self.health.startup
+        if startup is None or startup.kind not in self.elsewhere:
+            return False
+        asked = any(report.attempt == instance.slot.attempt for report in known.probes)
+        return instance.ready is not True and not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +99,9 @@ def examine(instance: Instance, known: Replica, since: float, asking: Asking) ->
     """
     if instance.state is not State.RUNNING:
         return Wellbeing(ready=False)
-    if asking.elsewhere:
-        return Wellbeing(ready=instance.ready is not False)
-    health, attempt = asking.health, instance.slot.attempt
+    if asking.holds_back(instance, known):
+        return Wellbeing(ready=False)
+    health, attempt = asking.health_here, instance.slot.attempt
     reports = {report.check: report for report in known.probes if report.attempt == attempt}
     examined: dict[Check, ProbeReport | None] = {}
     watches: list[Watch] = []
@@ -97,7 +115,8 @@ def examine(instance: Instance, known: Replica, since: float, asking: Asking) ->
             settled = check is Check.LIVE or (report is not None and report.passing is not None)
             watches.append(Watch(instance.slot, check, probe, since, streak, settled=settled))
     probes = tuple(report for report in examined.values() if report is not None)
-    return Wellbeing(_is_ready(health, examined), _failure(examined), probes, tuple(watches))
+    ready = _is_ready(health, examined) and not (asking.elsewhere and instance.ready is False)
+    return Wellbeing(ready, _failure(examined), probes, tuple(watches))
 
 
 def _asked(
@@ -106,15 +125,15 @@ def _asked(
     streaks: Mapping[tuple[int, Check], Streak],
     attempt: int,
 ) -> list[tuple[Check, Probe]]:
-    """Return the probes whose turn it is; one that asks whether the instance runs is answered by that."""
-    startup = health.startup if health.startup is not None and health.startup.kind != "process" else None
+    """Return the probes whose turn it is."""
+    startup = health.startup
     if startup is not None:
         key = (attempt, Check.STARTUP)
         report = judge(reports.get(Check.STARTUP), streaks.get(key), key, startup)
         if report is None or not report.passing:
             return [(Check.STARTUP, startup)]
     others = ((Check.STARTUP, startup), (Check.READY, health.ready), (Check.LIVE, health.live))
-    return [(check, probe) for check, probe in others if probe is not None and probe.kind != "process"]
+    return [(check, probe) for check, probe in others if probe is not None]
 
 
 def judge(
@@ -156,7 +175,9 @@ def tally(known: Streak | None, answer: Answer, at: float, watch: Watch) -> Stre
 
 
 def rate(before: Usage, after: Usage) -> float:
-    """Return the cores used on average between two moments."""
+    """Return the cores used on average between two moments, or as the host says."""
+    if after.cores is not None:
+        return after.cores
     return max(after.cpu - before.cpu, 0.0) / max(after.at - before.at, 0.001)
 
 
@@ -204,7 +225,7 @@ def _lot(watch: Watch, tries: int) -> float:
 
 def _is_ready(health: Health, examined: Mapping[Check, ProbeReport | None]) -> bool:
     for check, probe in ((Check.STARTUP, health.startup), (Check.READY, health.ready)):
-        if probe is None or probe.kind == "process":
+        if probe is None:
             continue
         report = examined.get(check)
         if report is None or not report.passing:

@@ -66,7 +66,9 @@ class Capabilities:
         probes: kinds of probe that can be asked.
         deliveries: values of ``configDelivery`` that it can keep.
         no_freezer: why instances cannot be held still, and the fix; empty where they can.
-        asks: the runtime asks probes itself, and says in ``Instance.ready`` what they came to.
+        asks: kinds of probe that the runtime asks itself; ``Instance.ready`` says what they came to.
+        usage: which figures of ``Usage`` it can tell.
+        lacks: what it does not offer that others do, each with why and the fix.
     """
 
     runtime: str
@@ -78,7 +80,9 @@ class Capabilities:
     volumes: frozenset[str] = frozenset()
     deliveries: frozenset[str] = frozenset({"restart", "file", "signal"})
     no_freezer: str = ""
-    asks: bool = False
+    asks: frozenset[str] = frozenset()
+    usage: frozenset[str] = frozenset({"memory", "cpu", "pids", "throttled"})
+    lacks: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a report with a hole: a control nobody spoke of would look like one that holds."""

@@ -18,6 +18,7 @@ class Usage:
         memory_peak: the most bytes ever held, file pages included; None where nobody counts.
         pids: processes and threads of the plugin now.
         throttled: seconds so far in which it could have run and its cpu limit held it.
+        cores: cores used lately, on average, where the host tells that and no total.
     """
 
     at: float
@@ -26,3 +27,4 @@ class Usage:
     memory_peak: int | None
     pids: int
     throttled: float
+    cores: float | None = None

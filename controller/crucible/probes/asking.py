@@ -103,15 +103,17 @@ async def _ask_usage(probe: Probe, subject: Subject) -> Asked:
     usage = await subject.runtime.usage(subject.plugin_uid, subject.slot)
     if usage is None:
         raise Unsupported("what it uses cannot be told on this host: see 'crucible doctor'")
-    if subject.before is None:
+    if subject.before is None and usage.cores is None:
         return Asked(None, usage)
-    cpu = rate(subject.before, usage)
+    cpu = rate(subject.before or usage, usage)
     if probe.resource is not None:
         return Asked(within(usage, cpu, probe.resource), usage)
     if probe.custom is None:
         raise ValueError(f"nobody asks a probe of kind {probe.kind}")
+    figures = {"memory": usage.memory, "cpu": cpu, "pids": usage.pids, "throttled": usage.throttled}
+    told = subject.runtime.capabilities.usage
     facts = {
-        "usage": {"memory": usage.memory, "cpu": cpu, "pids": usage.pids, "throttled": usage.throttled},
+        "usage": {name: figure for name, figure in figures.items() if name in told},
         "probes": dict(subject.others),
         "age": usage.at - subject.since,
     }

@@ -186,12 +186,31 @@ def test_the_next_replica_is_updated_only_once_the_one_before_is_ready() -> None
 
 def test_a_runtime_that_asks_by_itself_is_believed() -> None:
     spec = {"health": {"ready": HTTP}}
-    here = replace(world().capabilities, asks=True)
+    here = replace(world().capabilities, asks=frozenset({"http"}))
     found = scene(spec, {}, capabilities=here)
     for ready, expected in ((True, "True"), (False, "False")):
         told = replace(found, instances=tuple(replace(each, ready=ready) for each in found.instances))
         assert claim(decide(told), "Ready")[0] == expected
         assert decide(told).watches == ()
+
+
+def test_what_a_runtime_asks_and_what_is_asked_here_both_count() -> None:
+    """The runtime's startup probe holds back what is asked here, until it has passed once."""
+    spec = {"health": {"startup": HTTP, "ready": {"resource": {"pids": 9}}, "live": HTTP}}
+    here = replace(world().capabilities, asks=frozenset({"http"}))
+
+    def told(ready: bool, streaks: dict[Any, Any], status: Any = None) -> Decision:
+        found = scene(spec, streaks, capabilities=here, **({"status": status} if status else {}))
+        return decide(replace(found, instances=tuple(replace(each, ready=ready) for each in found.instances)))
+
+    held = told(False, {})
+    assert (held.watches, claim(held, "Ready")[0]) == ((), "False")
+    asking = told(True, {}, held.status)
+    assert ([each.check for each in asking.watches], claim(asking, "Ready")[0]) == ([Check.READY], "False")
+    well = told(True, {Check.READY: WELL}, asking.status)
+    assert claim(well, "Ready")[0] == "True"
+    lost = told(False, {Check.READY: WELL}, well.status)
+    assert ([each.check for each in lost.watches], claim(lost, "Ready")[0]) == ([Check.READY], "False")
 
 
 def test_a_probe_that_asks_only_whether_the_instance_runs_needs_no_asking() -> None:

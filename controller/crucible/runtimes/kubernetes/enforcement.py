@@ -35,11 +35,19 @@ _NOT_HELD: Final = {
 }
 
 
+_KUBELET: Final = frozenset({"process", "http", "tcp", "exec", "grpc"})
+"""Kinds of probe that the kubelet asks."""
 _LOCAL: Final = frozenset({Control.BUS, Control.STORE})
 
 
-def capabilities(settings: KubernetesSettings) -> Capabilities:
-    """Return what the core may count on."""
+def capabilities(settings: KubernetesSettings, unmetered: str = "") -> Capabilities:
+    """Return what the core may count on.
+
+    Args:
+        settings: what is known of the cluster.
+        unmetered: why it is not known what pods use; empty: it is.
+    """
+    judging, uncounted = ("resource", "custom"), "a cluster's metrics do not count it: leave it out"
     vm = {"vm"} if settings.vm_runtime_class else set()
     return Capabilities(
         runtime="kubernetes",
@@ -48,10 +56,16 @@ def capabilities(settings: KubernetesSettings) -> Capabilities:
         controls=tuple(_enforcement(control, settings) for control in Control),
         sources=frozenset({"inline", "image"}),
         volumes=accesses(settings.volumes),
-        probes=frozenset({"process", "http", "tcp", "exec", "grpc"}),
+        probes=_KUBELET if unmetered else _KUBELET.union(judging),
         deliveries=frozenset({"restart"}),
         no_freezer="a pod cannot be frozen: Kubernetes has no way to; use 'crucible suspend'",
-        asks=True,
+        asks=_KUBELET,
+        usage=frozenset({"memory", "cpu"}),
+        lacks=(
+            ("ping", "it has no bus"),
+            *((kind, unmetered) for kind in judging if unmetered),
+            *((figure, uncounted) for figure in ("pids", "throttled")),
+        ),
     )
 
 

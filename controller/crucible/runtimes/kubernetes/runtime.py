@@ -12,6 +12,7 @@ from crucible.model.instance import Exit, Instance, State
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.compile import CONTAINER, pod
 from crucible.runtimes.kubernetes.enforcement import capabilities
+from crucible.runtimes.kubernetes.metering import Metering
 from crucible.runtimes.kubernetes.output import log_line
 from crucible.runtimes.kubernetes.pods import Held, Pod, Pods
 from crucible.runtimes.kubernetes.reflector import Reflector
@@ -61,7 +62,8 @@ class KubernetesRuntime:
         self._settings = settings
         self._files_of = files_of
         self._now = now
-        self._capabilities = capabilities(settings)
+        self._metering = Metering(cluster, settings.namespaces, now)
+        self._offer = (self._metering.lack, capabilities(settings, self._metering.lack))
         self._changed: Callable[[str], None] = lambda _: None
         self._pods = Pods(now, self._tell)
         self._upkeep = Upkeep(cluster, self._pods, settings.namespaces)
@@ -81,8 +83,10 @@ class KubernetesRuntime:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What pods of this cluster are held to."""
-        return self._capabilities
+        """What pods of this cluster are held to; more may be had once it has a metrics API."""
+        if self._offer[0] != self._metering.lack:
+            self._offer = (self._metering.lack, capabilities(self._settings, self._metering.lack))
+        return self._offer[1]
 
     @property
     def outage(self) -> str:
@@ -92,12 +96,14 @@ class KubernetesRuntime:
     async def open(self, changed: Callable[[str], None]) -> None:
         """Begin to follow pods; returns once those there are are known, or cannot be."""
         self._changed = changed
+        await self._metering.look()
         self._tasks = [
             *(asyncio.create_task(each.run(self._tell_all)) for each in self._followed.values()),
             *(asyncio.create_task(each.run(lambda: None)) for each in self._upkeep.reflectors()),
             asyncio.create_task(self._upkeep.run()),
             asyncio.create_task(self._upkeep.mend()),
             asyncio.create_task(self._upkeep.doubt()),
+            asyncio.create_task(self._metering.run(self._tell_all)),
         ]
         for each in (*self._followed.values(), *self._upkeep.reflectors()):
             await each.listed.wait()
@@ -326,9 +332,15 @@ class KubernetesRuntime:
         yield  # what makes this a generator
 
     async def usage(self, plugin_uid: str, slot: Slot) -> Usage | None:
-        """Return None: a cluster's metrics are rates, and none of the figures that are asked for."""
-        del plugin_uid, slot
-        return None
+        """Return the cores a pod used lately and the bytes it holds, as the cluster's metrics tell them.
+
+        Raises:
+            Unavailable: they do not tell of this pod, or not yet.
+        """
+        held = self._pods.find(plugin_uid, slot)
+        if held is None or held.pod is None:
+            return None
+        return await self._metering.usage(held.instance.namespace, held.pod["metadata"]["name"])
 
 
 _RUNS = frozenset({State.STARTING, State.RUNNING})
