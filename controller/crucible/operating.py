@@ -18,7 +18,8 @@ from crucible.control.revisions import ApiRevisions
 from crucible.control.secrets import MountedSecrets
 from crucible.control.voice import ApiVoice
 from crucible.core.alerts import Host, evaluate
-from crucible.errors import CrucibleError
+from crucible.core.doors import PROXY_PORT
+from crucible.errors import CrucibleError, InvalidInput, NotFound, Unavailable
 from crucible.figures import Heart, Standing, figures
 from crucible.model import names
 from crucible.packages.inline import InlineSources
@@ -27,6 +28,7 @@ from crucible.probes.endpoints import HttpEndpoints
 from crucible.probes.prober import Prober
 from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
 from crucible.runtimes.kubernetes.enforcement import offers_user_namespaces
+from crucible.runtimes.kubernetes.settings import EgressService
 from crucible.sweep import orphans, wanted_sources
 from crucible.telemetry import logs
 from crucible.telemetry.alerts import Courier
@@ -85,6 +87,7 @@ class OperatorOptions:
     vm_runtime_class: str = ""
     priority_class: str = ""
     volumes: tuple[ClaimVolume, ...] = ()
+    egress: str = ""
     health_port: int = 8080
     metrics_port: int = 9090
     kubeconfig: Path | None = None
@@ -205,7 +208,9 @@ async def _serve(
     """Supervise every Plugin until the term is over."""
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(ClusterClient(find, life.lease.held))
-        settings = settings_of(options, await client.get("/version"))
+        settings = settings_of(
+            options, await client.get("/version"), await find_egress(client, options.egress)
+        )
         endpoints = await stack.enter_async_context(HttpEndpoints())
         sources = InlineSources(options.images.pull_policy)
         runtime = KubernetesRuntime(client, settings, sources.files_of, time.time)
@@ -255,8 +260,36 @@ async def _alert_for_ever(receiver: Receiver | None, loops: Loops) -> None:
         await courier.run()
 
 
-def settings_of(options: OperatorOptions, version: Mapping[str, Any]) -> KubernetesSettings:
-    """Return what is known of a cluster: what its administrator says, and ``GET /version``."""
+async def find_egress(client: ClusterClient, named: str) -> EgressService | None:
+    """Return the egress proxy that ``NAMESPACE/SERVICE`` names; None where none is named.
+
+    Raises:
+        InvalidInput: it is none that plugins can reach.
+        Unavailable: it is not there: before it is known, nothing is started that needs it.
+    """
+    if not named:
+        return None
+    namespace, slash, name = named.partition("/")
+    if not (namespace and slash and name):
+        raise InvalidInput(f"--egress {named}: write NAMESPACE/SERVICE")
+    try:
+        spec = (await client.get(f"/api/v1/namespaces/{namespace}/services/{name}")).get("spec") or {}
+    except NotFound:
+        raise Unavailable(f"--egress {named}: there is no such Service yet") from None
+    address, labels = str(spec.get("clusterIP") or "None"), spec.get("selector") or {}
+    ports = {port.get("port") for port in spec.get("ports") or ()}
+    if address == "None" or not labels or PROXY_PORT not in ports:
+        raise InvalidInput(
+            f"--egress {named}: that Service has to have an address of the cluster, a selector and the port "
+            f"{PROXY_PORT}, as the chart's has"
+        )
+    return EgressService(namespace, name, address, tuple(sorted(labels.items())))
+
+
+def settings_of(
+    options: OperatorOptions, version: Mapping[str, Any], egress: EgressService | None = None
+) -> KubernetesSettings:
+    """Return what is known of a cluster: what its administrator says, ``GET /version``, the egress proxy."""
     user_namespaces = options.user_namespaces == "on" or (
         options.user_namespaces == "auto" and offers_user_namespaces(version)
     )
@@ -272,6 +305,7 @@ def settings_of(options: OperatorOptions, version: Mapping[str, Any]) -> Kuberne
         priority_class=options.priority_class,
         volumes=options.volumes,
         namespaces=options.namespaces,
+        egress=egress,
     )
 
 

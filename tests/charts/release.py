@@ -57,6 +57,15 @@ EVERYTHING: Object = {
     "commonLabels": {"c": "d"},
     "env": {"LANG": "C.UTF-8"},
 }
+EGRESS: Object = {
+    **EVERYTHING,
+    "egress": {
+        "enabled": True,
+        "replicas": 3,
+        "to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}}],
+        "clusterIP": "10.96.0.77",
+    },
+}
 NOTHING: Object = {
     "crds": {"install": False},
     "rbac": {"create": False},

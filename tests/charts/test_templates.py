@@ -9,7 +9,7 @@ import kubernetes.client
 import kubernetes_validate
 import pytest
 import yaml
-from release import CHART, EVERYTHING, NAMESPACE, NOTHING, REPOSITORY, Object, helm, of_kind, pods
+from release import CHART, EGRESS, EVERYTHING, NAMESPACE, NOTHING, REPOSITORY, Object, helm, of_kind, pods
 
 from crucible import __version__
 from crucible.cli.volumes import claim_volumes
@@ -27,11 +27,12 @@ VERSIONS = tuple(f"1.{minor}.0" for minor in range(30, 37))
 FOREIGN = {"ServiceMonitor", "PrometheusRule"}
 
 
+CHOSEN = {"plain": {}, "everything": EVERYTHING, "egress": EGRESS, "nothing": NOTHING}
+
+
 def matrix() -> Iterator[Any]:
     """Every choice that makes other objects, with every other."""
-    for extent, replicas, (name, chosen) in itertools.product(
-        ([], ["one", "two"]), (1, 2), {"plain": {}, "everything": EVERYTHING, "nothing": NOTHING}.items()
-    ):
+    for extent, replicas, (name, chosen) in itertools.product(([], ["one", "two"]), (1, 2), CHOSEN.items()):
         values = {**chosen, "watchNamespaces": extent, "replicas": replicas}
         yield pytest.param(values, id=f"{name}-{replicas}-{'some' if extent else 'all'}")
 
@@ -73,7 +74,7 @@ def test_it_renders_the_same_for_every_version_it_supports(release: Release, kub
 
 @pytest.mark.parametrize("kube", VERSIONS)
 def test_every_object_satisfies_the_schemas_of_that_version(release: Release, kube: str) -> None:
-    for values in ({}, {**EVERYTHING, "replicas": 2, "watchNamespaces": ["one"]}):
+    for values in ({}, {**EVERYTHING, "replicas": 2, "watchNamespaces": ["one"]}, EGRESS):
         for one in release.objects(values, kube):
             if one["kind"] not in FOREIGN:
                 kubernetes_validate.validate(one, kube.removesuffix(".0"), strict=True)
@@ -198,7 +199,7 @@ def test_the_operator_reaches_dns_and_the_api_server_and_nothing_else(release: R
 
 
 def test_two_releases_of_one_name_do_not_meet_outside_their_namespaces(release: Release) -> None:
-    for one in release.objects(EVERYTHING):
+    for one in release.objects(EGRESS):
         if "namespace" not in one["metadata"] and one["kind"] != "CustomResourceDefinition":
             assert one["metadata"]["name"].startswith(NAMESPACE)
 

@@ -48,6 +48,11 @@ BAD: dict[str, tuple[Object, str]] = {
         "at '/plugins/volumes/notes/group': minimum: got 0, want 1",
     ),
     "no-account": ({"serviceAccount": {"create": False}}, "serviceAccount.name is needed where"),
+    "egress-account": (
+        {"serviceAccount": {"create": False, "name": "a"}, "egress": {"enabled": True}},
+        "egress.serviceAccountName is needed where",
+    ),
+    "egress-address": ({"egress": {"clusterIP": "None"}}, "at '/egress/clusterIP'"),
     "nothing-to-scrape": (
         {"metrics": {"service": False, "serviceMonitor": {"enabled": True}}},
         "metrics.serviceMonitor.enabled needs metrics.service",

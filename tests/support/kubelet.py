@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -77,12 +78,14 @@ class Kubelet:
         fates: by the plugin's name.
         seen: the uid of every pod that ever ran, by ``namespace/plugin/ordinal`` and in that order.
         most: how many of one replica ever ran at once, by the same.
+        addresses: what pods get, one after the other: each is one that this host can speak from.
     """
 
     def __init__(self, client: ClusterClient) -> None:
         self.fates: dict[str, Fate] = {}
         self.alive: dict[str, dict[str, str]] = {}
         self.most: dict[str, int] = {}
+        self.addresses = map("127.8.{0[0]}.{0[1]}".format, itertools.product(range(256), range(1, 255)))
         self._client = client
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -147,7 +150,10 @@ class Kubelet:
         alive[pod["metadata"]["uid"]] = pod["metadata"]["name"]
         self.most[replica_of(pod)] = max(self.most.get(replica_of(pod), 0), len(alive))
         if fate.code is None:
-            await self.say(pod, _status("Running", {"running": {"startedAt": now()}}, ready=True))
+            address = next(self.addresses)
+            there = {"podIP": address, "podIPs": [{"ip": address}]}
+            running = _status("Running", {"running": {"startedAt": now()}}, ready=True)
+            await self.say(pod, {**running, **there})
         else:
             await self.finish(pod, fate.code)
 

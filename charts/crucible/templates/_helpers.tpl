@@ -27,6 +27,26 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "crucible.egressName" -}}
+{{ include "crucible.fullname" . }}-egress
+{{- end -}}
+
+{{- define "crucible.egressAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "crucible.egressName" .) .Values.egress.serviceAccountName -}}
+{{- else -}}
+{{- required "egress.serviceAccountName is needed where serviceAccount.create is false" .Values.egress.serviceAccountName -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "crucible.egressSelector" -}}
+{{ include "crucible.selector" . | replace "component: operator" "component: egress" }}
+{{- end -}}
+
+{{- define "crucible.egressLabels" -}}
+{{ include "crucible.labels" . | replace "component: operator" "component: egress" }}
+{{- end -}}
+
 {{- define "crucible.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "crucible.serviceAccount" . }}
 {{- end -}}

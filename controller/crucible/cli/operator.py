@@ -128,6 +128,15 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Offer plugins the claim of this name in their own namespace; repeatable.",
         ),
     ] = None,
+    egress: Annotated[
+        str,
+        typer.Option(
+            "--egress",
+            metavar="NS/SERVICE",
+            envvar="CRUCIBLE_EGRESS_SERVICE",
+            help="The Service of `crucible egress`. Default: none, network.connect is refused.",
+        ),
+    ] = "",
     health_port: Annotated[
         int, typer.Option("--health-port", metavar="PORT", min=0, max=65535, help="For /healthz and /readyz.")
     ] = 8080,
@@ -170,6 +179,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             vm_runtime_class=vm_runtime_class,
             priority_class=priority_class,
             volumes=claim_volumes(volume or ()),
+            egress=egress,
             health_port=health_port,
             metrics_port=metrics_port,
             kubeconfig=kubeconfig,

@@ -33,11 +33,11 @@ def environment(workload: Workload, proxy: str) -> tuple[tuple[str, str], ...]:
     bus = (("CRUCIBLE_BUS", socket_path(Door.BUS)),) if Door.BUS in workload.doors else ()
     if Door.EGRESS not in workload.doors:
         return bus
+    return (*bus, ("CRUCIBLE_EGRESS", socket_path(Door.EGRESS)), *proxy_variables(proxy))
+
+
+def proxy_variables(proxy: str) -> tuple[tuple[str, str], ...]:
+    """Return the variables that libraries find a proxy by, in both spellings, for its host from inside."""
     http, socks = f"http://{proxy}:{PROXY_PORT}", f"socks5h://{proxy}:{PROXY_PORT}"
     named = (("HTTP_PROXY", http), ("HTTPS_PROXY", http), ("ALL_PROXY", socks), ("NO_PROXY", _NO_PROXY))
-    return (
-        *bus,
-        ("CRUCIBLE_EGRESS", socket_path(Door.EGRESS)),
-        *named,
-        *((name.lower(), value) for name, value in named),
-    )
+    return (*named, *((name.lower(), value) for name, value in named))

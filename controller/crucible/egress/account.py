@@ -97,6 +97,13 @@ class Account:
             }
         )
 
+    def end_the_idle(self, longest: float) -> None:
+        """Cut every conversation in which nothing was heard for so many seconds."""
+        before = self.now() - longest
+        for conversation in tuple(self.conversations):
+            if conversation.heard_at < before:
+                conversation.cut()
+
     def summary(self) -> dict[str, int]:
         """Return its counters."""
         return {

@@ -53,11 +53,22 @@ class Network(Protocol):
 class Internet:
     """The network that this host is on, and the names it knows."""
 
+    def __init__(self, *, absolute: bool = False, buffer: int = _BUFFER) -> None:
+        """Take the resolver as it is.
+
+        Args:
+            absolute: names are whole; the resolver's search list leads to names that others may make.
+            buffer: bytes kept of each connection, about.
+        """
+        self._absolute = absolute
+        self._buffer = buffer
+
     async def resolve(self, name: str) -> Sequence[Address]:
         """Ask this host's resolver, in a thread."""
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(name.encode(), None, type=socket.SOCK_STREAM)
+            whole = f"{name}." if self._absolute else name
+            found = await loop.getaddrinfo(whole.encode(), None, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
             if error.errno in {socket.EAI_NONAME, socket.EAI_NODATA}:
                 return ()
@@ -66,7 +77,7 @@ class Internet:
 
     async def connect(self, address: Address, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Dial; an address is never resolved again."""
-        reader, writer = await asyncio.open_connection(str(address), port, limit=_BUFFER)
+        reader, writer = await asyncio.open_connection(str(address), port, limit=self._buffer)
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return reader, writer
 

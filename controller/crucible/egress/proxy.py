@@ -136,11 +136,8 @@ class Proxy:
     async def _end_the_idle(self) -> None:
         while True:
             await asyncio.sleep(min(_LOOKS, self._patience.idle / 2))
-            before = time.monotonic() - self._patience.idle
             for account in self._accounts.values():
-                for conversation in tuple(account.conversations):
-                    if conversation.heard_at < before:
-                        conversation.cut()
+                account.end_the_idle(self._patience.idle)
 
     def _spawn(self, work: Any) -> None:  # noqa: ANN401 - a coroutine
         task = asyncio.get_running_loop().create_task(work)

@@ -77,8 +77,7 @@ def offers_user_namespaces(version: Mapping[str, Any]) -> bool:
 
 def _enforcement(control: Control, settings: KubernetesSettings) -> Enforcement:
     if control is Control.EGRESS:
-        by = "this release has no egress proxy for pods: use the process or the docker runtime"
-        return Enforcement(control, Level.UNAVAILABLE, by)
+        return _egress(settings)
     if control in _LOCAL:
         by = "this release has it with the process and docker runtimes only"
         return Enforcement(control, Level.UNAVAILABLE, by)
@@ -103,9 +102,33 @@ def _system_calls(settings: KubernetesSettings) -> str:
     )
 
 
+def _egress(settings: KubernetesSettings) -> Enforcement:
+    if settings.egress is None:
+        return Enforcement(
+            Control.EGRESS,
+            Level.UNAVAILABLE,
+            "no egress proxy runs in this cluster: install the chart with egress.enabled=true, or start the "
+            "operator with --egress NAMESPACE/SERVICE",
+        )
+    if not settings.network_policies:
+        return Enforcement(
+            Control.EGRESS,
+            Level.DEGRADED,
+            f"the egress proxy {settings.egress} judges what comes to it, and nobody vouched that this "
+            "cluster's network keeps plugins from going around it: start the operator with "
+            "--network-policies=enforced where it does",
+        )
+    return Enforcement(
+        Control.EGRESS,
+        Level.ENFORCED,
+        f"the egress proxy {settings.egress}, which knows a pod by its address; a NetworkPolicy leaves no "
+        "other way out",
+    )
+
+
 def _network(settings: KubernetesSettings) -> Enforcement:
     if settings.network_policies:
-        by = "a NetworkPolicy: nothing out, and in only to the declared ports"
+        by = "a NetworkPolicy: out to the egress proxy alone, where granted, and in to the declared ports"
         return Enforcement(Control.NETWORK, Level.ENFORCED, by)
     return Enforcement(
         Control.NETWORK,

@@ -23,6 +23,10 @@ SOURCE: Final = f"{names.GROUP}/source"
 """Annotation: the digest of what the pod runs."""
 FILES: Final = f"{names.GROUP}/files"
 """Annotation: the ConfigMap that the pod mounts."""
+EGRESS: Final = f"{names.GROUP}/egress"
+"""Label: the pod may reach the egress proxy. Rules select by it; the pod's own words decide who bears it."""
+EGRESS_HOST: Final = "egress"
+"""What a pod calls the egress proxy."""
 SELECTOR: Final = f"{MANAGED_BY}={MANAGER}"
 OURS: Final = (f"{names.GROUP}/", "app.kubernetes.io/")
 """How the labels and annotations begin that are nobody else's to change."""
@@ -80,9 +84,16 @@ def slot_of(pod: Mapping[str, Any]) -> Slot | None:
     return Slot(int(parts["ordinal"]), int(parts["attempt"]))
 
 
-def pod_labels(owner: Owner, ordinal: int, revision: str) -> dict[str, str]:
+def pod_labels(owner: Owner, ordinal: int, revision: str, *, egress: bool) -> dict[str, str]:
     """Return the labels that select a pod."""
-    return {**common_labels(owner), ORDINAL: str(ordinal), REVISION: revision}
+    out = {EGRESS: "true"} if egress else {}
+    return {**common_labels(owner), ORDINAL: str(ordinal), REVISION: revision, **out}
+
+
+def leads_out(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod was made to reach the egress proxy; its specification says so, and stays."""
+    aliases = pod.get("spec", {}).get("hostAliases") or ()
+    return any(EGRESS_HOST in (alias.get("hostnames") or ()) for alias in aliases)
 
 
 def common_labels(owner: Owner) -> dict[str, str]:

@@ -181,8 +181,13 @@ def ordinals_of(pods: list[Pod]) -> set[int]:
 
 def _well_labelled(pod: Pod, owner: marks.Owner, slot: Slot) -> bool:
     labels = pod["metadata"].get("labels") or {}
-    should = marks.pod_labels(owner, slot.ordinal, labels.get(marks.REVISION, ""))
-    return bool(labels.get(marks.REVISION)) and should.items() <= labels.items()
+    egress = marks.leads_out(pod)
+    should = marks.pod_labels(owner, slot.ordinal, labels.get(marks.REVISION, ""), egress=egress)
+    return (
+        bool(labels.get(marks.REVISION))
+        and should.items() <= labels.items()
+        and (egress or marks.EGRESS not in labels)
+    )
 
 
 def _labelled_as(before: Pod | None, after: Pod) -> Pod:

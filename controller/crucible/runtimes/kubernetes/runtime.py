@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from crucible.errors import Conflict, CrucibleError, InvalidInput, NotFound, Unavailable, Unsupported
+from crucible.model.door import Door
 from crucible.model.instance import Exit, Instance, State
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.compile import CONTAINER, pod
@@ -66,7 +67,7 @@ class KubernetesRuntime:
         self._offer = (self._metering.lack, capabilities(settings, self._metering.lack))
         self._changed: Callable[[str], None] = lambda _: None
         self._pods = Pods(now, self._tell)
-        self._upkeep = Upkeep(cluster, self._pods, settings.namespaces)
+        self._upkeep = Upkeep(cluster, self._pods, settings.namespaces, settings.egress)
         self._followed = {
             namespace: Reflector(
                 cluster, collection("/api/v1", "pods", namespace), marks.SELECTOR, self._pods.told
@@ -149,7 +150,8 @@ class KubernetesRuntime:
         files = {} if workload.image else self._files(workload)
         config = config_map(workload, files)
         await self._put_files(config, owner)
-        await self._upkeep.surround(owner, workload.listen, {slot.ordinal})
+        out = Door.EGRESS in workload.doors
+        await self._upkeep.surround(owner, workload.listen, {slot.ordinal}, out=out)
         body = pod(workload, slot, self._settings, config["metadata"]["name"], files)
         try:
             made = await self._cluster.create(collection("/api/v1", "pods", owner.namespace), body)

@@ -11,6 +11,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class EgressService:
+    """The egress proxy of a cluster, as plugins' pods reach it.
+
+    Attributes:
+        namespace: where it runs.
+        name: of its Service.
+        address: of its Service, which stays while that does; a pod can resolve no name.
+        labels: that select the proxy's pods.
+    """
+
+    namespace: str
+    name: str
+    address: str
+    labels: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        """``namespace/name``, as ``--egress`` has it."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class KubernetesSettings:
     """How plugins become pods on one cluster.
 
@@ -26,6 +47,7 @@ class KubernetesSettings:
         vm_runtime_class: the RuntimeClass for isolation ``vm``; empty: that isolation is not offered.
         priority_class: of every pod; empty: the cluster's default.
         volumes: claims that plugins may be granted, each in the namespace of whoever asks.
+        egress: the proxy that lets plugins out; None: there is none, and nothing lets them out.
         namespaces: the only ones looked at; empty: all.
     """
 
@@ -40,6 +62,7 @@ class KubernetesSettings:
     priority_class: str = ""
     namespaces: tuple[str, ...] = ()
     volumes: tuple[ClaimVolume, ...] = ()
+    egress: EgressService | None = None
 
     def seccomp_of(self, workload: Workload) -> str:
         """Return the profile of one workload; a whole image gets that of ``service``, as any program does."""

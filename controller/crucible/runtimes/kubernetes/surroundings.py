@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.core.doors import PROXY_PORT
 from crucible.runtimes.kubernetes import marks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from crucible.runtimes.kubernetes.marks import Owner
+    from crucible.runtimes.kubernetes.settings import EgressService
 
 POLICY: Final = "NetworkPolicy"
 SERVICE: Final = "Service"
@@ -33,15 +35,18 @@ _HELD: Final = {
 _META: Final = ("labels", "ownerReferences")
 
 
-def surroundings(owner: Owner, ports: Collection[int], *, several: bool) -> tuple[dict[str, Any], ...]:
+def surroundings(
+    owner: Owner, ports: Collection[int], *, several: bool, egress: EgressService | None = None
+) -> tuple[dict[str, Any], ...]:
     """Return the objects that a plugin's pods need around them.
 
     Args:
         owner: the Plugin.
-        ports: others may connect to these, and to no more; the plugin may connect to nothing.
+        ports: others may connect to these, and to no more.
         several: it has more than one replica.
+        egress: the proxy that the plugin may connect to; it may to nothing else, and to nothing without.
     """
-    found = [network_policy(owner, ports)]
+    found = [network_policy(owner, ports, egress)]
     if ports:
         found.append(service(owner, ports))
     if several:
@@ -49,8 +54,8 @@ def surroundings(owner: Owner, ports: Collection[int], *, several: bool) -> tupl
     return tuple(found)
 
 
-def network_policy(owner: Owner, ports: Collection[int]) -> dict[str, Any]:
-    """Return the policy that denies everything in both directions but the declared ports, inwards."""
+def network_policy(owner: Owner, ports: Collection[int], egress: EgressService | None) -> dict[str, Any]:
+    """Return the policy that denies all but the declared ports, inwards, and the egress proxy, outwards."""
     opened = [{"ports": [{"port": port, "protocol": "TCP"} for port in sorted(ports)]}] if ports else []
     return {
         **_head("networking.k8s.io/v1", POLICY, owner, marks.rules_name(owner)),
@@ -58,8 +63,21 @@ def network_policy(owner: Owner, ports: Collection[int]) -> dict[str, Any]:
             "podSelector": {"matchLabels": marks.select(owner)},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": opened,
-            "egress": [],
+            "egress": [_to(egress)] if egress is not None else [],
         },
+    }
+
+
+def _to(egress: EgressService) -> dict[str, Any]:
+    """Return the rule that lets out to the proxy's pods and its one port."""
+    return {
+        "to": [
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": egress.namespace}},
+                "podSelector": {"matchLabels": dict(egress.labels)},
+            }
+        ],
+        "ports": [{"port": PROXY_PORT, "protocol": "TCP"}],
     }
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from crucible.runtimes.kubernetes.cluster import Cluster
     from crucible.runtimes.kubernetes.pods import Pod, Pods
+    from crucible.runtimes.kubernetes.settings import EgressService
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,13 @@ _RETRY: Final = 1.0
 class Upkeep:
     """Makes the surroundings of plugins, and repairs them."""
 
-    def __init__(self, cluster: Cluster, pods: Pods, namespaces: Collection[str]) -> None:
+    def __init__(
+        self, cluster: Cluster, pods: Pods, namespaces: Collection[str], egress: EgressService | None = None
+    ) -> None:
         """Look after the pods of these namespaces; none: of all."""
         self._cluster = cluster
         self._pods = pods
+        self._egress = egress
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._followed = {
@@ -67,13 +71,16 @@ class Upkeep:
         for each in {uid, owner.uid if owner else None} - {None}:
             self.look(str(each))
 
-    async def surround(self, owner: marks.Owner, ports: Collection[int], ordinals: Collection[int]) -> None:
+    async def surround(
+        self, owner: marks.Owner, ports: Collection[int], ordinals: Collection[int], *, out: bool
+    ) -> None:
         """Make sure that all stands around a plugin that its pods need.
 
         Args:
             owner: the plugin.
             ports: on which it may listen, beside those of its pods.
             ordinals: replicas that are about to come.
+            out: whether it may reach the egress proxy, as those of its pods may that were made to.
 
         Raises:
             Conflict: something of that name belongs to someone else.
@@ -83,6 +90,7 @@ class Upkeep:
             owner,
             {*ports, *ports_of(alive)},
             several=len({*ordinals, *ordinals_of(alive)}) > 1,
+            egress=self._egress if out or any(map(marks.leads_out, alive)) else None,
         )
         for each in wanted:
             await self._ensure(each, owner)
@@ -148,7 +156,7 @@ class Upkeep:
         if owner is None:
             return
         try:
-            await self.surround(owner, (), ())
+            await self.surround(owner, (), (), out=False)
             if len(ordinals_of(pods)) == 1:
                 await self._drop(BUDGET, marks.rules_name(owner), owner)
             if not ports_of(pods):
@@ -193,8 +201,11 @@ class Upkeep:
         owner, slot, meta = marks.owner_of(pod), marks.slot_of(pod), pod["metadata"]
         if owner is None or slot is None:
             return
-        revision = (meta.get("labels") or {}).get(marks.REVISION) or "unknown"
-        body = {"metadata": {"uid": meta["uid"], "labels": marks.pod_labels(owner, slot.ordinal, revision)}}
+        revision, egress = (meta.get("labels") or {}).get(marks.REVISION) or "unknown", marks.leads_out(pod)
+        labels = marks.pod_labels(owner, slot.ordinal, revision, egress=egress)
+        body = {
+            "metadata": {"uid": meta["uid"], "labels": labels if egress else {**labels, marks.EGRESS: None}}
+        }
         try:
             await self._cluster.patch(pod_path(meta["namespace"], meta["name"]), body)
             log.warning("%s/%s: labels put back that someone changed", meta["namespace"], meta["name"])

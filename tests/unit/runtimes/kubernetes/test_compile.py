@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from crucible.core.admission import admit
 from crucible.core.render import render
 from crucible.errors import InvalidInput
+from crucible.model.door import Door
 from crucible.model.manifest import PreStop
 from crucible.model.plugin import read_identity
 from crucible.model.probe import Health
@@ -27,7 +28,7 @@ from crucible.model.volume import ClaimVolume, Mount
 from crucible.model.workload import Limits, Slot
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.compile import pod
-from crucible.runtimes.kubernetes.settings import KubernetesSettings
+from crucible.runtimes.kubernetes.settings import EgressService, KubernetesSettings
 from crucible.runtimes.kubernetes.surroundings import repair, surroundings
 from crucible.runtimes.kubernetes.volumes import config_map
 
@@ -57,6 +58,9 @@ WITH_VOLUMES = replace(
     ),
 )
 
+EGRESS = EgressService("crucible-system", "crucible-egress", "10.96.0.7", (("app", "egress"), ("of", "us")))
+WITH_EGRESS = replace(SETTINGS, egress=EGRESS, network_policies=True)
+
 TCP = Health.model_validate_json('{"ready": {"process": {}}, "live": {"tcp": {"port": 9090}}}')
 CASES: dict[str, Any] = {
     "python": (workload(), FILES, SETTINGS),
@@ -83,6 +87,7 @@ CASES: dict[str, Any] = {
         SETTINGS,
     ),
     "volumes": (workload(mounts=(NOTES, MAPS)), FILES, WITH_VOLUMES),
+    "egress": (workload(doors=(Door.EGRESS,)), FILES, WITH_EGRESS),
     "command": (
         workload(type="service", image=IMAGE, entrypoint=("serve", "--at=$(HOME)"), listen=(8080,)),
         {},
@@ -114,7 +119,8 @@ def objects_of(name: str) -> list[dict[str, Any]]:
     """Return all that one instance of a case is run as."""
     asked, files, settings = CASES[name]
     config = config_map(asked, files)
-    around = surroundings(marks.owner_of_workload(asked), asked.listen, several=True)
+    egress = settings.egress if Door.EGRESS in asked.doors else None
+    around = surroundings(marks.owner_of_workload(asked), asked.listen, several=True, egress=egress)
     return [config, *around, pod(asked, FIRST, settings, config["metadata"]["name"], files)]
 
 
@@ -248,7 +254,7 @@ def test_names_that_are_derived_fit_their_kinds_for_the_longest_plugin() -> None
     owner = marks.Owner("ns", "9" * 50, UID)
     assert len(marks.pod_name(owner, Slot(999, 99_999))) <= 63
     assert re.fullmatch(r"[a-z][a-z0-9-]{0,62}", marks.service_name(owner))
-    assert all(len(value) <= 63 for value in marks.pod_labels(owner, 3, "0" * 16).values())
+    assert all(len(value) <= 63 for value in marks.pod_labels(owner, 3, "0" * 16, egress=True).values())
 
 
 def test_a_pod_is_known_by_its_owner_and_its_name_and_by_nothing_else() -> None:
@@ -291,7 +297,11 @@ def test_the_images_of_all_types_bring_the_words_before_a_program() -> None:
 
 
 POLICY, SERVICE, BUDGET = surroundings(OWNER, (8080,), several=True)
+OUT = surroundings(OWNER, (), several=False, egress=EGRESS)[0]
 CHANGES: dict[str, Any] = {
+    "way out widened": (OUT, lambda spec: spec["egress"][0]["ports"].append({"port": 443})),
+    "way out elsewhere": (OUT, lambda spec: spec["egress"][0]["to"][0].pop("podSelector")),
+    "way out closed": (OUT, lambda spec: spec.update(egress=[])),
     "egress opened": (POLICY, lambda spec: spec.update(egress=[{}])),
     "ingress widened": (POLICY, lambda spec: spec["ingress"].append({})),
     "another port": (POLICY, lambda spec: spec["ingress"][0]["ports"].append({"port": 22})),
@@ -317,6 +327,23 @@ def test_whatever_somebody_changes_of_what_is_ours_is_put_back(name: str) -> Non
             place = place[step]
         place[last] = operation["value"]
     assert live == wanted
+
+
+def test_a_pod_has_a_way_out_only_where_its_manifest_asks_and_the_cluster_has_one() -> None:
+    for asked, settings in (
+        (workload(), WITH_EGRESS),
+        (workload(doors=(Door.BUS,)), WITH_EGRESS),
+        (workload(doors=(Door.EGRESS,)), SETTINGS),
+    ):
+        made = pod(asked, FIRST, settings, "c", FILES)
+        assert not marks.leads_out(made)
+        assert marks.EGRESS not in made["metadata"]["labels"]
+        assert not any("PROXY" in each["name"].upper() for each in made["spec"]["containers"][0]["env"])
+    made = pod(workload(doors=(Door.EGRESS,), env=(("HTTP_PROXY", "mine"),)), FIRST, WITH_EGRESS, "c", FILES)
+    variables = {each["name"]: each["value"] for each in made["spec"]["containers"][0]["env"]}
+    assert marks.leads_out(made)
+    assert variables["HTTP_PROXY"] == "mine"
+    assert variables["http_proxy"] == "http://egress:3128"
 
 
 def test_what_servers_fill_in_is_no_change() -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from crucible.core.enforce import refusal_of
+from crucible.model.enforcement import Control, Level
 from crucible.model.plugin import parse_spec
 from crucible.runtimes.kubernetes.enforcement import capabilities
-from crucible.runtimes.kubernetes.settings import KubernetesSettings
+from crucible.runtimes.kubernetes.settings import EgressService, KubernetesSettings
 
+if TYPE_CHECKING:
+    from crucible.model.manifest import PluginSpec
+
+PROXY = EgressService("system", "egress", "10.96.0.7", (("app", "egress"),))
 VOUCHED = KubernetesSettings(network_policies=True, user_namespaces=True, seccomp="crucible/{type}.json")
 ASKS: dict[str, dict[str, Any]] = {
     "EgressUnavailable": {"network": {"connect": ["api.example.com:443"]}},
@@ -18,20 +24,40 @@ ASKS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("reason", ["EgressUnavailable", "BusUnavailable"])
-@pytest.mark.parametrize("settings", [KubernetesSettings(), VOUCHED], ids=["plain", "vouched"])
-def test_a_way_out_and_the_bus_are_refused_with_a_reason_of_their_own(
-    reason: str, settings: KubernetesSettings
-) -> None:
-    spec = parse_spec(
+def asking(reason: str, *accepted: str) -> PluginSpec:
+    return parse_spec(
         {
             "type": "service",
             "version": "1.0.0",
             "source": {"image": "example.org/team/thing@sha256:" + "1" * 64},
             "capabilities": ASKS[reason],
-            "sandbox": {"allowDegraded": ["pids", "openFiles", "network"]},
+            "sandbox": {"allowDegraded": ["pids", "openFiles", *accepted]},
         }
     )
-    refusal = refusal_of(spec, capabilities(settings))
+
+
+@pytest.mark.parametrize("reason", ["EgressUnavailable", "BusUnavailable"])
+@pytest.mark.parametrize("settings", [KubernetesSettings(), VOUCHED], ids=["plain", "vouched"])
+def test_a_way_out_without_a_proxy_and_the_bus_are_refused_with_a_reason_of_their_own(
+    reason: str, settings: KubernetesSettings
+) -> None:
+    refusal = refusal_of(asking(reason, "network"), capabilities(settings))
     assert refusal is not None
     assert refusal.reason == reason
+
+
+def test_a_way_out_is_held_where_there_is_a_proxy_and_policies_are_enforced() -> None:
+    held = capabilities(replace(VOUCHED, egress=PROXY))
+    assert refusal_of(asking("EgressUnavailable"), held) is None
+    (egress,) = (each for each in held.controls if each.control is Control.EGRESS)
+    assert egress.level is Level.ENFORCED
+    assert "system/egress" in egress.by
+
+
+def test_a_proxy_that_could_be_gone_around_has_to_be_accepted() -> None:
+    here = capabilities(KubernetesSettings(egress=PROXY))
+    refusal = refusal_of(asking("EgressUnavailable", "network"), here)
+    assert refusal is not None
+    assert refusal.reason == "NotEnforceable"
+    assert "--network-policies=enforced" in refusal.message
+    assert refusal_of(asking("EgressUnavailable", "network", "egress"), here) is None

@@ -1,0 +1,88 @@
+"""``crucible egress``."""
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from crucible.cli.up import LogFormat
+
+EXAMPLES: Final = """\b
+Examples:
+  crucible egress
+  crucible egress --namespace team-a --replicas 2 --log-format json
+  crucible operator --egress crucible-system/crucible-egress
+
+The chart runs it with egress.enabled=true. It knows a plugin by the address of its pod, so it has to be in
+the pods' network, and it lets through nobody whose pod the API server does not name. On one machine
+`crucible up` needs none of this.
+"""
+
+
+def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
+    namespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--namespace", "-n", metavar="NS", help="Serve plugins of this one; repeatable. Default: all."
+        ),
+    ] = None,
+    address: Annotated[
+        str, typer.Option("--address", metavar="ADDRESS", help="Where to listen. Default: everywhere.")
+    ] = "",
+    port: Annotated[
+        int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="For plugins; pods are told 3128.")
+    ] = 3128,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            "--replicas",
+            metavar="N",
+            min=1,
+            max=16,
+            help="How many such proxies there are: each lets pass that part of resources.network.",
+        ),
+    ] = 1,
+    wait: Annotated[
+        float,
+        typer.Option(
+            "--wait",
+            metavar="SECONDS",
+            min=0.1,
+            max=60,
+            help="Until the cluster says whose a connection is: a pod's address is told late.",
+        ),
+    ] = 10.0,
+    health_port: Annotated[
+        int, typer.Option("--health-port", metavar="PORT", min=0, max=65535, help="For /healthz and /readyz.")
+    ] = 8080,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            "--metrics-port", metavar="PORT", min=0, max=65535, help="For /metrics; may be the same."
+        ),
+    ] = 9090,
+    kubeconfig: Annotated[
+        Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Outside of a cluster.")
+    ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option("--log-format", metavar="text|json", help="How to write the log.")
+    ] = LogFormat.TEXT,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
+) -> None:
+    """Let plugins' pods out to what their manifests list, and nowhere else, until SIGTERM."""
+    from crucible.gateway import GatewayOptions, run  # noqa: PLC0415 - loads the client of clusters
+
+    run(
+        GatewayOptions(
+            namespaces=tuple(dict.fromkeys(namespace or ())),
+            address=address,
+            port=port,
+            replicas=replicas,
+            wait=wait,
+            health_port=health_port,
+            metrics_port=metrics_port,
+            kubeconfig=kubeconfig,
+            log_format=log_format.value,
+            verbose=verbose,
+        )
+    )
