@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from crucible.backbone.keeper import Keeper
+from crucible.backbone.server import ServerPlace
 from crucible.control.apiserver import ApiServer, ServerSettings
 from crucible.control.client import Client
 from crucible.control.kubeconfig import load_endpoint
@@ -80,6 +82,7 @@ class UpOptions:
         manifests: folder of manifests to keep applied; absolute, because its path names the set.
         host_always: serve the host application on the bus even when no plugin uses it.
         volumes: folders that plugins may be granted.
+        backbone: file that says how this machine is joined to others; absolute; None: it is not.
         secrets_key: file with the key that encrypts Secrets at rest, made if absent; None: they are not.
         alerts: who is told of what is wrong; None: nobody.
     """
@@ -96,6 +99,7 @@ class UpOptions:
     host_always: bool = False
     alerts: Receiver | None = None
     volumes: tuple[HostVolume, ...] = ()
+    backbone: Path | None = None
 
 
 def run(options: UpOptions) -> None:
@@ -142,9 +146,8 @@ async def serve(options: UpOptions, stop: asyncio.Event) -> None:
         client = await stack.enter_async_context(Client(load_endpoint(places.kubeconfig)))
         endpoints = await stack.enter_async_context(HttpEndpoints())
         voice = ApiVoice(client, "crucible", time.time)
-        doors = Doorkeeper(
-            runtime, places, control_plane_id(places.root / "id"), host_always=options.host_always
-        )
+        always = options.host_always or options.backbone is not None
+        doors = Doorkeeper(runtime, places, control_plane_id(places.root / "id"), host_always=always)
         prober = Prober(runtime, time.time, doors.liaison.call)
         stack.push_async_callback(prober.close)
         sources, told = Resolver(store, adapters.images), TellingVoice(voice, doors, time.time)
@@ -180,9 +183,18 @@ async def serve(options: UpOptions, stop: asyncio.Event) -> None:
         stack.push_async_callback(runtime.close)
         doors.open(loops.ring, say)
         stack.push_async_callback(doors.close)
+        keeper = asyncio.create_task(_keep_backbone(options, doors))
+        stack.callback(keeper.cancel)
         pods.tell()
         sweeping = partial(_sweep_for_ever, client, ports, loops, doors)
         await _operate(options, client, loops, sweeping, stop)
+
+
+async def _keep_backbone(options: UpOptions, doors: Doorkeeper) -> None:
+    """Keep this machine joined to others, as a file says."""
+    places = options.places
+    place = ServerPlace(places.backbone, control_plane_id(places.root / "id"))
+    await Keeper(options.backbone, place, doors.liaison.join).keep()
 
 
 def _ring_for_secret(loops: Loops, key: Key) -> None:

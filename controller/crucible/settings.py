@@ -47,6 +47,11 @@ class Places:
         return self.root / "egress"
 
     @property
+    def backbone(self) -> Path:
+        """The backbone's authority, and its server's private folder."""
+        return self.root / "backbone"
+
+    @property
     def host(self) -> Path:
         """The host application's door to the bus lies in here."""
         return self.root / "host"

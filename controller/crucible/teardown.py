@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from crucible.backbone import server
+from crucible.backbone.server import ServerPlace
 from crucible.bootstrap import UpOptions, control_plane_id, make_adapters
 from crucible.control.apiserver.ownership import StateLock
 from crucible.doorkeeper import end_companions
@@ -75,7 +77,9 @@ def end_all(places: Places, grace: float, told: Callable[[str], None]) -> Ended:
             ended, found = asyncio.run(_end_instances(places, name, grace, told))
             instances += ended
             strays += found
-        asyncio.run(end_companions(places, control_plane_id(places.root / "id"), told))
+        control_plane = control_plane_id(places.root / "id")
+        asyncio.run(end_companions(places, control_plane, told))
+        asyncio.run(_end_backbone(ServerPlace(places.backbone, control_plane), told))
     finally:
         lock.release()
     return Ended(controller, tuple(instances), tuple(strays))
@@ -120,6 +124,13 @@ def holder_of(places: Places) -> int | None:
         text = (places.control / "lock").read_text().strip()
         return int(text) if text.isdecimal() else UNNAMED
     return None
+
+
+async def _end_backbone(place: ServerPlace, told: Callable[[str], None]) -> None:
+    held = server.reach(place)
+    if held is not None:
+        told("stopping the backbone's server")
+        await server.end(held)
 
 
 async def _end_instances(

@@ -7,18 +7,20 @@ little is going on a frame is handled as it comes in. Once more than :data:`BURS
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING, Final
 
 from crucible.bus import wire
 from crucible.bus.calls import Calls
 from crucible.bus.connection import Connection
+from crucible.bus.far import Far
 from crucible.bus.hello import read_hello, welcome
 from crucible.bus.ledger import Fault, Ledger
 from crucible.bus.messages import Messages
 from crucible.bus.queue import Bounds, FairQueue
 from crucible.bus.roster import Roster, Seat
-from crucible.bus.services import services_of
+from crucible.bus.services import Plain, services_of
 from crucible.bus.wire import BrokenFrame, Code, Frame, Kind
 from crucible.model.bus import HOST
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
+    from crucible.bus.call import Call
     from crucible.model.bus import Member
     from crucible.model.door import Doorway
 
@@ -52,6 +55,7 @@ class Broker:
         messages: what is published.
         ledger: what was counted.
         roster: who there is.
+        far: other machines.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -61,6 +65,9 @@ class Broker:
         self.calls = Calls(loop, self.roster, self.ledger)
         self.calls.services.update(services_of(self.calls))
         self.messages = Messages(self.ledger)
+        self.far = Far(self.calls, self.messages, self.roster)
+        self.calls.elsewhere = self.messages.far = self.far
+        self.calls.services["$bus.machines"] = Plain(self.calls, self._machines)
         self._loop = loop
         self._doors: dict[str, list[Connection]] = {}
         self._queue: FairQueue[tuple[Connection, Frame]] = FairQueue(_UNBOUNDED)
@@ -70,6 +77,12 @@ class Broker:
         self._burst_from = 0.0
         self._turn_is_due = False
         self._in_turn = False
+
+    def _machines(self, call: Call) -> Frame:
+        """Say which other machines are there, to the host application alone."""
+        if not call.seat.is_host:
+            return wire.error(call.frame.id, Code.NOT_PERMITTED, "the host application alone may ask this")
+        return Frame(Kind.ANSWER, call.frame.id, payload=json.dumps(self.far.to_json()).encode())
 
     # What the controller says.
 
@@ -89,6 +102,7 @@ class Broker:
         for seat in gone:
             for connection in list(seat.connections):
                 self._cut(connection, Code.NOT_PERMITTED, "the plugin is gone")
+        self.far.news()
 
     def connect(self, doorway: Doorway) -> Connection | None:
         """Return a connection for somebody who came through a door; None when too many are in already."""
@@ -124,6 +138,7 @@ class Broker:
         seat = connection.seat
         if seat is not None and connection in seat.connections:
             seat.connections.remove(connection)
+            self.far.news()
         self.messages.left(connection)
         self.calls.left(connection)
 
@@ -226,6 +241,7 @@ class Broker:
         connection.greeted()
         connection.methods, connection.window, connection.seat = hello.methods, hello.window, seat
         seat.connections.append(connection)
+        self.far.news()
         connection.send(welcome(seat.member, f"{doorway.plugin}-{doorway.place}"), "")
 
     def _dispatch(self, connection: Connection, seat: Seat, frame: Frame) -> None:

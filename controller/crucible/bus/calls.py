@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from crucible.bus import wire
 from crucible.bus.call import Call, called_by_name
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from crucible.bus.ledger import Ledger
     from crucible.bus.roster import Roster, Seat
 
+
+class Elsewhere(Protocol):
+    """Other machines."""
+
+    def choose(self, call: Call, plugin: str, code: Code, why: str) -> tuple[Code | None, str]:
+        """Find one for a call that nobody here answers, and make it the call's service; else say why not."""
+        ...
+
+
 CALLS_LIMIT: Final = 1024
 """Calls that one connection may have open."""
 DEFAULT_TIME: Final = 30.0
@@ -41,6 +50,7 @@ class Calls:
     roster: Roster
     ledger: Ledger
     services: dict[str, Service] = field(default_factory=dict)
+    elsewhere: Elsewhere | None = None
     deadlines: Deadlines = field(init=False)
     streams: Streams = field(init=False)
 
@@ -97,12 +107,17 @@ class Calls:
             )
         else:
             code, why = self._choose(call, plugin)
+            if code is not None and self.elsewhere is not None and not judged:
+                code, why = self.elsewhere.choose(call, plugin, code, why)
             if code is not None:
                 self._reject(call, code, why)
                 return
             open_calls[frame.id] = call
             self._time(call)
-            self._queue(call)
+            if call.service is not None:
+                call.service.begin(call)
+            else:
+                self._queue(call)
 
     def _choose(self, call: Call, plugin: str) -> tuple[Code | None, str]:
         """Find the connection with the fewest open calls that has the method; else say why there is none."""

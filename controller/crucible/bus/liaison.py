@@ -7,12 +7,13 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from crucible.bus.members import Members
+from crucible.bus.members import Members, digest_of
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from crucible.model.backbone import Joining
     from crucible.model.bus import Member
 
 PAGE: Final = 60
@@ -56,6 +57,12 @@ class Liaison:
         self._changed: dict[str, None] = {}
         self._notices: dict[str, tuple[float, tuple[str, ...]]] = {}
         self._wake = asyncio.Event()
+        self._backbone: Mapping[str, Any] | None = None
+
+    def join(self, joining: Joining | None) -> None:
+        """Say how other machines are reached, and what they may do here; None: not at all."""
+        self._backbone = None if joining is None else joining.to_json()
+        self._wake.set()
 
     def know(self, member: Member) -> None:
         """Say that there is a Plugin, what it may do, and why it does not answer if it does not."""
@@ -116,6 +123,8 @@ class Liaison:
             answer = await self._broker.ask({"know": page, "gone": []} if page else {})
         if answer.get("digest") != self._members.digest:
             await self._say_all()
+        if answer.get("backbone") != digest_of(self._backbone):
+            await self._broker.ask({"backbone": self._backbone})
 
     async def _say_all(self) -> None:
         *pages, last = _pages(self._members)
@@ -152,6 +161,14 @@ class Liaison:
         words = {"call": key, "method": method, "payload": payload, "milliseconds": int(seconds * 1000)}
         answer = await self._broker.ask(words)
         return str(answer.get("code", "")), str(answer.get("text", ""))
+
+    async def far(self) -> Mapping[str, Any]:
+        """Return who this machine is on the backbone, why it is not there, and which others are.
+
+        Raises:
+            Unavailable: the broker does not run.
+        """
+        return await self._broker.ask({"far": 0})
 
     async def figures(self) -> list[Mapping[str, Any]]:
         """Return what was counted, by Plugin.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from crucible.model.bus import Member
 
@@ -59,6 +59,11 @@ class Members:
             return False
         self._sum = (self._sum - _number(member)) % _MODULUS
         return True
+
+
+def digest_of(words: Mapping[str, Any] | None) -> str:
+    """Return a text that is the same for two objects exactly when they say the same."""
+    return hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _number(member: Member) -> int:

@@ -58,8 +58,15 @@ class Messages:
                 answer = Frame(Kind.ANSWER, frame.id, headers=headers, priority=frame.priority)
                 self._tell(connection, answer)
 
-    def deliver(self, namespace: str, sender: str, frame: Frame) -> int:
-        """Give a message to everyone here who listens; return how many got it."""
+    def deliver(self, namespace: str, sender: str, frame: Frame, key: str = "") -> int:
+        """Give a message to everyone here who listens; return how many got it.
+
+        Args:
+            namespace: whose subjects.
+            sender: who published it, as listeners see it.
+            frame: the PUBLISH.
+            key: tells senders apart, for fairness; empty: the sender does.
+        """
         listeners = self.topics.listeners(namespace, frame.name)
         if not listeners:
             return 0
@@ -71,7 +78,7 @@ class Messages:
         except BrokenFrame:  # no room left for who sent it
             message = message._replace(headers={"from": sender})
             data = wire.encode(message)
-        key = f"{namespace}/{sender}"
+        key = key or f"{namespace}/{sender}"
         return sum(self._hand(listener, message, data, key) for listener in listeners)
 
     def _hand(self, listener: Subscription, message: Frame, data: bytes, key: str) -> bool:

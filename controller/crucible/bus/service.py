@@ -5,6 +5,7 @@ it sees when it has to say everything again)::
 
     {"know": [member, …], "gone": [uid, …]}     Plugins that are new, have changed, or are no more
     {"all": [member, …], "more": true}          the whole list, in parts; the last has no "more"
+    {"backbone": {…} or null}                   how to join other machines, and what to share with them
     {"keep": [uid, …], "more": true}            whose stores to keep, in parts; of all others those that
                                                 asked for it are removed
 
@@ -13,6 +14,7 @@ and asks::
     {"event": {…}, "namespace": "…", "subject": "…"}   to be published
     {"call": "uid/0-1/bus", "method": "$ping", "payload": "…", "milliseconds": 1000}
     {"figures": 0}                                     what was counted, a page from there on
+    {"far": 0}                                         which other machines are there
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ from typing import TYPE_CHECKING, Any, Final
 from crucible.bus import wire
 from crucible.bus.broker import Broker
 from crucible.bus.doors import Entrance
-from crucible.bus.members import Members
+from crucible.bus.members import Members, digest_of
 from crucible.bus.roster import Seat
 from crucible.bus.stores import Stores
 from crucible.bus.wire import Code, Frame, Kind
 from crucible.companions.link import page_of
+from crucible.model.backbone import Joining
 from crucible.model.bus import HOST, Grants, Member
 
 if TYPE_CHECKING:
@@ -64,6 +67,8 @@ class BusService:
         self._parts: list[Member] = []
         self._wanted: set[str] = set()
         self._stores: Stores | None = None
+        self._backbone = digest_of(None)
+        self._joined = asyncio.get_running_loop().create_task(self.broker.far.keep())
         gc.freeze()  # what was imported stays: no collection looks at it again
         if data is not None:
             self._stores = Stores(self.broker.calls, self.broker.ledger, data)
@@ -93,7 +98,7 @@ class BusService:
         for entrance in self._entrances.pop(key, ()):
             entrance.close()
 
-    async def answer(self, words: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def answer(self, words: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: C901 - one case a word
         """Do what the controller says."""
         match words:
             case {"know": list(known), "gone": list(gone)}:
@@ -117,9 +122,14 @@ class BusService:
             case {"figures": int(first)}:
                 figures, more = page_of(self.broker.ledger.to_json(), first)
                 return {"figures": figures, "more": more}
+            case {"backbone": dict() | None as found}:
+                self._backbone = digest_of(found)
+                self.broker.far.become(None if found is None else Joining.from_json(found))
+            case {"far": _}:
+                return self.broker.far.to_json()
             case _:
-                return {"digest": self._members.digest}
-        return {"digest": self._members.digest}
+                pass
+        return {"digest": self._members.digest, "backbone": self._backbone}
 
     async def _learn(self, known: list[Member], gone: set[str]) -> None:
         for member in known:

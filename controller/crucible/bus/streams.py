@@ -32,8 +32,11 @@ class Streams:
         """Take an ITEM and pass it on, if there is credit for it."""
         from_caller = bool(frame.id & 1)
         call = (sender.calls if from_caller else sender.given).get(frame.id)
-        if call is None:
-            return
+        if call is not None:
+            self.pass_item(call, frame, from_caller=from_caller)
+
+    def pass_item(self, call: Call, frame: Frame, *, from_caller: bool) -> None:
+        """Pass an ITEM on, if there is credit for it."""
         credit = call.up if from_caller else call.down
         if not call.stream or credit < 1 or (frame.flags & wire.LAST and not from_caller):
             self._fail(call, Code.OVERLOADED, "an item without credit, or out of place")
@@ -69,8 +72,11 @@ class Streams:
         items = wire.credit_of(frame)
         from_caller = bool(frame.id & 1)
         call = (sender.calls if from_caller else sender.given).get(frame.id)
-        if call is None or not call.stream:
-            return
+        if call is not None and call.stream:
+            self.pass_credit(call, items, from_caller=from_caller)
+
+    def pass_credit(self, call: Call, items: int, *, from_caller: bool) -> None:
+        """Pass credit on, as far as it does not go over the limit."""
         if from_caller:
             items = min(items, wire.LARGEST_CREDIT - call.down)
             call.down += items

@@ -48,6 +48,7 @@ _COMMANDS: Final = {
     "exec": _Entry("exec", "Run a command inside an instance."),
     "call": _Entry("call", "Call a method of a plugin."),
     "store": _Entry("store", "Read and change what a plugin keeps."),
+    "backbone": _Entry("backbone", "Invite other machines: plugins there and here are on one bus."),
     "top": _Entry("top", "Show what instances use."),
     "events": _Entry("events", "List what happened."),
     "restart": _Entry("restart", "Replace every instance of plugins."),

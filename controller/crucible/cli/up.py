@@ -22,6 +22,7 @@ Examples:
   crucible up --manifests plugins/
   crucible up --runtime docker
   crucible up --alerts http://127.0.0.1:9093
+  crucible up --backbone backbone.yaml
   crucible up --volume notes=/srv/notes --volume maps=/srv/maps:ro
   crucible up --log-format json
 
@@ -87,6 +88,10 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--volume", metavar="NAME=DIR[:ro]", help="Offer plugins a folder by this name; repeatable."
         ),
     ] = None,
+    backbone: Annotated[
+        Path | None,
+        typer.Option("--backbone", metavar="FILE", help="Join other machines' plugins, as this file says."),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option("--log-format", metavar="text|json", help="How to write the log.")
     ] = LogFormat.TEXT,
@@ -108,6 +113,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         secrets_key=secrets_key.absolute() if secrets_key else None,
         alerts=read_receiver(alerts, Path.cwd()) if alerts else None,
         volumes=host_volumes(volume or (), root),
+        backbone=_checked_backbone(backbone),
         on_ready=lambda kubeconfig: _welcome(kubeconfig, default=root == default_root()),
     )
     try:
@@ -119,6 +125,16 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         if others is not None or foreseen is None:
             raise
         raise foreseen.exceptions[0] from None
+
+
+def _checked_backbone(file: Path | None) -> Path | None:
+    """Refuse a file that says nothing of use, before anything starts; later changes are read as they come."""
+    if file is None:
+        return None
+    from crucible.backbone.settings import read_settings  # noqa: PLC0415 - help does not need it
+
+    read_settings(file)
+    return file.absolute()
 
 
 def _check_folder(manifests: Path | None, root: Path) -> None:

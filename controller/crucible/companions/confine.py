@@ -59,16 +59,26 @@ def confine(uid: int | None, memory: int, data: int | None = None) -> None:
     Raises:
         OSError: something of it cannot be had here; Landlock is the one thing that may be missing.
     """
-    _limit(memory, _LOG_BYTES if data is None else _DATA_BYTES)
+    limit(files=_FILES, written=_LOG_BYTES if data is None else _DATA_BYTES, memory=memory)
     if uid is not None:
-        _drop_bounds()
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        become_user(uid)
+    renounce()
     _prctl(_PR_SET_DUMPABLE, 0)
     _close_file_system(data)
-    _filter(bpf.encode(bpf.program(PROFILE, platform.machine())))
+    filter_calls(bpf.encode(bpf.program(PROFILE, platform.machine())))
+
+
+def become_user(uid: int) -> None:
+    """Become a user, and a group of the same number, for good."""
+    _drop_bounds()
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def renounce() -> None:
+    """Gain no privileges any more, whatever is run."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def landlock_version() -> int:
@@ -76,12 +86,13 @@ def landlock_version() -> int:
     return max(int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)), 0)
 
 
-def _limit(memory: int, file: int) -> None:
+def limit(*, files: int, written: int, memory: int | None = None) -> None:
+    """Lower what this process may use: open files, bytes of a file that it writes, bytes of data."""
     for which, most in (
-        (resource.RLIMIT_NOFILE, _FILES),
+        (resource.RLIMIT_NOFILE, files),
         (resource.RLIMIT_CORE, _CORE),
-        (resource.RLIMIT_DATA, memory),
-        (resource.RLIMIT_FSIZE, file),
+        (resource.RLIMIT_FSIZE, written),
+        *([] if memory is None else [(resource.RLIMIT_DATA, memory)]),
     ):
         _, hard = resource.getrlimit(which)
         value = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -100,22 +111,44 @@ def _close_file_system(data: int | None) -> None:
     version = landlock_version()
     if version == 0:
         return
-    rights = sum(right for since, right in _RIGHTS_BY_VERSION if version >= since)
+    rights = rights_of(version)
     words = [rights, *([_BIND_TCP] if version >= 4 else []), *([_SCOPES] if version >= 6 else [])]  # noqa: PLR2004 - the version that brought it
-    attributes = struct.pack(f"{len(words)}Q", *words)
-    ruleset = _libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
-    if ruleset < 0:
-        _fail("cannot make a Landlock ruleset")
+    ruleset = ruleset_of(words)
     try:
         for place in READABLE:
             if Path(place).exists():
                 _allow_reading(ruleset, place)
         if data is not None:
             _allow(ruleset, data, rights & (_WRITE_FILE | _REMOVE_FILE | _MAKE_FILE | _TRUNCATE), "the data")
-        if _libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
-            _fail("cannot take on a Landlock ruleset")
+        restrict(ruleset)
     finally:
         os.close(ruleset)
+
+
+def rights_of(version: int) -> int:
+    """Return all that a version of Landlock can take away of files."""
+    return sum(right for since, right in _RIGHTS_BY_VERSION if version >= since)
+
+
+def ruleset_of(words: list[int]) -> int:
+    """Return the descriptor of rules that take away all that is named here: of files, the network, others."""
+    attributes = struct.pack(f"{len(words)}Q", *words)
+    ruleset = int(_libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
+    if ruleset < 0:
+        _fail("cannot make a Landlock ruleset")
+    return ruleset
+
+
+def add_rule(ruleset: int, kind: int, rule: bytes, what: str = "a rule") -> None:
+    """Leave something."""
+    if _libc.syscall(_ADD_RULE, ruleset, kind, rule, 0) != 0:
+        _fail(f"cannot leave {what} within reach")
+
+
+def restrict(ruleset: int) -> None:
+    """Be held to rules from now on, with whatever is run."""
+    if _libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
+        _fail("cannot take on a Landlock ruleset")
 
 
 def _allow_reading(ruleset: int, place: str) -> None:
@@ -127,12 +160,11 @@ def _allow_reading(ruleset: int, place: str) -> None:
 
 
 def _allow(ruleset: int, folder: int, more: int, what: str) -> None:
-    rule = struct.pack("=Qi", _READ_FILE | _READ_DIR | more, folder)
-    if _libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0) != 0:
-        _fail(f"cannot leave {what} within reach")
+    add_rule(ruleset, _PATH_BENEATH, struct.pack("=Qi", _READ_FILE | _READ_DIR | more, folder), what)
 
 
-def _filter(program: bytes) -> None:
+def filter_calls(program: bytes) -> None:
+    """Be held to a list of system calls from now on, with whatever is run."""
     instructions = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: a length, and a pointer aligned as pointers are.
     header = ctypes.create_string_buffer(

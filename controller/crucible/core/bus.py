@@ -67,6 +67,11 @@ def _state(spec: PluginSpec | None, status: PluginStatus) -> str:
     return "" if ready.status == "True" else f"{ready.reason}: {ready.message}"[:_STATE_LIMIT]
 
 
+def is_method(name: str) -> bool:
+    """Say whether it names a method of a plugin or of the host application, or all of one's."""
+    return _CALL.fullmatch(name) is not None
+
+
 def may_call(grants: Grants, plugin: str, method: str) -> bool:
     """Say whether a method may be called."""
     return grants.everything or f"{plugin}.{method}" in grants.call or f"{plugin}.*" in grants.call
@@ -99,7 +104,7 @@ def violations(spec: PluginSpec) -> Iterator[Violation]:
                 "subjects that begin with 'crucible' are the controller's: choose another first word",
             )
     for index, method in enumerate(bus.call):
-        if _CALL.fullmatch(method) is None:
+        if not is_method(method):
             yield Violation(
                 f"{here}.call[{index}]",
                 f"{method!r} is no method of a plugin: write plugin.method, or plugin.* for all it has",

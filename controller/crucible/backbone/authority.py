@@ -1,0 +1,214 @@
+"""A small certificate authority of the backbone's own: who vouches for its server and for its machines."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from crucible.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+AUTHORITY_LIFE: Final = timedelta(days=3650)
+LIFE: Final = timedelta(days=90)
+"""Of our own certificates, which are renewed by themselves."""
+RENEW_BEFORE: Final = timedelta(days=30)
+_CERTIFICATE, _KEY = "ca.crt", "ca.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate and its key, in PEM."""
+
+    certificate: str
+    key: str
+
+    def __repr__(self) -> str:
+        """Tell no key."""
+        return "Issued()"
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Who signs.
+
+    Attributes:
+        certificate: its own, in PEM; all who are on the backbone have it.
+    """
+
+    certificate: str
+    _key: ec.EllipticCurvePrivateKey
+
+    def machine(self, identity: str, now: datetime, life: timedelta = LIFE) -> Issued:
+        """Return a certificate for a machine: it can be a client, and no server."""
+        return self._issue(identity, [x509.DNSName(identity)], ExtendedKeyUsageOID.CLIENT_AUTH, now, life)
+
+    def server(self, hosts: Iterable[str], now: datetime, life: timedelta = LIFE) -> Issued:
+        """Return a certificate for the server at these addresses and names."""
+        names = [_host(host) for host in sorted(set(hosts))]
+        return self._issue("crucible-backbone", names, ExtendedKeyUsageOID.SERVER_AUTH, now, life)
+
+    def _issue(
+        self,
+        common: str,
+        names: list[x509.GeneralName],
+        purpose: x509.ObjectIdentifier,
+        now: datetime,
+        life: timedelta,
+    ) -> Issued:
+        signer = x509.load_pem_x509_certificate(self.certificate.encode())
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            _builder(_name(common), signer.subject, key.public_key(), now, life)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
+            .sign(self._key, hashes.SHA256())
+        )
+        return Issued(_pem(certificate), _private(key))
+
+
+def authority_in(folder: Path, now: datetime) -> Authority:
+    """Return the authority whose files lie in a folder, made the first time.
+
+    Raises:
+        InvalidInput: what lies there is none.
+    """
+    certificate, key = folder / _CERTIFICATE, folder / _KEY
+    if not certificate.exists() or not key.exists():
+        _make(certificate, key, now)
+    try:
+        loaded = serialization.load_pem_private_key(key.read_bytes(), password=None)
+        text = certificate.read_text()
+        x509.load_pem_x509_certificate(text.encode())
+    except ValueError as error:
+        raise InvalidInput(f"{folder}: {_CERTIFICATE} and {_KEY} are no certificate and its key") from error
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise InvalidInput(f"{key}: not an elliptic curve key")
+    return Authority(text, loaded)
+
+
+def is_fresh(certificate: str, now: datetime) -> bool:
+    """Say whether a certificate is good for a while yet."""
+    until = expiry(certificate)
+    return until is not None and until > now + RENEW_BEFORE
+
+
+def expiry(certificate: str) -> datetime | None:
+    """Return until when a certificate is good; None when it is none."""
+    try:
+        return x509.load_pem_x509_certificate(certificate.encode()).not_valid_after_utc
+    except ValueError:
+        return None
+
+
+def signed_by(certificate: str, authority: str) -> bool:
+    """Say whether an authority signed a certificate."""
+    try:
+        signed = x509.load_pem_x509_certificate(certificate.encode())
+        signed.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.encode()))
+    except Exception:  # noqa: BLE001 - the library has one class for each way not to be signed
+        return False
+    return True
+
+
+def write_private(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write a file that only its owner can read, in one step."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def utc_now() -> datetime:
+    """The moment, in UTC."""
+    return datetime.now(UTC)
+
+
+def _make(certificate: Path, key: Path, now: datetime) -> None:
+    made = ec.generate_private_key(ec.SECP256R1())
+    name = _name("crucible-backbone-ca")
+    signed = (
+        _builder(name, name, made.public_key(), now, AUTHORITY_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(made.public_key()), critical=False)
+        .add_extension(_usage(signs=True), critical=True)
+        .sign(made, hashes.SHA256())
+    )
+    write_private(key, _private(made))
+    write_private(certificate, _pem(signed))
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    now: datetime,
+    life: timedelta,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + life)
+    )
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "crucible"),
+            x509.NameAttribute(NameOID.COMMON_NAME, common[:64]),
+        ]
+    )
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _private(key: ec.EllipticCurvePrivateKey) -> str:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()

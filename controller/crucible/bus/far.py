@@ -1,0 +1,409 @@
+"""The backbone, as a broker sees it: other machines, what they have, what goes to them and comes from them.
+
+A call goes to another machine when nobody here answers for the plugin, the namespace is shared with that
+machine, and it says that it has the plugin. Both brokers judge it: this one by the manifest of who calls, the
+other by what its own people share. A machine is believed in nothing but its name, which the server proves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+from crucible.bus import nats, wire
+from crucible.bus.credentials import context_of
+from crucible.bus.durable import Durable
+from crucible.bus.ledger import Fault
+from crucible.bus.peer import Peer
+from crucible.bus.wire import BrokenFrame, Code, Decoder, Frame, Kind
+from crucible.core import backbone
+from crucible.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crucible.bus.call import Call
+    from crucible.bus.calls import Calls
+    from crucible.bus.messages import Messages
+    from crucible.bus.nats import Nats
+    from crucible.bus.natswire import Message
+    from crucible.bus.roster import Roster
+    from crucible.model.backbone import Joining, Share
+
+BEAT: Final = 1.0
+"""Seconds between two words that we are there."""
+GONE: Final = 8.0
+"""Seconds after which a machine that is not heard of has gone."""
+NEWS: Final = 0.02
+"""Seconds for which changes are gathered before the others are told."""
+_RETRY_FIRST: Final = 0.1
+_RETRY_LONGEST: Final = 5.0
+_PEERS_LIMIT: Final = 256
+_PLUGINS_LIMIT: Final = 4096
+_STATE_LIMIT: Final = 300
+_INSIST_LIMIT: Final = 8192
+
+log = logging.getLogger(__name__)
+
+
+class Far:
+    """Everything beyond this machine. ``keep`` does the work."""
+
+    def __init__(self, calls: Calls, messages: Messages, roster: Roster) -> None:
+        self.shares: Mapping[str, Share] = {}
+        self.problem = ""
+        """Why it is not joined although it should be."""
+        self.durable = Durable(self, calls, messages)
+        self._calls = calls
+        self._messages = messages
+        self._roster = roster
+        self._loop = calls.loop
+        self._joining: Joining | None = None
+        self._changed = asyncio.Event()
+        self._nats: Nats | None = None
+        self._peers: dict[str, Peer] = {}
+        self._epoch = ""
+        self._version = 0
+        self._telling: asyncio.TimerHandle | None = None
+        calls.services.update(self.durable.services())
+
+    @property
+    def machine(self) -> str:
+        """Who we are on the backbone."""
+        return "" if self._joining is None else self._joining.machine
+
+    @property
+    def nats(self) -> Nats | None:
+        """The connection; None while there is none."""
+        return self._nats
+
+    def to_json(self) -> dict[str, Any]:
+        """Return who we are there, why we are not, and which other machines are."""
+        others = [
+            {"machine": peer.name, "plugins": len(peer.plugins), "made": peer.made, "served": peer.served}
+            for peer in sorted(self._peers.values(), key=lambda peer: peer.name)
+        ]
+        return {"machine": self.machine, "problem": self.problem, "peers": others}
+
+    # What the controller says.
+
+    def become(self, joining: Joining | None) -> None:
+        """Join, leave, or go on by other words. New certificates count from the next connection on."""
+        before, self._joining = self._joining, joining
+        self.shares = {} if joining is None else {share.namespace: share for share in joining.shares}
+        if _place(before) != _place(joining) and self._nats is not None:
+            self._nats.close("the settings changed")
+        for peer in self._peers.values():
+            peer.recheck()
+        self.news()
+        self._changed.set()
+
+    # What goes out: Calls asks for machines, Messages tells of what is published.
+
+    def choose(self, call: Call, plugin: str, code: Code, why: str) -> tuple[Code | None, str]:
+        """Find a machine for a call that nobody here answers; else say why there is none.
+
+        Args:
+            call: which; it gets the machine as its service.
+            plugin: whose method.
+            code: why nobody here does.
+            why: the same in words.
+        """
+        namespace = call.seat.member.namespace
+        share, key = self.shares.get(namespace), (namespace, plugin)
+        best: Peer | None = None
+        for peer in self._peers.values():
+            state = peer.plugins.get(key)
+            if state is None or not backbone.joins(share, peer.name):
+                continue
+            if state and code is Code.NO_SUCH_PLUGIN:
+                code, why = Code.UNAVAILABLE, f"{plugin} on {peer.name}: {state}"
+            elif not state and (best is None or peer.made < best.made):
+                best = peer
+        if best is None:
+            return code, why
+        call.service = best
+        return None, ""
+
+    def published(self, namespace: str, sender: str, frame: Frame) -> None:
+        """Tell others what was published here."""
+        share = self.shares.get(namespace)
+        if self._nats is None or share is None or not share.machines:
+            return
+        subject = backbone.say(namespace, self.machine, sender, frame.name)
+        try:
+            data = wire.encode(frame._replace(id=0))
+        except BrokenFrame:
+            return  # it went no further than its own machine, as its subscribers there were told
+        fits = len(data) <= self._nats.payload_limit
+        if not fits or not self._nats.publish(f"{namespace}/{sender}", frame.priority, subject, data):
+            self._calls.ledger.fault(namespace, sender, Fault.MISSED, f"{frame.name} for other machines")
+
+    def carry(self, machine: str, sender: str, priority: int, data: bytes) -> str:
+        """Send frames to a machine; return why they do not go."""
+        connection = self._nats
+        if connection is None:
+            return "the backbone is not reached"
+        if len(data) > connection.payload_limit:
+            return f"the backbone takes {connection.payload_limit} bytes at once"
+        if not connection.publish(sender, priority, backbone.to(machine, self.machine), data):
+            return "too much waits for the backbone already"
+        return ""
+
+    def insist(self, machine: str, data: bytes) -> None:
+        """Send a small frame whatever else waits."""
+        if self._nats is not None and len(data) <= _INSIST_LIMIT:
+            self._nats.publish("", wire.Priority.CRITICAL, backbone.to(machine, self.machine), data)
+
+    def news(self) -> None:
+        """What others may have of us has changed: tell them soon."""
+        if self._nats is not None and self._telling is None:
+            self._telling = self._loop.call_later(NEWS, self._tell_news)
+
+    def _tell_news(self) -> None:
+        self._telling = None
+        self._version += 1
+        for name in list(self._peers):
+            self._tell(name)
+
+    def _tell(self, machine: str) -> None:
+        """Tell a machine what we have for it."""
+        told = {"epoch": self._epoch, "version": self._version, "plugins": self._offered(machine)}
+        frame = Frame(Kind.WELCOME, payload=_text(told))
+        self.carry(machine, "", wire.Priority.HIGH, wire.encode(frame))
+
+    def _offered(self, machine: str) -> list[tuple[str, str, str]]:
+        found = []
+        for seat in self._roster:
+            namespace, plugin = seat.member.key
+            share = self.shares.get(namespace)
+            if share is None or seat.is_host or not backbone.joins(share, machine):
+                continue
+            if backbone.offers(share, plugin):
+                serving = any(connection.methods for connection in seat.connections)
+                state = "" if serving else seat.member.state or "it has not offered any method on the bus"
+                found.append((namespace, plugin, state[:_STATE_LIMIT]))
+        return found[:_PLUGINS_LIMIT]
+
+    # How it joins, and stays.
+
+    async def keep(self) -> None:
+        """Stay joined, for ever."""
+        failures = 0
+        while True:
+            joining = self._joining
+            self._changed.clear()
+            if joining is None:
+                self.problem = ""
+                await self._changed.wait()
+                continue
+            try:
+                await self._stay(joining)
+                failures = 0
+            except (Unavailable, OSError) as error:
+                failures += 1
+                self.problem = str(error)
+                log.warning("the backbone is not reached: %s", error)
+                await self._pause(min(_RETRY_FIRST * 2.0**failures, _RETRY_LONGEST))
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    async def _stay(self, joining: Joining) -> None:
+        """Join, and stay until the connection ends.
+
+        Raises:
+            Unavailable: it cannot be joined.
+        """
+        connection = await nats.connect(
+            joining.host, joining.port, context_of(joining), joining.machine, self._heard
+        )
+        try:
+            subscribed = set(backbone.heard(joining.machine, self.shares))
+            known = {subject: connection.subscribe(subject) for subject in subscribed}
+            await connection.flush()
+            self._epoch, self._nats, self.problem = secrets.token_hex(4), connection, ""
+            log.info("joined the backbone at %s:%d as %s", joining.host, joining.port, joining.machine)
+            while not connection.lost.done():
+                self._beat(connection, known)
+                await asyncio.wait({connection.lost}, timeout=BEAT)
+        finally:
+            connection.close()
+            self._left(connection.lost.result())
+
+    def _beat(self, connection: Nats, known: dict[str, int]) -> None:
+        """Say that we are there; let go of machines that do not; hear of what is shared now."""
+        wanted = backbone.heard(self.machine, self.shares)
+        for subject in wanted:
+            if subject not in known:
+                known[subject] = connection.subscribe(subject)
+        for subject in set(known) - set(wanted):
+            connection.unsubscribe(known.pop(subject))
+        beat = _text({"epoch": self._epoch, "version": self._version})
+        connection.publish("", wire.Priority.CRITICAL, backbone.here(self.machine), beat)
+        for peer in list(self._peers.values()):
+            if self._loop.time() - peer.heard_at > GONE:
+                del self._peers[peer.name]
+                peer.lost(f"not heard of for {GONE:.0f} s")
+
+    def _left(self, why: str) -> None:
+        log.warning("the backbone is gone: %s", why)
+        self._nats, self.problem = None, why
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        peers, self._peers = self._peers, {}
+        for peer in peers.values():
+            peer.lost(f"the backbone is gone: {why}")
+        self.durable.left()
+
+    # What comes in.
+
+    def _heard(self, message: Message) -> None:
+        """Take what somebody published; whoever spoke is who its subject says.
+
+        What the server itself says on somebody's behalf is nothing of ours: it has a status, or is no frame.
+        """
+        if message.status:
+            return
+        machine = backbone.speaker_of("to", message.subject, self.machine)
+        if machine is not None:
+            self._frames(machine, message.payload)
+            return
+        event = backbone.event_of(message.subject)
+        if event is not None:
+            self._event(event, message.payload)
+            return
+        machine = backbone.speaker_of("here", message.subject)
+        if machine is not None and self._joined(machine):
+            self._beat_of(machine, message.payload)
+
+    def _joined(self, machine: str) -> bool:
+        """Say whether we have anything to do with a machine."""
+        return machine != self.machine and any(
+            backbone.joins(share, machine) for share in self.shares.values()
+        )
+
+    def _peer(self, machine: str) -> Peer | None:
+        peer = self._peers.get(machine)
+        if peer is None and self._joined(machine) and len(self._peers) < _PEERS_LIMIT:
+            peer = self._peers[machine] = Peer(machine, self, self._calls)
+        return peer
+
+    def _frames(self, machine: str, payload: bytes) -> None:
+        peer = self._peer(machine)
+        if peer is None or payload[:1] != b"\0":
+            return
+        peer.heard_at = self._loop.time()
+        decoder = Decoder()
+        try:
+            for frame in decoder.feed(payload):
+                match frame.kind:
+                    case Kind.HELLO:
+                        self._tell(machine)
+                    case Kind.WELCOME:
+                        self._told(peer, frame)
+                    case _:
+                        peer.receive(frame)
+        except BrokenFrame as error:
+            self._calls.ledger.fault("", f"@{machine}", Fault.MALFORMED, str(error))
+            peer.lost(f"it broke the rules: {error}")
+
+    def _event(self, event: backbone.Event, payload: bytes) -> None:
+        """Deliver what was published elsewhere, as far as it may be told here."""
+        if event.machine == self.machine:
+            return
+        share = self.shares.get(event.namespace)
+        if not backbone.may_tell(share, event.machine, event.subject):
+            detail = f"publish {event.subject} in {event.namespace}"
+            self._calls.ledger.fault("", f"@{event.machine}", Fault.REFUSED, detail)
+            return
+        frame = frame_of(event, payload)
+        if frame is None:
+            self._calls.ledger.fault("", f"@{event.machine}", Fault.MALFORMED, f"publish {event.subject}")
+            return
+        sender = backbone.stranger(event.plugin, event.machine)
+        self._messages.deliver(event.namespace, sender, frame, f"@{event.machine}")
+
+    def _beat_of(self, machine: str, payload: bytes) -> None:
+        epoch, version = _stay_of(_object(payload))
+        peer = self._peer(machine)
+        if peer is None or not epoch:
+            return
+        peer.heard_at = self._loop.time()
+        if peer.epoch != epoch:
+            self._meet(peer, epoch)
+        if peer.version != version:
+            hello = wire.encode(Frame(Kind.HELLO, payload=b"{}"))
+            self.carry(machine, "", wire.Priority.HIGH, hello)
+
+    def _meet(self, peer: Peer, epoch: str) -> None:
+        """A machine is new, or back: nobody there knows of earlier calls."""
+        if peer.epoch:
+            peer.lost("it left the backbone and came back")
+        peer.epoch, peer.version, peer.plugins = epoch, -1, {}
+        self._tell(peer.name)
+
+    def _told(self, peer: Peer, frame: Frame) -> None:
+        """Take a machine's word for what it has; where it matters, it is asked again with each call."""
+        words = _object(frame.payload)
+        epoch, version = _stay_of(words)
+        if not epoch:
+            raise BrokenFrame(Code.MALFORMED, "what it has is no list")
+        if peer.epoch != epoch:
+            self._meet(peer, epoch)
+        plugins = words.get("plugins")
+        if not isinstance(plugins, list) or len(plugins) > _PLUGINS_LIMIT:
+            raise BrokenFrame(Code.MALFORMED, "what it has is no list, or too long")
+        found: dict[tuple[str, str], str] = {}
+        for one in plugins:
+            match one:
+                case [str(namespace), str(plugin), str(state)] if len(state) <= _STATE_LIMIT:
+                    found[namespace, plugin] = state
+                case _:
+                    raise BrokenFrame(Code.MALFORMED, "what it has is no list of plugins")
+        peer.plugins, peer.version = found, version
+
+
+def frame_of(event: backbone.Event, payload: bytes) -> Frame | None:
+    """Read the PUBLISH that an event from elsewhere holds; None when it holds anything else."""
+    decoder = Decoder()
+    try:
+        frames = list(decoder.feed(payload))
+    except BrokenFrame:
+        return None
+    if len(frames) != 1 or decoder.waiting or frames[0].kind != Kind.PUBLISH:
+        return None
+    frame = frames[0]
+    if frame.name != event.subject or not wire.RESERVED_HEADERS.isdisjoint(frame.headers):
+        return None
+    return frame
+
+
+def _place(joining: Joining | None) -> tuple[str, str, int] | None:
+    return None if joining is None else (joining.machine, joining.host, joining.port)
+
+
+def _stay_of(words: Mapping[str, Any]) -> tuple[str, int]:
+    epoch, version = words.get("epoch"), words.get("version")
+    known = isinstance(epoch, str) and 0 < len(epoch) <= 64 and type(version) is int  # noqa: PLR2004 - a bound
+    return (str(epoch), int(version or 0)) if known else ("", -1)
+
+
+def _object(payload: bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(payload)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(words: Mapping[str, Any]) -> bytes:
+    return json.dumps(words, separators=(",", ":")).encode()

@@ -1,0 +1,323 @@
+"""One connection to a NATS server over mutual TLS: what is published on it goes in order of urgency.
+
+TLS begins with the first byte (the server's ``handshake_first``), so nothing at all is said in plain text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from crucible.bus import natswire
+from crucible.bus.natswire import Asked, BrokenLine, Info, Message, Parser, Reached, Refusal
+from crucible.bus.queue import Bounds, FairQueue
+from crucible.errors import Unavailable
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+PATIENCE: Final = 10.0
+"""Seconds for the server to let us in."""
+ALIVE: Final = 2.0
+"""Seconds between two questions whether it is there; one that leaves two unanswered is not."""
+_PAST: Final = 256
+"""Ended takes that are remembered."""
+_HIGH_WATER: Final = 256 * 1024
+_LOW_WATER: Final = 64 * 1024
+_BATCH: Final = 64 * 1024
+_OUTBOX: Final = Bounds(2048, 4 * 1024 * 1024, 8192, 16 * 1024 * 1024)
+
+
+class Nats(asyncio.Protocol):
+    """One connection.
+
+    Attributes:
+        lost: why it ended; unset while it lasts.
+        payload_limit: bytes that the server takes in one message.
+    """
+
+    def __init__(self, name: str, heard: Callable[[Message], None]) -> None:
+        """Prepare; :func:`connect` does the rest.
+
+        Args:
+            name: under which the server lists us, and whose answers are ours.
+            heard: called with every message but the answers to :meth:`request`.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[str] = self._loop.create_future()
+        self.payload_limit = 0
+        self._name = name
+        self._heard = heard
+        self._parser = Parser()
+        self._transport: asyncio.Transport | None = None
+        self._welcome: asyncio.Future[None] = self._loop.create_future()
+        self._reached: list[asyncio.Future[None]] = []
+        self._answers: dict[str, asyncio.Future[Message]] = {}
+        self._taken: dict[int, asyncio.Future[Message]] = {}
+        self._past: deque[int] = deque(maxlen=_PAST)
+        self._inbox = f"_INBOX.{name}.{secrets.token_hex(8)}"
+        self._number = 0
+        self._sid = 0
+        self._outbox: FairQueue[bytes] = FairQueue(_OUTBOX)
+        self._fresh: list[bytes] = []
+        self._paused = False
+        self._unanswered = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """TLS stands: both know who the other is."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
+
+    def data_received(self, data: bytes) -> None:
+        """The server said something."""
+        self._unanswered = 0
+        try:
+            for said in self._parser.feed(data):
+                self._take(said)
+        except BrokenLine as error:
+            self.close(f"the server does not speak NATS: {error}")
+
+    def pause_writing(self) -> None:
+        """The server takes less than we have: keep it, in order of urgency."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._paused = False
+        self._drain()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more comes or goes."""
+        self._end(str(exc) if exc else "the server ended it")
+
+    # What others call.
+
+    async def enter(self) -> None:
+        """Wait until the server has let us in.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        self._write(natswire.connect(self._name))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._or_lost(self._welcome)
+        except TimeoutError:
+            self.close("it did not let us in in time")
+        if self.lost.done():
+            raise Unavailable(self.lost.result())
+        self._sid = 1
+        self._write(natswire.subscribe(f"{self._inbox}.*", self._sid))
+        self._timer = self._loop.call_later(ALIVE, self._look)
+
+    def subscribe(self, subject: str) -> int:
+        """Hear of a subject; return the number by which its messages can be told."""
+        self._sid += 1
+        self._write(natswire.subscribe(subject, self._sid))
+        return self._sid
+
+    def unsubscribe(self, sid: int) -> None:
+        """Hear of it no more."""
+        self._write(natswire.unsubscribe(sid))
+
+    def publish(self, sender: str, priority: int, subject: str, payload: bytes) -> bool:
+        """Publish on somebody's behalf; False when too much of theirs waits already."""
+        return self._send(sender, priority, natswire.publish(subject, payload))
+
+    async def request(self, subject: str, payload: bytes, seconds: float, ident: str = "") -> Message:
+        """Publish something and wait for the answer.
+
+        Args:
+            subject: to which.
+            payload: what.
+            seconds: to wait.
+            ident: by which a stream knows that it has it already.
+
+        Raises:
+            Unavailable: the connection ended, or nobody answered.
+        """
+        self._number += 1
+        reply = f"{self._inbox}.{self._number}"
+        answer: asyncio.Future[Message] = self._loop.create_future()
+        self._answers[reply] = answer
+        words = (
+            natswire.publish_once(subject, payload, reply, ident)
+            if ident
+            else natswire.publish(subject, payload, reply)
+        )
+        try:
+            if not self._send("", 1, words):
+                raise Unavailable("too much waits for the backbone already")
+            async with asyncio.timeout(seconds):
+                return await answer
+        except TimeoutError:
+            raise Unavailable(f"the backbone does not answer on {subject}") from None
+        finally:
+            self._answers.pop(reply, None)
+
+    async def take(self, subject: str, payload: bytes, seconds: float) -> Message | None:
+        """Ask a stream for its next message; None when there is none in this time.
+
+        It comes under the subject that it was published to, so it is told by the subscription alone.
+
+        Raises:
+            Unavailable: the connection ended, or nobody answers on this subject.
+        """
+        self._number += 1
+        reply = f"{self._inbox}-{self._number}"
+        sid = self.subscribe(reply)
+        answer: asyncio.Future[Message] = self._loop.create_future()
+        self._taken[sid] = answer
+        try:
+            if not self._send("", 1, natswire.publish(subject, payload, reply)):
+                raise Unavailable("too much waits for the backbone already")
+            async with asyncio.timeout(seconds):
+                return await answer
+        except TimeoutError:
+            return None
+        finally:
+            del self._taken[sid]
+            self._past.append(sid)
+            self._write(natswire.unsubscribe(sid))
+
+    async def flush(self) -> None:
+        """Wait until the server has done all that was said before.
+
+        Raises:
+            Unavailable: the connection ended.
+        """
+        reached: asyncio.Future[None] = self._loop.create_future()
+        self._reached.append(reached)
+        self._write(natswire.PING)
+        await self._or_lost(reached)
+        if not reached.done():
+            raise Unavailable(self.lost.result())
+
+    async def _or_lost(self, event: asyncio.Future[None]) -> None:
+        """Wait for something, or for the end of the connection."""
+        either: set[asyncio.Future[Any]] = {event, self.lost}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+
+    def close(self, why: str = "we ended it") -> None:
+        """End it at once."""
+        self._end(why)
+        if self._transport is not None:
+            self._transport.abort()
+
+    # How it goes on inside.
+
+    def _take(self, said: natswire.Said) -> None:
+        match said:
+            case Message():
+                self._hand(said)
+            case Asked():
+                self._write(natswire.PONG)
+            case Reached():
+                self._told_that_it_is_there()
+            case Info():
+                self.payload_limit = int(said.fields.get("max_payload", 0))
+            case Refusal():
+                self._refused(said.why)
+
+    def _hand(self, message: Message) -> None:
+        answer = self._taken.get(message.sid) or self._answers.get(message.subject)
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+        elif message.sid in self._past:
+            if message.reply and not message.status:
+                self._write(natswire.publish(message.reply, b"-NAK"))  # too late for who asked: give it back
+        elif answer is None:
+            self._heard(message)
+
+    def _told_that_it_is_there(self) -> None:
+        if not self._welcome.done():
+            self._welcome.set_result(None)
+        elif self._reached:
+            reached = self._reached.pop(0)
+            if not reached.done():
+                reached.set_result(None)
+
+    def _refused(self, why: str) -> None:
+        """The server refused one thing, or all of us."""
+        if not why.lower().startswith("permissions violation"):
+            self.close(f"the server says: {why}")
+
+    def _send(self, sender: str, priority: int, data: bytes) -> bool:
+        if self.lost.done():
+            return False
+        if self._paused or self._outbox.count:
+            return self._outbox.push(sender, priority, data, len(data)) is not None
+        self._write(data)
+        return True
+
+    def _write(self, data: bytes) -> None:
+        """Write with whatever else is said in this turn of the loop."""
+        if not self._fresh:
+            self._loop.call_soon(self._flush)
+        self._fresh.append(data)
+
+    def _flush(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        if self._transport is not None and not self.lost.done():
+            self._transport.write(fresh[0] if len(fresh) == 1 else b"".join(fresh))
+
+    def _drain(self) -> None:
+        while self._outbox.count and not self._paused and self._transport is not None:
+            batch, size = [], 0
+            while size < _BATCH and (data := self._outbox.pop()) is not None:
+                batch.append(data)
+                size += len(data)
+            self._transport.write(b"".join(batch))
+
+    def _look(self) -> None:
+        """Find out whether the server is still there."""
+        if self.lost.done():
+            return
+        if self._unanswered >= 2:  # noqa: PLR2004 - as ALIVE says
+            self.close("the server does not answer any more")
+            return
+        self._unanswered += 1
+        self._reached.append(self._loop.create_future())
+        self._write(natswire.PING)
+        self._timer = self._loop.call_later(ALIVE, self._look)
+
+    def _end(self, why: str) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.lost.done():
+            self.lost.set_result(why)
+        for answer in (*self._answers.values(), *self._taken.values()):
+            if not answer.done():
+                answer.set_exception(Unavailable(f"the backbone is gone: {why}"))
+
+
+async def connect(
+    host: str, port: int, context: ssl.SSLContext, name: str, heard: Callable[[Message], None]
+) -> Nats:
+    """Return a connection that the server let in.
+
+    Raises:
+        Unavailable: it cannot be reached, is not who it should be, or does not let us in.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            _, made = await loop.create_connection(
+                lambda: Nats(name, heard), host, port, ssl=context, ssl_handshake_timeout=PATIENCE
+            )
+    except (OSError, TimeoutError) as error:
+        raise Unavailable(f"{host}:{port}: {str(error) or 'no answer'}") from error
+    try:
+        await made.enter()
+    except BaseException:
+        with contextlib.suppress(OSError):
+            made.close()
+        raise
+    return made

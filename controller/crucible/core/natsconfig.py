@@ -1,0 +1,119 @@
+"""The settings of the NATS server that carries the backbone: who may do what there. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from crucible.core import backbone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ACCOUNT: Final = "CRUCIBLE"
+CERTIFICATE, KEY, AUTHORITY, JETSTREAM = "server.crt", "server.key", "ca.crt", "jetstream"
+"""Names of files beside the settings."""
+PAYLOAD: Final = 2 * 1024 * 1024
+STORE_BYTES: Final = 4 * 1024**3
+STREAM_BYTES: Final = 256 * 1024**2
+STREAM_SECONDS: Final = 7 * 24 * 3600
+_CONNECTIONS: Final = 1024
+_NANO: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody with a certificate.
+
+    Attributes:
+        name: of the machine; what others see.
+        identity: what its certificate is made out to.
+        namespaces: in which it may tell others anything, and hear them.
+        manages: it makes streams, and nothing else.
+    """
+
+    name: str
+    identity: str
+    namespaces: tuple[str, ...] = ()
+    manages: bool = False
+
+
+def permissions(user: User) -> dict[str, Any]:
+    """Return which subjects somebody may use; all others are refused by the server."""
+    name = user.name
+    inbox = f"_INBOX.{name}.>"
+    if user.manages:
+        api = [f"$JS.API.STREAM.{verb}.*" for verb in ("CREATE", "UPDATE", "INFO")]
+        return {"publish": {"allow": api}, "subscribe": {"allow": [inbox]}}
+    speaks = [backbone.here(name), backbone.to("*", name)]
+    for namespace in user.namespaces:
+        stream = backbone.stream(namespace)
+        speaks += [
+            f"{backbone.PREFIX}.say.{namespace}.{name}.>",
+            f"{backbone.PREFIX}.keep.{namespace}.{name}.>",
+            f"$JS.API.CONSUMER.CREATE.{stream}.>",
+            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
+            f"$JS.ACK.{stream}.>",
+        ]
+    hears = [*backbone.heard(name, user.namespaces), inbox]
+    return {"publish": {"allow": speaks}, "subscribe": {"allow": hears}}
+
+
+def settings(host: str, port: int, users: Iterable[User]) -> str:
+    """Return the server's settings, which are JSON; files are named as they lie beside them."""
+    people = [
+        {"user": user.identity, "permissions": permissions(user)}
+        for user in sorted(users, key=lambda user: user.identity)
+    ]
+    return json.dumps(
+        {
+            "server_name": "crucible-backbone",
+            "host": host,
+            "port": port,
+            "max_payload": PAYLOAD,
+            "max_connections": _CONNECTIONS,
+            "write_deadline": "10s",
+            "tls": {
+                "cert_file": f"./{CERTIFICATE}",
+                "key_file": f"./{KEY}",
+                "ca_file": f"./{AUTHORITY}",
+                "verify_and_map": True,
+                "handshake_first": True,
+                "min_version": "1.3",
+                "timeout": 5,
+            },
+            "jetstream": {
+                "store_dir": f"./{JETSTREAM}",
+                "max_mem": 0,
+                "max_file": STORE_BYTES,
+                "sync_interval": "always",
+            },
+            "accounts": {ACCOUNT: {"jetstream": "enabled", "users": people}},
+        },
+        indent=1,
+    )
+
+
+def stream_settings(namespace: str) -> dict[str, Any]:
+    """Return what the stream of a namespace's durable events is.
+
+    An event stays until every subscription that was there took it, a week at most. When there is no room for
+    more, who puts one is told, and none that waits is lost for it.
+    """
+    return {
+        "name": backbone.stream(namespace),
+        "subjects": [f"{backbone.PREFIX}.keep.{namespace}.>"],
+        "retention": "interest",
+        "storage": "file",
+        "discard": "new",
+        "max_bytes": STREAM_BYTES,
+        "max_age": STREAM_SECONDS * _NANO,
+        "max_consumers": 1024,
+        "max_msgs": -1,
+        "max_msg_size": PAYLOAD,
+        "num_replicas": 1,
+        "duplicate_window": 120 * _NANO,
+        "deny_delete": True,
+        "deny_purge": True,
+    }

@@ -1,0 +1,50 @@
+"""Two machines on one backbone: ``alpha`` and ``beta``; ``gamma`` was invited and keeps to no rules."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+from backboned import ALL, Backbone, Joined, until
+from raw import Raw
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from crucible.model.backbone import Share
+
+
+class Pair:
+    """Two joined machines."""
+
+    def __init__(self, backbone: Backbone, folder: Path) -> None:
+        self.backbone = backbone
+        self.alpha = Joined("alpha", folder / "alpha")
+        self.beta = Joined("beta", folder / "beta")
+
+    async def meet(self, alpha: Share = ALL, beta: Share = ALL) -> None:
+        self.alpha.far.become(self.backbone.joining("alpha", alpha))
+        self.beta.far.become(self.backbone.joining("beta", beta))
+        await until(lambda: self.alpha.far.nats is not None and self.beta.far.nats is not None)
+
+
+@pytest.fixture
+async def backbone(tmp_path: Path) -> AsyncIterator[Backbone]:
+    made = Backbone(tmp_path / "backbone")
+    made.invite("manager", manages=True)
+    for name in ("alpha", "beta", "gamma"):
+        made.invite(name, "here", "there")
+    made.invite("outsider", "elsewhere")
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def pair(backbone: Backbone, tmp_path: Path) -> AsyncIterator[Pair]:
+    made = Pair(backbone, tmp_path)
+    yield made
+    await Raw.hang_up()
+    await asyncio.gather(made.alpha.close(), made.beta.close())
