@@ -29,12 +29,13 @@ from crucible.runtimes.doors import bind
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Collection, Coroutine, Mapping
+    from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
     from crucible.model.decision import Event
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
     from crucible.model.status import PluginStatus
+    from crucible.model.workload import Slot
     from crucible.ports import Voice
     from crucible.runtimes.base import Runtime
     from crucible.settings import Places
@@ -101,6 +102,15 @@ class Doorkeeper:
         self.liaison.know(member)
         out = {} if spec is None else grant_of(spec)
         self._crew.grant(identity.uid, {Door.BUS: {"grants": asdict(member.grants)}, Door.EGRESS: out})
+
+    async def open_calls(self, plugin_uid: str, slots: Sequence[Slot]) -> Mapping[int, int | None]:
+        """Ask the broker how many calls instances have that are given no new ones; none where it is gone."""
+        keys = {slot.attempt: f"{plugin_uid}/{slot}/{Door.BUS}" for slot in slots}
+        try:
+            found = await self.liaison.open_calls(list(keys.values()))
+        except Unavailable:
+            return dict.fromkeys(keys, 0)
+        return {attempt: found.get(key) for attempt, key in keys.items()}
 
     def forget(self, plugin_uid: str) -> None:
         """Say that a Plugin is gone."""

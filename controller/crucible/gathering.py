@@ -14,6 +14,7 @@ from crucible.model.manifest import PluginSpec
 from crucible.model.plugin import read_identity
 from crucible.model.revision import revision_name
 from crucible.model.status import PluginStatus
+from crucible.model.workload import Slot
 from crucible.model.world import Reach, Waiting, World
 
 if TYPE_CHECKING:
@@ -113,8 +114,14 @@ async def gather(read: Read, said: PluginStatus | None, ports: Ports, around: Ar
         around=around,
         recalled=await _recall(read, status, ports),
         started_lately=_started_lately(read, ports),
+        open_calls=await _open_calls(read, status, ports),
         notices=ports.doors.notices(read.identity.uid),
     )
+
+
+async def _open_calls(read: Read, status: PluginStatus, ports: Ports) -> Mapping[int, int | None]:
+    slots = [Slot(each.ordinal, each.attempt) for each in status.draining]
+    return await ports.doors.open_calls(read.identity.uid, slots) if slots else {}
 
 
 def _started_lately(read: Read, ports: Ports) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from crucible.model.revision import Revision
     from crucible.model.secret import SecretSeen
     from crucible.model.status import PluginStatus, SourceReport
+    from crucible.model.workload import Slot
     from crucible.model.world import Reach
     from crucible.runtimes.base import Runtime
 
@@ -124,6 +125,13 @@ class Doorkeeper(Protocol):
         """Say what a Plugin may do now, and how it is; None: it is refused or going, and may do nothing."""
         ...
 
+    async def open_calls(self, plugin_uid: str, slots: Sequence[Slot]) -> Mapping[int, int | None]:
+        """Return how many calls instances have that are given no new ones, by attempt.
+
+        None: whoever gives them does not know yet that they are to be given no more.
+        """
+        ...
+
     def forget(self, plugin_uid: str) -> None:
         """Say that a Plugin is gone."""
         ...
@@ -153,6 +161,10 @@ class NoDoors:
 
     def attend(self, identity: Identity, spec: PluginSpec | None, status: PluginStatus) -> None:
         """Nobody hears."""
+
+    async def open_calls(self, plugin_uid: str, slots: Sequence[Slot]) -> Mapping[int, int | None]:  # noqa: ARG002
+        """Nobody calls."""
+        return {slot.attempt: 0 for slot in slots}
 
     def forget(self, plugin_uid: str) -> None:
         """Nobody knew."""

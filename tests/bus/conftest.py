@@ -58,6 +58,12 @@ class Bus:
         self.members[key] = replace(self.members[key], grants=Grants(**grants))  # type: ignore[arg-type]
         self.broker.update(self.members.values())
 
+    def drain(self, name: str, *places: str, namespace: str = "here") -> None:
+        """Say which instances of a plugin are given nothing new."""
+        key = f"{namespace}/{name}"
+        self.members[key] = replace(self.members[key], draining=places)
+        self.broker.update(self.members.values())
+
     def remove(self, name: str, namespace: str = "here") -> None:
         del self.members[f"{namespace}/{name}"]
         self.broker.update(self.members.values())

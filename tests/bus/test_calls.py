@@ -11,6 +11,7 @@ from raw import Raw, words
 
 from crucible.bus import wire
 from crucible.bus.wire import Frame, Kind
+from crucible.model.door import Door, Doorway
 
 if TYPE_CHECKING:
     from conftest import Bus
@@ -134,6 +135,35 @@ async def test_the_instance_with_the_fewest_open_calls_is_asked(bus: Bus) -> Non
     asker = await bus.add("asker", call=("pool.work",))
     asker.send(*(Frame(Kind.CALL, ident, "pool.work") for ident in (1, 3, 5)))
     assert {(await member.next()).name for member in pool} == {"work"}
+
+
+async def test_an_instance_that_is_to_be_stopped_keeps_its_calls_and_is_given_no_new_ones(bus: Bus) -> None:
+    leaving = await bus.join(bus.plugin("pool", subscribe=("news",)), methods=["work"])
+    asker = await bus.add("asker", call=("pool.work",), publish=("news",))
+    asker.send(Frame(Kind.CALL, 1, "pool.work"))
+    kept = await leaving.next()
+    leaving.send(Frame(Kind.SUBSCRIBE, 1, "news"))
+    await leaving.next()
+    door = "uid-here-pool/0-1/bus"
+    assert bus.broker.open_calls(door) is None, "it is not to be stopped yet"
+    bus.drain("pool", "0-1")
+    assert bus.broker.open_calls(door) == 1
+    assert bus.broker.open_calls("uid-here-pool/0-9/bus") == 0
+    refused = await asker.call(3, "pool.work")
+    assert words(refused) == ("ERROR", 3, "Unavailable")
+    assert "about to be stopped" in refused.payload.decode()
+    other = await bus.join(
+        bus.open(Doorway(Door.BUS, "here", "pool", "uid-here-pool", "0-2")), methods=["work"]
+    )
+    asker.send(Frame(Kind.CALL, 5, "pool.work", b"new"), Frame(Kind.PUBLISH, 7, "news", b"flash"))
+    assert (await other.next()).payload == b"new"
+    leaving.send(Frame(Kind.ANSWER, kept.id, payload=b"old"))
+    found = {words(await asker.next())[:2] for _ in range(2)}
+    assert ("ANSWER", 1) in found
+    assert bus.broker.open_calls(door) == 0
+    bus.drain("pool")
+    asker.send(Frame(Kind.PUBLISH, 9, "news", b"later"))
+    assert (await leaving.next()).payload == b"later", "what was published meanwhile did not reach it"
 
 
 async def test_too_much_at_one_receiver_is_refused_and_counted(bus: Bus) -> None:

@@ -106,6 +106,23 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     await scene.close()
 
 
+async def test_the_broker_says_how_many_calls_those_have_who_are_given_no_new_ones(scene: Scene) -> None:
+    asked = await Raw.greet(scene.add("pool"), methods=["work"])
+    asker = await Raw.greet(scene.add("asker", call=("pool.work",)))
+    await scene.told()
+    asker.send(Frame(Kind.CALL, 1, "pool.work"))
+    await asked.next()
+    door = "uid-pool/0-1/bus"
+    assert await scene.liaison.open_calls([door]) == {door: None}
+    scene.liaison.know(Member("here", "pool", "uid-pool", Grants(), draining=("0-1",)))
+    await scene.told()
+    assert await scene.liaison.open_calls([door]) == {door: 1}
+    scene.companion.grant("uid-pool", {"grants": asdict(Grants(call=("asker.x",)))})
+    scene.companion.refresh("uid-pool")
+    await scene.told()
+    assert await scene.liaison.open_calls([door]) == {door: 1}, "a new grant does not forget it"
+
+
 async def echo(client: Raw) -> None:
     """Answer every call with its payload, until the broker is gone."""
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +42,17 @@ print("done", flush=True)
 bus.next()
 """
 CALL, PUBLISH, SUBSCRIBE = 3, 9, 10
-NAMES = ("asked", "asker", "deaf", "listener", "newcomer")
+SLOW = """\
+import os, pathlib, time, wire
+bus = wire.Bus(methods=["work"])
+while True:
+    kind, ident, name, headers, payload = bus.next()
+    print("asked", flush=True)
+    while not pathlib.Path("/tmp/go").exists():
+        time.sleep(0.01)
+    bus.send(wire.ANSWER, ident, payload=b'"%s"' % os.environ["CRUCIBLE_INSTANCE"].encode())
+"""
+NAMES = ("slow", "asked", "asker", "deaf", "listener", "newcomer")
 
 
 def manifest(name: str, program: str, capabilities: dict[str, Any], says: list[Any] | None = None) -> Any:
@@ -72,6 +84,38 @@ def told(crucible: Any, eventually: Callable[..., None], name: str) -> list[Any]
     """Return what a plugin heard in answer to all that it said."""
     eventually(lambda: "done" in crucible("logs", name).out, lambda: crucible("describe", name))
     return [json.loads(line) for line in crucible("logs", name).out.splitlines() if line.startswith("[")]
+
+
+def test_a_call_that_is_open_is_finished_before_the_instance_is_stopped(
+    crucible: Any, apply: Any, eventually: Any
+) -> None:
+    slow = manifest("slow", SLOW, {"bus": {}})
+    slow["spec"]["lifecycle"] = {"drain": "50s"}
+    assert apply(slow).code == 0
+    with ThreadPoolExecutor(1) as beside:
+        eventually(
+            lambda: crucible("call", "slow.nothing").err.find("no method") > 0,
+            lambda: crucible("describe", "slow").out,
+        )
+        call = beside.submit(crucible, "call", "slow.work")
+        eventually(lambda: "asked" in crucible("logs", "slow").out, lambda: crucible("describe", "slow").out)
+        crucible("restart", "slow")
+        eventually(lambda: "Draining" in crucible("events", "slow").out, lambda: crucible("events", "slow"))
+        eventually(
+            lambda: "about to be stopped" in crucible("call", "slow.work").err,
+            lambda: crucible("describe", "slow").out,
+        )
+        (instance,) = seen(crucible, "slow")["status"]["draining"]
+        assert (instance["ordinal"], instance["attempt"]) == (0, 1)
+        go = "import pathlib; pathlib.Path('/tmp/go').touch()"
+        entered = crucible("exec", "slow", "--", f"python3.{sys.version_info.minor}", "-c", go)
+        assert entered.code == 0, entered.err
+        answered = call.result(60)
+    assert (answered.code, answered.out.strip()) == (0, "slow-0-1"), answered.err
+    eventually(
+        lambda: seen(crucible, "slow")["status"]["instances"][0]["name"] == "slow-0-2",
+        lambda: crucible("describe", "slow").out,
+    )
 
 
 def test_a_plugin_does_on_the_bus_what_its_manifest_grants_and_nothing_more(

@@ -70,6 +70,7 @@ class Life(RuleBasedStateMachine):
         self.up_since: dict[Slot, float] = {}
         self.rolled = False
         self.surge = 1
+        self.busy = False
         self.wanted = ""
         self.streaks: dict[tuple[int, Check], Streak] = {}
         self.needed: dict[str, Neighbour] = {}
@@ -92,6 +93,11 @@ class Life(RuleBasedStateMachine):
         if history:
             target = history[pick % len(history)].revision
             self.identity = replace(self.identity, rollback=f"{history[-1].revision} {target}")
+
+    @rule(busy=st.booleans())
+    def call_or_answer(self, *, busy: bool) -> None:
+        """Everybody has calls open, or nobody has."""
+        self.busy = busy
 
     @rule(frozen=st.booleans())
     def freeze_or_thaw(self, *, frozen: bool) -> None:
@@ -155,6 +161,7 @@ class Life(RuleBasedStateMachine):
     def settle(self) -> None:
         """Left alone, every life comes to a point where nothing more is to do, and says so twice alike."""
         self.crowd = 0
+        self.busy = False
         for _ in range(STEPS_TO_SETTLE):
             decision = decide(self.world())
             if self.at_rest(decision) and not (self.identity.deleting and not self.released):
@@ -271,6 +278,7 @@ class Life(RuleBasedStateMachine):
             around=Around(self.needed),
             started_lately=self.crowd,
             recalled=dict(self.kept),
+            open_calls={each.attempt: int(self.busy) for each in self.status.draining},
         )
 
     def at_rest(self, decision: Decision) -> bool:
@@ -360,10 +368,18 @@ class Life(RuleBasedStateMachine):
         assert not found.frozen, "one that is held still was asked to stop, and cannot hear it"
         condemned = slot.attempt in {replica.condemned for replica in self.status.instances}
         serves = found.state is State.RUNNING and not condemned
+        if serves and not isinstance(self.spec, tuple) and self.spec.lifecycle.drain:
+            assert self.has_drained(found), "one was stopped in the middle of its calls"
         if self.rolls() and slot.ordinal < self.spec.replicas and serves:
             enough = self.another_serves(found) or self.enough_serve_without(found)
             assert enough, "nobody was left to serve, or nobody verified"
         self.instances[slot] = replace(found, state=State.STOPPING, stopping_at=self.now)
+
+    def has_drained(self, found: Instance) -> bool:
+        """It was given nothing new for long enough, or has nothing left to do."""
+        since = {each.attempt: each.since for each in self.status.draining}.get(found.slot.attempt)
+        over = since is not None and self.now - since >= self.spec.lifecycle.drain - 0.001
+        return since is not None and (over or not self.busy)
 
     def hold_still_or_not(self, action: Freeze | Thaw) -> None:
         freezes = isinstance(action, Freeze)

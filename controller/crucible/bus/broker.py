@@ -117,6 +117,13 @@ class Broker:
         found = (one for one in self._doors.get(key, ()) if one.seat is not None)
         return next(found, None)
 
+    def open_calls(self, key: str) -> int | None:
+        """Return how many calls who is behind a door has; None while it may still be given more."""
+        found = [one for one in self._doors.get(key, ()) if one.seat is not None]
+        if not all(one.drains for one in found):
+            return None
+        return sum(len(one.given) + one.waiting.count for one in found)
+
     def shut(self, key: str) -> None:
         """Cut everyone off who came through a door."""
         for connection in list(self._doors.get(key, ())):

@@ -125,7 +125,8 @@ class Calls:
         if seat is None:
             return Code.NO_SUCH_PLUGIN, f"there is no plugin {plugin}"
         best: Connection | None = None
-        for connection in seat.connections:
+        takes = [connection for connection in seat.connections if not connection.drains]
+        for connection in takes:
             if call.method in connection.methods and (
                 best is None or len(connection.given) < len(best.given)
             ):
@@ -133,6 +134,8 @@ class Calls:
         if best is not None:
             call.callee = best
             return None, ""
+        if len(takes) < len(seat.connections) and not any(connection.methods for connection in takes):
+            return Code.UNAVAILABLE, f"{plugin}: it is about to be stopped, and takes no new calls"
         if not any(connection.methods for connection in seat.connections):
             state = seat.member.state or "it has not offered any method on the bus"
             return Code.UNAVAILABLE, f"{plugin}: {state}"

@@ -111,6 +111,11 @@ class Connection(asyncio.BufferedProtocol):
         self._partial: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
+    @property
+    def drains(self) -> bool:
+        """It is given nothing new: its instance is to be stopped."""
+        return self.seat is not None and self.doorway.place in self.seat.member.draining
+
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

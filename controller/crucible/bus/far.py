@@ -183,7 +183,7 @@ class Far:
             if share is None or seat.is_host or not backbone.joins(share, machine):
                 continue
             if backbone.offers(share, plugin):
-                serving = any(connection.methods for connection in seat.connections)
+                serving = any(one.methods and not one.drains for one in seat.connections)
                 state = "" if serving else seat.member.state or "it has not offered any method on the bus"
                 found.append((namespace, plugin, state[:_STATE_LIMIT]))
         return found[:_PLUGINS_LIMIT]

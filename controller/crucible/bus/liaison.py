@@ -170,6 +170,17 @@ class Liaison:
         """
         return await self._broker.ask({"far": 0})
 
+    async def open_calls(self, keys: list[str]) -> Mapping[str, int | None]:
+        """Return how many calls are open with who is behind doors, by door.
+
+        None: the broker has not heard yet that nothing new goes there.
+
+        Raises:
+            Unavailable: the broker does not run.
+        """
+        found = (await self._broker.ask({"open": keys})).get("open")
+        return found if isinstance(found, dict) else {}
+
     async def figures(self) -> list[Mapping[str, Any]]:
         """Return what was counted, by Plugin.
 

@@ -83,6 +83,8 @@ class Messages:
 
     def _hand(self, listener: Subscription, message: Frame, data: bytes, key: str) -> bool:
         connection: Connection = listener.connection
+        if connection.drains:
+            return False
         if listener.missed:
             headers = {"from": message.headers["from"], "missed": str(listener.missed)}
             data = wire.encode(message._replace(headers=headers))

@@ -13,6 +13,7 @@ and asks::
 
     {"event": {…}, "namespace": "…", "subject": "…"}   to be published
     {"call": "uid/0-1/bus", "method": "$ping", "payload": "…", "milliseconds": 1000}
+    {"open": ["uid/0-1/bus", …]}                       how many calls those have who are given no new ones
     {"figures": 0}                                     what was counted, a page from there on
     {"far": 0}                                         which other machines are there
 """
@@ -24,6 +25,7 @@ import gc
 import json
 import logging
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.bus import wire
@@ -87,8 +89,8 @@ class BusService:
         """Let in whoever may come; why one does not answer is told apart from what it may do."""
         seat = self.broker.roster.find(*member.key)
         known = seat is not None and seat.member.uid == member.uid
-        state = seat.member.state if known and seat is not None else member.state
-        self.broker.know(Member(member.namespace, member.plugin, member.uid, member.grants, state))
+        told = seat.member if known and seat is not None else member
+        self.broker.know(replace(member, state=told.state, draining=told.draining))
 
     def dismiss(self, key: str) -> None:
         """Forget a door, and end what goes on through it."""
@@ -119,6 +121,8 @@ class BusService:
                 self._publish(namespace, subject, event)
             case {"call": str(key), "method": str(), "payload": str(), "milliseconds": int()}:
                 return await self._call(key, words)
+            case {"open": list(keys)}:
+                return {"open": {key: self.broker.open_calls(key) for key in map(str, keys)}}
             case {"figures": int(first)}:
                 figures, more = page_of(self.broker.ledger.to_json(), first)
                 return {"figures": figures, "more": more}

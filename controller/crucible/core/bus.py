@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from crucible.core import subjects
 from crucible.errors import Violation
 from crucible.model.bus import Grants, Member
+from crucible.model.workload import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,7 +55,10 @@ def member_of(identity: Identity, spec: PluginSpec | None, status: PluginStatus)
         status: what is said of it.
     """
     grants = Grants() if spec is None else grants_of(spec)
-    return Member(identity.namespace, identity.name, identity.uid, grants, _state(spec, status))
+    slots = (str(Slot(each.ordinal, each.attempt)) for each in status.draining)
+    return Member(
+        identity.namespace, identity.name, identity.uid, grants, _state(spec, status), tuple(sorted(slots))
+    )
 
 
 def _state(spec: PluginSpec | None, status: PluginStatus) -> str:
@@ -97,6 +101,10 @@ def violations(spec: PluginSpec) -> Iterator[Violation]:
         for index, pattern in enumerate(patterns):
             if not subjects.is_pattern(pattern):
                 yield Violation(f"{here}.{name}[{index}]", f"{pattern!r} is no pattern of subjects: {_HOW}")
+    if spec.lifecycle.drain and not is_on_bus(spec):
+        yield Violation(
+            "spec.lifecycle.drain", "is for a plugin on the bus: remove it, or write capabilities: {bus: {}}"
+        )
     for index, pattern in enumerate(bus.publish):
         if subjects.is_ours(pattern):
             yield Violation(

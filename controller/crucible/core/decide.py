@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from crucible.core import report
 from crucible.core.dependencies import awaited_by, leaving_first, left_behind
+from crucible.core.draining import with_drain
 from crucible.core.ending import wind_down
 from crucible.core.enforce import Refusal, refusal_of
 from crucible.core.freezing import hold_still, still_wanted, thaw
@@ -45,7 +46,7 @@ SOURCE_RETRY = 30.0
 
 def decide(world: World) -> Decision:
     """Return what to do for one Plugin, what to say of it, and when to look again."""
-    return _with_hook(world, _decide(world))
+    return _with_hook(world, with_drain(world, _decide(world)))
 
 
 def _with_hook(world: World, decision: Decision) -> Decision:

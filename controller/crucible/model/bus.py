@@ -48,6 +48,7 @@ class Member:
         uid: of the object; another object of the same name is another member.
         grants: what it may do.
         state: why nobody answers for it while it is not connected, in words; empty: it should.
+        draining: slots of the instances that are given nothing new, because they are to be stopped.
     """
 
     namespace: str
@@ -55,6 +56,7 @@ class Member:
     uid: str
     grants: Grants
     state: str = ""
+    draining: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -62,8 +64,11 @@ class Member:
         return self.namespace, self.plugin
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON types."""
-        return asdict(self)
+        """Return it as JSON types; what an earlier release's broker does not know only where it is used."""
+        found = asdict(self)
+        if not self.draining:
+            del found["draining"]
+        return found
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Member:
@@ -86,4 +91,5 @@ class Member:
                 everything=grants["everything"] is True,
             ),
             state=str(data["state"]),
+            draining=tuple(map(str, data.get("draining", ()))),
         )

@@ -354,6 +354,9 @@ class PreStop(Part):
 class Lifecycle(Part):
     """What happens at the turns of an instance's life."""
 
+    drain: Annotated[Duration, Field(ge=0, le=3600)] = 0.0
+    """Before ``preStop``: how long, at most, an instance that is to be stopped goes on with the calls that it
+    has on the bus, and is given no new ones; 0s: not at all."""
     pre_stop: PreStop | None = None
     """Before SIGTERM, whyever the instance is stopped while it runs."""
 

@@ -210,6 +210,17 @@ class RollbackReport(_Part):
     """Why."""
 
 
+class DrainReport(_Part):
+    """An instance that is to be stopped, and goes on with what it has until then."""
+
+    ordinal: int
+    """Of its replica."""
+    attempt: int
+    """Of the instance."""
+    since: Time
+    """From when on it is given nothing new."""
+
+
 class DependencyReport(_Part):
     """What became of one dependency."""
 
@@ -256,6 +267,8 @@ class PluginStatus(_Part):
     """The revisions it went through, oldest first; the last is what the manifest asks for."""
     rollback: RollbackReport | None = None
     """Which of them runs in the place of the last; unset: none does."""
+    draining: Annotated[tuple[DrainReport, ...], Field(max_length=200), ListMap("attempt")] = ()
+    """Instances that are given nothing new, because they are to be stopped."""
     dependencies: Annotated[tuple[DependencyReport, ...], Field(max_length=32), ListMap("name")] = ()
     """What became of each dependency."""
     endpoints: Annotated[tuple[str, ...], Field(max_length=64)] = ()

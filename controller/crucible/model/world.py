@@ -53,6 +53,8 @@ class World:
         around: the other Plugins that it needs, and those that need it.
         recalled: revisions that are, or may be, to run in the place of the wanted one, by their revision.
         started_lately: instances of all Plugins that were started within the last second.
+        open_calls: calls on the bus that instances have which are given no new ones, by attempt; None: not
+            known yet.
         notices: what whoever is behind its doors has to say of it, for people.
         instances: all the runtime has for this Plugin, oldest first.
         status: what was last said of it.
@@ -72,4 +74,5 @@ class World:
     recalled: Mapping[str, Revision] = field(default_factory=dict)
     started_lately: int = 0
     secrets: tuple[SecretSeen, ...] = ()
+    open_calls: Mapping[int, int | None] = field(default_factory=dict)
     notices: tuple[str, ...] = ()

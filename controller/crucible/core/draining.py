@@ -1,0 +1,71 @@
+"""Letting an instance finish what it has before it is stopped. Pure.
+
+Whatever the reason for which one is to be stopped, its stopping is put off here, in one place: until it has
+no call open on the bus, or its time is over. Which instances are given nothing new is in the status, so a
+controller that comes back goes on from there, and what the broker is told follows from what is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from crucible.model.decision import Event, Stop
+from crucible.model.instance import State
+from crucible.model.manifest import PluginSpec
+from crucible.model.status import DrainReport
+
+if TYPE_CHECKING:
+    from crucible.model.decision import Action, Decision
+    from crucible.model.instance import Instance
+    from crucible.model.world import World
+
+_POLL: Final = 0.2
+"""Seconds between two looks whether an instance has calls open."""
+
+
+def with_drain(world: World, decision: Decision) -> Decision:
+    """Put off what stops an instance that may finish what it has.
+
+    One that failed its probes is stopped at once: it is not trusted with anything.
+    """
+    spec = world.spec
+    if not isinstance(spec, PluginSpec) or not spec.lifecycle.drain:
+        return decision
+    known = {each.attempt: each.since for each in world.status.draining}
+    running = {each.slot: each for each in world.instances if each.state is State.RUNNING}
+    condemned = {replica.condemned for replica in world.status.instances}
+    actions: list[Action] = []
+    draining: list[DrainReport] = []
+    events: list[Event] = []
+    revisits = [] if decision.revisit is None else [decision.revisit]
+    for action in decision.actions:
+        found = running.get(action.slot) if isinstance(action, Stop) else None
+        if found is None or found.slot.attempt in condemned:
+            actions.append(action)
+            continue
+        attempt = found.slot.attempt
+        since = min(known.get(attempt, world.now), world.now)  # the clock may have been set back
+        draining.append(_report(found, since))
+        if world.now >= since + spec.lifecycle.drain or world.open_calls.get(attempt) == 0:
+            actions.append(action)
+            continue
+        revisits.append(min(world.now + _POLL, since + spec.lifecycle.drain))
+        if attempt not in known:
+            events.append(Event("Normal", "Draining", f"{found.name} finishes its calls and is given no new"))
+    draining += [
+        _report(each, known[each.slot.attempt])
+        for each in world.instances
+        if each.state is State.STOPPING and each.slot.attempt in known
+    ]
+    return replace(
+        decision,
+        actions=tuple(actions),
+        status=decision.status.model_copy(update={"draining": tuple(draining)}),
+        events=(*decision.events, *events),
+        revisit=min(revisits, default=None),
+    )
+
+
+def _report(instance: Instance, since: float) -> DrainReport:
+    return DrainReport(ordinal=instance.slot.ordinal, attempt=instance.slot.attempt, since=since)
