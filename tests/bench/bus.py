@@ -30,6 +30,8 @@ ROUNDS = 5
 CALLS = 1500
 FLIGHT = 64
 FLYING = 6000
+FLOODED = 1000
+FLOOD_TIME = 3.0
 IDLE = 300
 ALONE = str(Path(__file__).with_name("bus_alone.py"))
 WIRE = (Path(__file__).parents[1] / "plugins" / "talking" / "wire.py").read_text()
@@ -83,6 +85,25 @@ plugin.run()
 """
 
 
+FLOODER = """
+import time, wire
+from crucible_plugin import Plugin
+plugin = Plugin()
+
+@plugin.method()
+def flood(request):
+    bus, sent, end = wire.Bus(), 0, time.monotonic() + request.payload
+    frames = b"".join(wire.frame(9, 0, "noise", b"x" * 256) for _ in range(64))
+    while time.monotonic() < end:
+        bus.socket.sendall(frames)
+        sent += 64
+    return sent / request.payload
+
+print("ready", flush=True)
+plugin.run()
+"""
+
+
 async def calls() -> list[Row]:
     """One call after the other, and 64 at once: ours and the peers' in turns, medians of the rounds."""
     figures: dict[str, list[float]] = {}
@@ -110,6 +131,26 @@ async def calls() -> list[Row]:
     return rows
 
 
+async def flood() -> list[Row]:
+    """One call after the other beside a plugin that publishes as fast as it can, and without it, in turns."""
+    calm: list[list[float]] = []
+    beside: list[list[float]] = []
+    rates: list[float] = []
+    async with _plugins() as host:
+        for _ in range(2 * ROUNDS):
+            calm.append(await _ask(host, "latency", FLOODED))
+            noise = asyncio.create_task(_ask(host, "flood", FLOOD_TIME, "flooder"))
+            await asyncio.sleep(FLOOD_TIME / 10)
+            beside.append(await _ask(host, "latency", FLOODED))
+            assert not noise.done(), "the flood ended before the measurement"
+            rates.append(await noise)
+    rows = [Row("bus-flood-rate", "/s", median(rates))]
+    for share, part in (("p50", 0.5), ("p99", 0.99)):
+        ours, without = (median([percentile(times, part) for times in of]) for of in (beside, calm))
+        rows.append(Row(f"bus-call-{share}-flooded", "µs", 1e6 * ours, 1e6 * without, 2.0))
+    return rows
+
+
 def _note(figures: dict[str, list[float]], name: str, times: list[float], rate: float) -> None:
     figures.setdefault(f"{name}-p50", []).append(median(times))
     figures.setdefault(f"{name}-p99", []).append(percentile(times, 0.99))
@@ -126,13 +167,14 @@ async def _plugins() -> AsyncIterator[Path]:
         made.heard = doors.refresh
         made.apply(_on_bus("echo", ECHO, {}))
         made.apply(_on_bus("asker", ASKER, {"call": ["echo.say"]}))
+        made.apply(_on_bus("flooder", FLOODER, {"publish": ["noise"]}, cpu="500m"))
         try:
             path = places.host / "bus.sock"
             await _until_offered(path)
             yield path
         finally:
             await made.clear()
-            for uid in ("uid-echo", "uid-asker"):
+            for uid in ("uid-echo", "uid-asker", "uid-flooder"):
                 doors.forget(uid)
             doors.refresh("uid-echo")
             while doors.serves:
@@ -140,12 +182,12 @@ async def _plugins() -> AsyncIterator[Path]:
             await doors.close()
 
 
-def _on_bus(name: str, program: str, bus: dict[str, Any]) -> dict[str, Any]:
+def _on_bus(name: str, program: str, bus: dict[str, Any], cpu: str = "2") -> dict[str, Any]:
     made = plugin(name, program)
     spec = made["spec"]
     spec["source"]["inline"]["wire.py"] = WIRE
     spec["capabilities"] = {"bus": bus}
-    spec["resources"] = {"cpu": "2"}
+    spec["resources"] = {"cpu": cpu}
     return made
 
 

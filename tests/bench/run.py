@@ -33,6 +33,7 @@ MEASURES: dict[str, Measure] = {
     "docker-recovery": docker_runtime.recovery,
     "docker-memory": docker_runtime.memory,
     "bus": bus.calls,
+    "bus-flood": bus.flood,
     "bus-idle": bus.idle,
     "egress": egress.proxied,
     "probes": health.probes,

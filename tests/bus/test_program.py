@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,6 @@ from crucible.runtimes.doors import bind
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Callable, Mapping
-    from pathlib import Path
 
 
 class Scene:
@@ -142,6 +142,16 @@ async def again(path: Path, **hello: object) -> Raw:
                 return await Raw.greet(path, **hello)
             except (Gone, AssertionError, ConnectionError):
                 await asyncio.sleep(0.02)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may ask to wait less for others")
+async def test_it_waits_less_for_others_than_ordinary_work(scene: Scene) -> None:
+    client = await again(scene.add("notes"))
+    assert os.getpriority(os.PRIO_PROCESS, scene.pid()) == -5
+    group = Path(f"/proc/{scene.pid()}/autogroup")
+    if group.exists():
+        assert group.read_text().split()[-1] == "-5"
+    await client.close()
 
 
 async def test_killed_under_load_it_is_back_and_so_are_its_callers_and_stores(scene: Scene) -> None:

@@ -4,4 +4,4 @@ from crucible.bus.service import BusService
 from crucible.companions.program import run
 
 if __name__ == "__main__":
-    run("bus", BusService)
+    run("bus", BusService, urgent=True)

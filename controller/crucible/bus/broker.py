@@ -36,7 +36,7 @@ BURST: Final = 16
 """Frames handled as they come in."""
 BURST_TIME: Final = 0.0005
 """Seconds in which they may come."""
-TURN: Final = 16
+TURN: Final = 8
 """Frames handled before sockets are looked at again."""
 CONNECTIONS_LIMIT: Final = 8
 """Of one door."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,27 @@ def test_v1_limits_each_hierarchy(tmp_path: Path) -> None:
         "memory/crucible-cp/u_0-1/memory.memsw.limit_in_bytes": "67108864",
         "pids/crucible-cp/u_0-1/pids.max": "32",
     }
+
+
+@pytest.mark.parametrize(("file", "one"), [("cpu.shares", 1024), ("cpu.weight", 100)])
+def test_all_plugins_together_weigh_as_two_groups_for_each_core(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, one: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    groups = (
+        CgroupsV1("crucible-cp", tmp_path, None, None)
+        if file == "cpu.shares"
+        else CgroupsV2("crucible-cp", tmp_path, frozenset({"cpu"}))
+    )
+    (tmp_path / "crucible-cp").mkdir()
+    weight = tmp_path / "crucible-cp" / file
+    weight.write_text("1\n")
+    groups.make("u_0-1", LIMITS)
+    assert weight.read_text() == str(6 * one)
+    assert not (tmp_path / "crucible-cp/u_0-1" / file).exists()
+    weight.unlink()
+    groups.make("u_0-2", LIMITS)
+    assert not weight.exists()
 
 
 def test_hierarchies_mounted_together_share_a_directory(tmp_path: Path) -> None:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crucible.model.enforcement import Control
-from crucible.runtimes.process.cgroups.base import SANDBOX_PIDS, Refused, cpu_quota, put, put_checked, remove
+from crucible.runtimes.process.cgroups.base import (
+    SANDBOX_PIDS,
+    Refused,
+    cpu_quota,
+    put,
+    put_checked,
+    remove,
+    weigh,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +82,7 @@ class CgroupsV1:
         if self.cpu is not None:
             quota, period = cpu_quota(limits.cpu)
             directory = self.cpu / self.place / name
+            weigh(directory.parent, "cpu.shares", 1024)
             put_checked(directory / "cpu.cfs_period_us", str(period))
             put_checked(directory / "cpu.cfs_quota_us", str(quota))
         if self.memory is not None:

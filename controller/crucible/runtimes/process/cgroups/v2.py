@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from crucible.model.enforcement import Control
-from crucible.runtimes.process.cgroups.base import SANDBOX_PIDS, Refused, cpu_quota, put, put_checked, remove
+from crucible.runtimes.process.cgroups.base import (
+    SANDBOX_PIDS,
+    Refused,
+    cpu_quota,
+    put,
+    put_checked,
+    remove,
+    weigh,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,6 +83,7 @@ class CgroupsV2:
     def _limit(self, directory: Path, limits: Limits) -> None:
         if "cpu" in self.controllers:
             quota, period = cpu_quota(limits.cpu)
+            weigh(directory.parent, "cpu.weight", 100)
             put_checked(directory / "cpu.max", f"{quota} {period}")
         if "memory" in self.controllers:
             put_checked(directory / "memory.max", str(limits.memory))
