@@ -151,3 +151,36 @@ async def test_a_plugin_deaf_to_its_end_is_killed_after_its_grace(local: LocalGr
     await local.until(gone)
     assert not (await local.client.get(local.path("pods")))["items"]
     assert local.end(number=signal.SIGTERM) == 0
+
+
+async def test_restarts_that_do_not_help_end_with_a_pod_for_which_nothing_before_is_left(
+    local: LocalGround,
+) -> None:
+    local.kubelet.fates["p"] = Fate(code=3)
+    local.start()
+    steps = ["restart", "recreate", "quarantine"]
+    await local.apply("p", recovery={"strategy": steps, "maxRestarts": 1, "backoff": {"initial": "10ms"}})
+
+    async def quarantined() -> bool:
+        return ((await local.plugin("p")).get("status") or {}).get("phase") == "Quarantined"
+
+    await local.until(quarantined)
+    (left,) = await local.pods("p")
+    assert left["metadata"]["name"].endswith("-0-3"), "the pods before were deleted before it was made"
+    events = (await local.client.get(local.path("events")))["items"]
+    assert [event["reason"] for event in events if event["reason"] == "Recreated"]
+
+
+async def test_what_a_pod_cannot_is_said_and_what_is_asked_all_the_same_is_not_done(
+    local: LocalGround,
+) -> None:
+    local.start()
+    await local.apply("live", configDelivery="signal")
+    said = await local.until_condition("live", "Stalled", "ConfigDeliveryUnavailable")
+    assert "write restart" in said["message"]
+    await local.apply("still")
+    await local.until_ready("still")
+    path = f"{local.plugins}/still"
+    await local.client.patch(path, {"metadata": {"annotations": {"crucible.dev/frozen": "now"}}})
+    await local.until_condition("still", "Degraded", "FreezeUnavailable", "a pod cannot be frozen")
+    await local.until_ready("still")

@@ -41,7 +41,7 @@ def delegated() -> Iterator[str]:
     """A cgroup v1 subtree that belongs to the user."""
     name = f"crucible-test-user-{os.getpid()}"
     made = []
-    for controller in ("cpu", "memory", "pids"):
+    for controller in ("cpu", "memory", "pids", "freezer"):
         directory = Path("/sys/fs/cgroup", controller, name)
         if not (directory.parent / "tasks").exists():
             pytest.skip("no cgroup v1 here; on v2 delegate a scope to the tests: systemd-run -p Delegate=yes")
