@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from crucible.settings import Places
 
 
+_CONFIGURE: Final = 5.0
+"""Seconds in which a plugin has to have taken a new configuration."""
+_TOLD: Final = 300
 _SPOKEN: Final = {"bus": "broker", "egress": "egress proxy"}
 
 log = logging.getLogger(__name__)
@@ -102,6 +105,18 @@ class Doorkeeper:
         self.liaison.know(member)
         out = {} if spec is None else grant_of(spec)
         self._crew.grant(identity.uid, {Door.BUS: {"grants": asdict(member.grants)}, Door.EGRESS: out})
+
+    async def configure(self, plugin_uid: str, slot: Slot, config: str) -> str:
+        """Call an instance on the bus with its new configuration.
+
+        Raises:
+            Unavailable: it, or the broker, cannot be called now.
+        """
+        key = f"{plugin_uid}/{slot}/{Door.BUS}"
+        code, text = await self.liaison.call(key, "$config", config, _CONFIGURE)
+        if code in {"Unavailable", "Overloaded"}:
+            raise Unavailable(text)
+        return f"{code}: {text}"[:_TOLD] if code else ""
 
     async def open_calls(self, plugin_uid: str, slots: Sequence[Slot]) -> Mapping[int, int | None]:
         """Ask the broker how many calls instances have that are given no new ones; none where it is gone."""

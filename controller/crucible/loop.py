@@ -9,11 +9,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from crucible.core.decide import decide
-from crucible.core.report import hook_failed, without_runtime
+from crucible.core.report import config_not_taken, config_taken, hook_failed, without_runtime
 from crucible.core.transitions import announcements, transitions
 from crucible.errors import Conflict, CrucibleError, Unavailable, Underway
 from crucible.gathering import gather, read_plugin
-from crucible.model.decision import Deliver, Forget, Freeze, Hold, Kill, Remember, Remove, Start, Stop, Thaw
+from crucible.model.decision import (
+    Deliver,
+    Forget,
+    Freeze,
+    Hold,
+    Kill,
+    Remember,
+    Remove,
+    Start,
+    Stop,
+    Thaw,
+)
 from crucible.model.manifest import PluginSpec
 from crucible.model.neighbour import Around
 
@@ -241,14 +252,31 @@ async def perform(action: Action, identity: Identity, ports: Ports) -> None:
             await runtime.kill(plugin_uid, slot)
         case Remove(slot=slot):
             await runtime.remove(plugin_uid, slot)
-        case Deliver(slot=slot, config=config, signal=signal):
-            await runtime.deliver(plugin_uid, slot, config, signal=signal)
+        case Deliver():
+            await _deliver(action, identity, ports)
         case Freeze(slot=slot):
             await runtime.freeze(plugin_uid, slot)
         case Thaw(slot=slot):
             await runtime.thaw(plugin_uid, slot)
         case _:
             assert_never(action)
+
+
+async def _deliver(action: Deliver, identity: Identity, ports: Ports) -> None:
+    """Hand an instance its new configuration; one that is asked on the bus and does not take it has to go."""
+    slot, runtime, name = action.slot, ports.runtime, f"{identity.name}-{action.slot}"
+    if action.how == "bus":
+        try:
+            refused = await ports.doors.configure(identity.uid, slot, action.config)
+        except Unavailable:
+            return  # it is not on the bus yet, or not any more: it is looked at again soon
+        if refused:
+            await ports.voice.tell(identity, config_not_taken(name, refused))
+            await runtime.stop(identity.uid, slot)
+            return
+    await runtime.deliver(identity.uid, slot, action.config, signal=action.how == "signal")
+    if action.how == "bus":
+        await ports.voice.tell(identity, config_taken(name))
 
 
 def _log_failure(plugin: Mapping[str, Any], error: Exception, pause: float) -> None:

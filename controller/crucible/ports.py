@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from crucible.errors import Unavailable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -125,6 +127,14 @@ class Doorkeeper(Protocol):
         """Say what a Plugin may do now, and how it is; None: it is refused or going, and may do nothing."""
         ...
 
+    async def configure(self, plugin_uid: str, slot: Slot, config: str) -> str:
+        """Hand an instance a new configuration; return why it does not take it, empty when it does.
+
+        Raises:
+            Unavailable: it cannot be called now.
+        """
+        ...
+
     async def open_calls(self, plugin_uid: str, slots: Sequence[Slot]) -> Mapping[int, int | None]:
         """Return how many calls instances have that are given no new ones, by attempt.
 
@@ -161,6 +171,10 @@ class NoDoors:
 
     def attend(self, identity: Identity, spec: PluginSpec | None, status: PluginStatus) -> None:
         """Nobody hears."""
+
+    async def configure(self, plugin_uid: str, slot: Slot, config: str) -> str:  # noqa: ARG002
+        """Nobody is there to be called."""
+        raise Unavailable("there is no bus")
 
     async def open_calls(self, plugin_uid: str, slots: Sequence[Slot]) -> Mapping[int, int | None]:  # noqa: ARG002
         """Nobody calls."""

@@ -118,6 +118,44 @@ def test_a_call_that_is_open_is_finished_before_the_instance_is_stopped(
     )
 
 
+LEARNING = """\
+from crucible_plugin import Plugin
+plugin = Plugin()
+print(plugin.config["greeting"], flush=True)
+
+@plugin.on_config
+def changed(config):
+    if config["greeting"] == "rude":
+        raise ValueError("not that")
+    print(config["greeting"], flush=True)
+
+plugin.run()
+"""
+
+
+def test_a_new_configuration_is_taken_on_the_bus_or_the_plugin_replaced(
+    crucible: Any, apply: Any, eventually: Any
+) -> None:
+    def greet(word: str) -> None:
+        slow = manifest("slow", LEARNING, {"bus": {}})
+        slow["spec"] |= {"config": {"greeting": word}, "configDelivery": "bus"}
+        assert apply(slow).code == 0
+        eventually(
+            lambda: crucible("logs", "slow", "--tail", "1").out == f"{word}\n",
+            lambda: (crucible("logs", "slow"), crucible("events", "slow").out),
+        )
+
+    greet("hello")
+    before = seen(crucible, "slow")["status"]["instances"][0]
+    greet("goodbye")
+    assert crucible("logs", "slow").out == "hello\ngoodbye\n"
+    assert seen(crucible, "slow")["status"]["instances"][0]["pid"] == before["pid"]
+    greet("rude")
+    assert crucible("logs", "slow", "--instance", "slow-0-2").out == "rude\n"
+    assert "did not take its new configuration, and is replaced: Failed" in crucible("events", "slow").out
+    assert seen(crucible, "slow")["status"]["restarts"] == 0
+
+
 def test_a_plugin_does_on_the_bus_what_its_manifest_grants_and_nothing_more(
     crucible: Any, apply: Any, eventually: Any
 ) -> None:

@@ -15,8 +15,9 @@ from crucible.gathering import read_status
 from crucible.loop import Retry, supervise
 from crucible.model.instance import Exit, Instance, State
 from crucible.model.status import Phase, PluginStatus, SourceReport
+from crucible.model.workload import config_digest
 from crucible.model.world import Reach
-from crucible.ports import Ports
+from crucible.ports import NoDoors, Ports
 from crucible.probes.prober import Prober
 from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from crucible.model.decision import Event
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
+    from crucible.model.workload import Slot
 
 DEADLINE = 10.0
 
@@ -84,6 +86,21 @@ class Endpoints:
         return self.known
 
 
+class Doors(NoDoors):
+    """Somebody is behind the bus's door, and says what it says to a new configuration."""
+
+    def __init__(self, *says: str | CrucibleError) -> None:
+        self.says = list(says)
+        self.asked: list[str] = []
+
+    async def configure(self, plugin_uid: str, slot: Slot, config: str) -> str:
+        self.asked.append(config)
+        said = self.says.pop(0)
+        if isinstance(said, CrucibleError):
+            raise said
+        return said
+
+
 class Life:
     """One supervised Plugin over a host in memory."""
 
@@ -118,7 +135,9 @@ class Life:
 
 
 @asynccontextmanager
-async def living(host: FakeHost, voice: Voice | None = None, **spec: Any) -> AsyncIterator[Life]:
+async def living(
+    host: FakeHost, voice: Voice | None = None, doors: Doors | None = None, **spec: Any
+) -> AsyncIterator[Life]:
     life = Life(host, plugin(**spec), voice or Voice(), Sources())
     await life.runtime.open(lambda _: life.wake.set())
     ports = Ports(
@@ -130,6 +149,7 @@ async def living(host: FakeHost, voice: Voice | None = None, **spec: Any) -> Asy
         life.revisions,
         time.time,
         MountedSecrets(),
+        doors or NoDoors(),
     )
     task = asyncio.create_task(supervise(lambda: life.obj, ports, life.wake, lambda: life.stopped))
     try:
@@ -212,6 +232,33 @@ async def test_the_hook_runs_before_the_instance_is_stopped_and_cannot_keep_it(
         await life.until(lambda: life.voice.status.phase is Phase.SUSPENDED)
         assert len(cell.sessions) == 1
         assert [reason for reason in life.voice.events if reason == "PreStopFailed"] == told
+
+
+ON_BUS: dict[str, Any] = {"configDelivery": "bus", "capabilities": {"bus": {}}}
+
+
+async def test_a_configuration_is_taken_on_the_bus_once_somebody_is_there(host: FakeHost) -> None:
+    doors = Doors(Unavailable("it has not connected to the bus"), "")
+    async with living(host, doors=doors, **ON_BUS) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        life.change(config={"a": 1})
+        await life.until(lambda: "Configured" in life.voice.events)
+        assert doors.asked == ['{"a": 1}', '{"a": 1}']
+        assert life.alive() == ["echo-0-1"]
+        (found,) = life.runtime.instances()
+        assert found.config == config_digest('{"a": 1}')
+
+
+async def test_one_that_does_not_take_its_configuration_is_replaced(host: FakeHost) -> None:
+    doors = Doors("NoSuchMethod: it has no method $config")
+    async with living(host, doors=doors, **ON_BUS) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        life.change(config={"a": 1})
+        await life.until(lambda: life.alive() == ["echo-0-2"])
+        assert "ConfigNotTaken" in life.voice.events
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        assert life.voice.status.instances[0].crashes == ()
+        assert len(doors.asked) == 1
 
 
 async def test_a_program_that_cannot_start_backs_off_and_ends_in_quarantine() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ NAME_LIMIT = 50
 """Characters of a Plugin's name; what is derived from it still fits a DNS label."""
 
 _HOSTED = frozenset({PluginType.WASM, PluginType.RUNE})
+_CALL_LIMIT = 64 * 1024
 _DEPTH = 16
 _WORK_LIMIT = 200_000
 """Most that schema and config may have to do with each other: the nodes of one times those of the other."""
@@ -124,6 +126,15 @@ def _config(spec: PluginSpec) -> Iterator[Violation]:
         yield Violation(
             "spec.configDelivery", f"a program of type {spec.type.value} hears of no change: write restart"
         )
+    if spec.config_delivery is ConfigDelivery.BUS:
+        if not bus.is_on_bus(spec):
+            yield Violation(
+                "spec.configDelivery", "bus is for a plugin on the bus: write capabilities: {bus: {}}"
+            )
+        if len(json.dumps(spec.config)) > _CALL_LIMIT:
+            yield Violation(
+                "spec.config", "is larger than 64 KiB, too large for a call: write file or signal"
+            )
     if spec.config_schema is None:
         return
     heavy = sorted(set(_keywords(spec.config_schema)) & _HEAVY_KEYWORDS)

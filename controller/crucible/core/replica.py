@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from crucible.core import restart
 from crucible.core.ending import absorb, outdated, wind_down
@@ -21,6 +20,9 @@ if TYPE_CHECKING:
     from crucible.model.health import Watch
     from crucible.model.instance import Instance
     from crucible.model.workload import Workload
+
+_ASK_AGAIN: Final = 1.0
+"""Seconds until one that could not be called to hand it its configuration is called again."""
 
 
 def supervise_replica(
@@ -58,7 +60,7 @@ def supervise_replica(
         now,
     )
     if newcomer is not None:
-        verdict = replace(_deliver(replica, newcomer, workload), revisit=overlap.due)
+        verdict = _deliver(replica, newcomer, workload, now)
     elif overlap.may_start and not any(each.alive and each not in fit for each in instances):
         verdict = _start_again(replica, workload, policy, any(not each.alive for each in instances))
     else:
@@ -67,7 +69,7 @@ def supervise_replica(
     serving = incumbent or newcomer
     unsaid = serving is not None and replica.last_exit != before.last_exit
     doomed = replica.condemned != before.condemned
-    revisits = (verdict.revisit, rest.revisit, due, now if unsaid or doomed else None)
+    revisits = (verdict.revisit, overlap.due, rest.revisit, due, now if unsaid or doomed else None)
     return Verdict(
         verdict.replica,
         (*rest.actions, *verdict.actions, *outdated(instances, before, newest_too=verdict.clearing)),
@@ -80,13 +82,17 @@ def supervise_replica(
     )
 
 
-def _deliver(replica: Replica, newcomer: Instance, workload: Workload) -> Verdict:
+def _deliver(replica: Replica, newcomer: Instance, workload: Workload, now: float) -> Verdict:
     """Hand the wanted instance the configuration of the manifest, where it takes that while it runs."""
     given = newcomer.config == config_digest(workload.config)
     if not workload.live_config or given or newcomer.state is not State.RUNNING:
         return Verdict(replica)
-    action = Deliver(newcomer.slot, workload.config, signal=workload.delivery == "signal")
-    words = f"{newcomer.name} was given its new configuration{', and SIGHUP' if action.signal else ''}"
+    action = Deliver(newcomer.slot, workload.config, workload.delivery)
+    if action.how == "bus":  # whether it takes it is told when it has said so
+        return Verdict(replica, (action,), revisit=now + _ASK_AGAIN)
+    words = (
+        f"{newcomer.name} was given its new configuration{', and SIGHUP' if action.how == 'signal' else ''}"
+    )
     return Verdict(replica, (action,), (Event("Normal", "Configured", words),))
 
 

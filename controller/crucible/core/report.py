@@ -331,6 +331,17 @@ def hook_failed(name: str, why: str) -> Event:
     return Event("Warning", "PreStopFailed", f"the preStop hook of {name} {why}")
 
 
+def config_taken(name: str) -> Event:
+    """Say that an instance on the bus took a new configuration."""
+    return Event("Normal", "Configured", f"{name} took its new configuration")
+
+
+def config_not_taken(name: str, why: str) -> Event:
+    """Say that an instance on the bus is replaced because it did not take a new configuration."""
+    words = f"{name} did not take its new configuration, and is replaced: {why}"
+    return Event("Warning", "ConfigNotTaken", words)
+
+
 def _waiting(found: Supervision) -> tuple[Phase, str, str] | None:
     """Say whom it waits for, where one of its replicas does not run for that."""
     if found.awaited.reason and any(

@@ -74,12 +74,13 @@ class Deliver:
     Attributes:
         slot: which.
         config: as JSON text.
-        signal: say so by SIGHUP.
+        how: by a ``file`` alone, with a ``signal`` besides, or by a call on the ``bus``; one that does not
+            take that is asked to end.
     """
 
     slot: Slot
     config: str
-    signal: bool = False
+    how: str = "file"
 
 
 @dataclass(frozen=True, slots=True)

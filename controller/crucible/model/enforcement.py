@@ -78,7 +78,7 @@ class Capabilities:
     sources: frozenset[str] = frozenset({"inline", "path"})
     probes: frozenset[str] = frozenset(KINDS)
     volumes: frozenset[str] = frozenset()
-    deliveries: frozenset[str] = frozenset({"restart", "file", "signal"})
+    deliveries: frozenset[str] = frozenset({"restart", "file", "signal", "bus"})
     no_freezer: str = ""
     asks: frozenset[str] = frozenset()
     usage: frozenset[str] = frozenset({"memory", "cpu", "pids", "throttled"})

@@ -80,6 +80,7 @@ class ConfigDelivery(StrEnum):
     RESTART = "restart"
     FILE = "file"
     SIGNAL = "signal"
+    BUS = "bus"
 
 
 SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
@@ -384,7 +385,8 @@ class PluginSpec(Part):
     """JSON Schema that config must satisfy."""
     config_delivery: ConfigDelivery = ConfigDelivery.RESTART
     """What a changed config does: ``restart`` replaces the instances; ``file`` puts a new file in the place
-    of the old one, and ``signal`` sends SIGHUP to the plugin's main process besides."""
+    of the old one; ``signal`` sends SIGHUP to the plugin's main process besides; ``bus`` calls the plugin's
+    ``$config``, and replaces an instance that does not take it."""
     replicas: Annotated[int, Field(ge=0, le=100)] = 1
     """How many instances run."""
     suspend: bool = False

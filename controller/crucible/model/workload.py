@@ -61,7 +61,7 @@ class Workload:
         probes: those that the runtime asks by itself, by name.
         pre_stop: what it runs by itself before it asks an instance to end.
         mounts: the volumes it sees.
-        delivery: how a changed configuration reaches what runs: ``restart``, ``file`` or ``signal``.
+        delivery: how a changed configuration reaches what runs: ``restart``, ``file``, ``signal`` or ``bus``.
     """
 
     namespace: str

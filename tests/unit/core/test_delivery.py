@@ -21,13 +21,13 @@ SIGNAL: dict[str, Any] = {"configDelivery": "signal", "config": {"a": 2}}
 REVISION = decide(world(spec=SIGNAL)).status.revision
 
 
-@pytest.mark.parametrize(("how", "signal"), [("file", False), ("signal", True)])
-def test_what_runs_is_given_it_once_and_goes_on(how: str, *, signal: bool) -> None:
+@pytest.mark.parametrize("how", ["file", "signal"])
+def test_what_runs_is_given_it_once_and_goes_on(how: str) -> None:
     spec = {**SIGNAL, "configDelivery": how}
     revision = decide(world(spec=spec)).status.revision
     runs = instance(1, revision=revision, config=config_digest(OLD))
     decision = decide(world(runs, spec=spec))
-    assert decision.actions == (Deliver(Slot(0, 1), NEW, signal=signal),)
+    assert decision.actions == (Deliver(Slot(0, 1), NEW, how),)
     assert decision.status.phase is Phase.RUNNING
     (event,) = decision.events
     assert event.reason == "Configured"
@@ -47,9 +47,37 @@ def test_without_it_a_changed_configuration_is_one() -> None:
 
 
 def test_how_it_is_delivered_is_one_too_for_the_sandbox_is_another() -> None:
-    ways = ("restart", "file", "signal")
-    found = {decide(world(spec={**SIGNAL, "configDelivery": way})).status.revision for way in ways}
-    assert len(found) == 3
+    bus = {"capabilities": {"bus": {}}}
+    ways = ("restart", "file", "signal", "bus")
+    found = {decide(world(spec={**SIGNAL, **bus, "configDelivery": way})).status.revision for way in ways}
+    assert len(found) == 4
+
+
+def test_one_on_the_bus_is_called_again_until_it_has_said_that_it_takes_it() -> None:
+    spec = {**SIGNAL, "configDelivery": "bus", "capabilities": {"bus": {}}}
+    revision = decide(world(spec=spec)).status.revision
+    runs = instance(1, revision=revision, config=config_digest(OLD))
+    decision = decide(world(runs, spec=spec))
+    assert decision.actions == (Deliver(Slot(0, 1), NEW, "bus"),)
+    assert decision.revisit == 1001.0
+    assert decision.events == ()
+    taken = replace(runs, config=config_digest(NEW))
+    assert decide(world(taken, spec=spec, status=decision.status)).revisit is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"configDelivery": "bus"}, "bus is for a plugin on the bus"),
+        (
+            {"configDelivery": "bus", "capabilities": {"bus": {}}, "config": {"a": "x" * 70000}},
+            "too large for a call",
+        ),
+    ],
+)
+def test_what_cannot_be_called_is_refused(spec: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidManifest, match=words):
+        admit(plugin(**spec))
 
 
 @pytest.mark.parametrize("state", [State.STARTING, State.STOPPING])
