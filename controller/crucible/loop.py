@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from crucible.core.decide import decide
-from crucible.core.report import config_not_taken, config_taken, hook_failed, without_runtime
+from crucible.core.report import config_not_taken, config_taken, hook_failed
+from crucible.core.standstill import without_runtime
 from crucible.core.transitions import announcements, transitions
 from crucible.errors import Conflict, CrucibleError, Unavailable, Underway
 from crucible.gathering import gather, read_plugin

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from crucible.core import report
+from crucible.core import report, standstill
 from crucible.core.dependencies import awaited_by, leaving_first, left_behind
 from crucible.core.draining import with_drain
 from crucible.core.ending import wind_down
@@ -18,6 +18,7 @@ from crucible.core.render import render
 from crucible.core.replica import supervise_replica
 from crucible.core.restart import STARTS_A_SECOND
 from crucible.core.secrets import missing
+from crucible.core.statement import attempts_of
 from crucible.core.takeover import turns_of
 from crucible.core.verdict import Policy
 from crucible.model.decision import Decision, Forget, Hold, Remember, Start, Stop
@@ -90,7 +91,7 @@ def _decide(world: World) -> Decision:
         return _attend(world, world.reach)
     absent = missing(spec, world.secrets)
     if absent:
-        return report.without_secret(world, absent)
+        return standstill.without_secret(world, absent)
     return _run(world, spec, world.source)
 
 
@@ -103,19 +104,19 @@ def _admitted(world: World) -> PluginSpec | Refusal:
 
 def _await_runtime(world: World) -> Decision:
     """Do nothing blindly: what runs is not known, and none of it can be reached."""
-    decision = report.without_runtime(world)
+    decision = standstill.without_runtime(world)
     return replace(decision, revisit=world.now + OUTAGE_RETRY)
 
 
 def _terminate(world: World) -> Decision:
     first = leaving_first(world.identity.name, world.spec, world.around)
     if first and world.instances:
-        return report.outliving(world, first)
+        return standstill.outliving(world, first)
     down = wind_down(world.instances, _grace(world), world.now)
     return Decision(
         actions=down.actions,
-        status=report.terminating(world),
-        events=report.bereaved(world, left_behind(world.around)),
+        status=standstill.terminating(world),
+        events=standstill.bereaved(world, left_behind(world.around)),
         revisit=down.revisit,
         released=not world.instances,
     )
@@ -123,14 +124,14 @@ def _terminate(world: World) -> Decision:
 
 def _refuse(world: World, refusal: Refusal) -> Decision:
     down = wind_down(world.instances, _grace(world), world.now, world.status.attempts)
-    return report.refused(world, refusal.reason, refusal.message, down)
+    return standstill.refused(world, refusal.reason, refusal.message, down)
 
 
 def _await_source(world: World, why: Violation | Waiting) -> Decision:
     """Leave what runs as it is; the source may come, or come back."""
     if isinstance(why, Waiting):
-        return report.fetching(world, why.message)
-    decision = report.without_source(world, why)
+        return standstill.fetching(world, why.message)
+    decision = standstill.without_source(world, why)
     return replace(decision, revisit=world.now + SOURCE_RETRY)
 
 
@@ -138,12 +139,12 @@ def _attend(world: World, reach: Reach) -> Decision:
     """Look after an endpoint that someone else runs: there is nothing to start, and nothing to mend."""
     down = wind_down(world.instances, _grace(world), world.now)
     revisit = min(world.now + ENDPOINT_INTERVAL, down.revisit or math.inf)
-    return replace(report.attended(world, reach, down), revisit=revisit)
+    return replace(standstill.attended(world, reach, down), revisit=revisit)
 
 
 def _suspend(world: World, spec: PluginSpec) -> Decision:
     down = wind_down(world.instances, spec.stop_grace, world.now, world.status.attempts)
-    return report.suspended(world, down)
+    return standstill.suspended(world, down)
 
 
 def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
@@ -207,7 +208,7 @@ def _snapshot(world: World, spec: PluginSpec, source: SourceReport, revision: st
 def _supervise(world: World, spec: PluginSpec, workload: Workload, back: RollbackReport | None) -> Decision:
     """Keep one workload running in every replica."""
     known = {replica.ordinal: replica for replica in world.status.instances}
-    attempts = report.attempts_of(world)
+    attempts = attempts_of(world)
     turns = turns_of(world.instances, known, workload.revision, spec, world.now)
     awaited = awaited_by(world.identity.name, spec, world.around.needed)
     policy = _policy(world, spec, workload.revision, back)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crucible.core import report
 from crucible.core.ending import wind_down
+from crucible.core.statement import status_of
 from crucible.model.decision import Decision, Event, Freeze, Thaw
 from crucible.model.instance import State
 from crucible.model.status import Phase
@@ -37,7 +37,7 @@ def hold_still(world: World, spec: PluginSpec) -> Decision:
     still = [instance for instance in world.instances if instance.alive and instance.frozen]
     message = f"{len(still)} of {len(still) + len(moving)} instances frozen; run 'crucible thaw' to go on"
     said = [each.model_copy(update={"ready": False}) for each in world.status.instances]
-    status = report.status_of(
+    status = status_of(
         world,
         Phase.FROZEN,
         ("Ready", False, "Frozen", message),
@@ -55,7 +55,7 @@ def thaw(world: World) -> Decision:
     """Let everything that is held still go on, and note when; what follows from it comes next."""
     frozen = [instance for instance in world.instances if instance.alive and instance.frozen]
     message = f"{len(frozen)} frozen instances go on"
-    status = report.status_of(
+    status = status_of(
         world,
         Phase.STARTING,
         ("Ready", False, "Thawed", message),

@@ -1,23 +1,19 @@
-"""What is said of a Plugin: phase, conditions and events, each with one reason made where it was decided."""
+"""What is said of a Plugin that is kept running: phase, conditions and events, each with one reason."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from crucible.core.enforce import accepted_gaps, enforcement_of, weaknesses
+from crucible.core.enforce import accepted_gaps, weaknesses
+from crucible.core.statement import attempts_of, said, status_of
 from crucible.model.decision import Decision, Event, Remove, Start
 from crucible.model.health import Check
 from crucible.model.instance import State
-from crucible.model.manifest import PluginSpec
 from crucible.model.status import (
-    Condition,
-    ControlReport,
     Phase,
-    PluginStatus,
     Replica,
     RollbackReport,
-    SourceReport,
     format_time,
 )
 
@@ -26,14 +22,10 @@ if TYPE_CHECKING:
 
     from crucible.core.dependencies import Awaited
     from crucible.core.verdict import Verdict
-    from crucible.errors import Violation
     from crucible.model.decision import Action
+    from crucible.model.manifest import PluginSpec
     from crucible.model.status import RevisionReport
-    from crucible.model.world import Reach, World
-
-Truth = Literal["True", "False", "Unknown"]
-Claim = tuple[str, bool, str, str]
-"""Condition type, whether it holds, reason, message."""
+    from crucible.model.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +87,9 @@ def supervised(world: World, found: Supervision) -> Decision:
         }
     )
     events = tuple(event for verdict in verdicts for event in verdict.events)
-    if phase is Phase.WAITING and not _said(world, "Ready", reason):
+    if phase is Phase.WAITING and not said(world, "Ready", reason):
         events = (*events, Event("Warning", reason, message))
-    if degraded and degraded[1] == "FreezeUnavailable" and not _said(world, "Degraded", degraded[1]):
+    if degraded and degraded[1] == "FreezeUnavailable" and not said(world, "Degraded", degraded[1]):
         events = (*events, Event("Warning", *degraded[1:]))
     revisits = [verdict.revisit for verdict in (*verdicts, surplus) if verdict.revisit is not None]
     actions = [*surplus.actions, *(action for verdict in verdicts for action in verdict.actions)]
@@ -116,117 +108,6 @@ def _urgency(action: Action) -> int:
             return 2
         case _:
             return 0
-
-
-def refused(world: World, reason: str, message: str, down: Verdict) -> Decision:
-    """Report on a Plugin that may not run here as it is."""
-    status = status_of(
-        world,
-        Phase.REFUSED,
-        ("Ready", False, reason, message),
-        ("Progressing", any(instance.alive for instance in world.instances), reason, message),
-        ("Degraded", True, reason, message),
-        ("Stalled", True, reason, message),
-    ).model_copy(update={"instances": _at_rest(world)})
-    said = any(
-        condition.type == "Stalled" and condition.reason == reason and condition.message == message[:2048]
-        for condition in world.status.conditions
-    )
-    events = () if said else (Event("Warning", reason, message),)
-    return Decision(down.actions, status, events, down.revisit)
-
-
-def suspended(world: World, down: Verdict) -> Decision:
-    """Report on a Plugin that a person put to rest."""
-    resting = not any(instance.alive for instance in world.instances)
-    message = "every instance is stopped; set spec.suspend to false to resume" if resting else "stopping"
-    phase = Phase.SUSPENDED if resting else Phase.STOPPING
-    status = status_of(
-        world,
-        phase,
-        ("Ready", False, "Suspended", message),
-        ("Progressing", not resting, "Suspended", message),
-        ("Degraded", False, "Suspended", message),
-        ("Stalled", False, "Suspended", message),
-    ).model_copy(update={"instances": _at_rest(world)})
-    entered = world.status.phase not in {Phase.SUSPENDED, Phase.STOPPING}
-    events = (Event("Normal", "Suspended", "suspended by spec.suspend"),) if entered else ()
-    return Decision(down.actions, status, events, down.revisit)
-
-
-def without_source(world: World, violation: Violation) -> Decision:
-    """Report on a Plugin whose files cannot be had now. What runs goes on running."""
-    return _held_up(world, "SourceUnavailable", str(violation))
-
-
-def without_secret(world: World, message: str) -> Decision:
-    """Report on a Plugin one of whose Secrets is not there yet. What runs goes on running."""
-    return _held_up(world, "SecretMissing", message)
-
-
-def fetching(world: World, message: str) -> Decision:
-    """Report on a Plugin whose source is on its way. What runs goes on running."""
-    status = status_of(
-        world,
-        Phase.PENDING,
-        ("Ready", False, "Pulling", message),
-        ("Progressing", True, "Pulling", message),
-        ("Degraded", False, "Pulling", message),
-        ("Stalled", False, "Pulling", message),
-    ).model_copy(update={"instances": world.status.instances})
-    begun = any(condition.reason == "Pulling" for condition in world.status.conditions)
-    return Decision((), status, () if begun else (Event("Normal", "Pulling", message),))
-
-
-def attended(world: World, reach: Reach, down: Verdict) -> Decision:
-    """Report on an endpoint that someone else runs."""
-    reason = "Reachable" if reach.ok else "Unreachable"
-    status = status_of(
-        world,
-        Phase.RUNNING if reach.ok else Phase.PENDING,
-        ("Ready", reach.ok, reason, reach.message),
-        ("Progressing", any(instance.alive for instance in world.instances), reason, reach.message),
-        ("Degraded", not reach.ok, reason, reach.message),
-        ("Stalled", False, reason, reach.message),
-    ).model_copy(update={"ready_replicas": int(reach.ok)})
-    said = any(condition.reason == reason for condition in world.status.conditions)
-    events = () if said else (Event("Normal" if reach.ok else "Warning", reason, reach.message),)
-    return Decision(down.actions, status, events)
-
-
-def without_runtime(world: World) -> Decision:
-    """Report on a Plugin whose runtime does not answer. What runs, if it does, goes on running."""
-    return _held_up(world, "RuntimeUnavailable", world.outage)
-
-
-def _held_up(world: World, reason: str, message: str) -> Decision:
-    status = status_of(
-        world,
-        Phase.PENDING,
-        ("Ready", False, reason, message),
-        ("Progressing", False, reason, message),
-        ("Degraded", True, reason, message),
-        ("Stalled", True, reason, message),
-    ).model_copy(update={"instances": world.status.instances})
-    said = any(
-        condition.type == "Stalled" and condition.message == status.conditions[-1].message
-        for condition in world.status.conditions
-    )
-    return Decision((), status, () if said else (Event("Warning", reason, message),))
-
-
-def terminating(world: World) -> PluginStatus:
-    """Report on a Plugin that is being deleted."""
-    count = len(world.instances)
-    message = f"{count} instance{'' if count == 1 else 's'} left to clear away"
-    return status_of(
-        world,
-        Phase.TERMINATING,
-        ("Ready", False, "Deleting", message),
-        ("Progressing", True, "Deleting", message),
-        ("Degraded", False, "Deleting", message),
-        ("Stalled", False, "Deleting", message),
-    )
 
 
 def _summary(
@@ -351,31 +232,6 @@ def _waiting(found: Supervision) -> tuple[Phase, str, str] | None:
     return None
 
 
-def _said(world: World, kind: str, reason: str) -> bool:
-    return any(each.type == kind and each.reason == reason for each in world.status.conditions)
-
-
-def outliving(world: World, first: tuple[str, ...]) -> Decision:
-    """Report on a Plugin that is being deleted, and goes on until those that need it are gone."""
-    message = f"goes after {', '.join(first)}, which need it and are being deleted too"
-    status = status_of(
-        world,
-        Phase.TERMINATING,
-        ("Ready", False, "Deleting", message),
-        ("Progressing", True, "Deleting", message),
-        ("Degraded", False, "Deleting", message),
-        ("Stalled", False, "Deleting", message),
-    ).model_copy(update={"instances": world.status.instances})
-    return Decision((), status)
-
-
-def bereaved(world: World, left: tuple[str, ...]) -> tuple[Event, ...]:
-    """Say once who needs a Plugin that is being deleted all the same."""
-    if not left or world.status.phase is Phase.TERMINATING:
-        return ()
-    return (Event("Warning", "StillNeeded", f"{', '.join(left)} need it and stay: they will wait for it"),)
-
-
 def _degradation(world: World, found: Supervision) -> tuple[bool, str, str] | None:
     """Return the most pressing thing that is not as it should be although the plugin may run."""
     ending = _ending(found.verdicts)
@@ -410,59 +266,3 @@ def _ending(verdicts: Sequence[Verdict]) -> tuple[str, str] | None:
         if replica.next_start is not None:
             return "BackOff", _back_off_message(replica)
     return None
-
-
-def attempts_of(world: World) -> int:
-    """Return how many instances were started so far: as was said, or more if a report went missing."""
-    return max([world.status.attempts, *(instance.slot.attempt for instance in world.instances)])
-
-
-def _at_rest(world: World) -> tuple[Replica, ...]:
-    """Say of every replica that has something left that it comes to rest."""
-    return tuple(
-        Replica(
-            ordinal=ordinal,
-            attempt=max(item.slot.attempt for item in world.instances if item.slot.ordinal == ordinal),
-            state=State.STOPPING.value,
-        )
-        for ordinal in sorted({item.slot.ordinal for item in world.instances})
-    )
-
-
-def status_of(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
-    """Build the parts of a status that every rung of the ladder shares."""
-    before = {condition.type: condition for condition in world.status.conditions}
-    return PluginStatus(
-        observed_generation=world.identity.generation,
-        phase=phase,
-        conditions=tuple(_condition(world, claim, before.get(claim[0])) for claim in claims),
-        runtime=world.capabilities.runtime,
-        replicas=sum(instance.alive for instance in world.instances),
-        attempts=attempts_of(world),
-        source=world.source if isinstance(world.source, SourceReport) else world.status.source,
-        history=world.status.history,
-        rollback=world.status.rollback,
-        thawed_at=world.status.thawed_at,
-        enforcement=tuple(
-            ControlReport(control=entry.control.value, level=entry.level.value, by=entry.by)
-            for entry in enforcement_of(_spec_of(world), world.capabilities)
-        ),
-    )
-
-
-def _spec_of(world: World) -> PluginSpec | None:
-    return world.spec if isinstance(world.spec, PluginSpec) else None
-
-
-def _condition(world: World, claim: Claim, before: Condition | None) -> Condition:
-    kind, holds, reason, message = claim
-    truth: Truth = "True" if holds else "False"
-    unchanged = before is not None and before.status == truth
-    return Condition(
-        type=kind,
-        status=truth,
-        reason=reason,
-        message=message[:2048],
-        last_transition_time=before.last_transition_time if before is not None and unchanged else world.now,
-        observed_generation=world.identity.generation,
-    )

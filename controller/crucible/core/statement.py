@@ -1,0 +1,66 @@
+"""What every status of a Plugin shares, whatever it says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from crucible.core.enforce import enforcement_of
+from crucible.model.manifest import PluginSpec
+from crucible.model.status import Condition, ControlReport, PluginStatus, SourceReport
+
+if TYPE_CHECKING:
+    from crucible.model.status import Phase
+    from crucible.model.world import World
+
+Truth = Literal["True", "False", "Unknown"]
+Claim = tuple[str, bool, str, str]
+"""Condition type, whether it holds, reason, message."""
+
+
+def status_of(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
+    """Build the parts of a status that every rung of the ladder shares."""
+    before = {condition.type: condition for condition in world.status.conditions}
+    return PluginStatus(
+        observed_generation=world.identity.generation,
+        phase=phase,
+        conditions=tuple(_condition(world, claim, before.get(claim[0])) for claim in claims),
+        runtime=world.capabilities.runtime,
+        replicas=sum(instance.alive for instance in world.instances),
+        attempts=attempts_of(world),
+        source=world.source if isinstance(world.source, SourceReport) else world.status.source,
+        history=world.status.history,
+        rollback=world.status.rollback,
+        thawed_at=world.status.thawed_at,
+        enforcement=tuple(
+            ControlReport(control=entry.control.value, level=entry.level.value, by=entry.by)
+            for entry in enforcement_of(_spec_of(world), world.capabilities)
+        ),
+    )
+
+
+def _spec_of(world: World) -> PluginSpec | None:
+    return world.spec if isinstance(world.spec, PluginSpec) else None
+
+
+def _condition(world: World, claim: Claim, before: Condition | None) -> Condition:
+    kind, holds, reason, message = claim
+    truth: Truth = "True" if holds else "False"
+    unchanged = before is not None and before.status == truth
+    return Condition(
+        type=kind,
+        status=truth,
+        reason=reason,
+        message=message[:2048],
+        last_transition_time=before.last_transition_time if before is not None and unchanged else world.now,
+        observed_generation=world.identity.generation,
+    )
+
+
+def attempts_of(world: World) -> int:
+    """Return how many instances were started so far: as was said, or more if a report went missing."""
+    return max([world.status.attempts, *(instance.slot.attempt for instance in world.instances)])
+
+
+def said(world: World, kind: str, reason: str) -> bool:
+    """Whether a condition has a reason already."""
+    return any(each.type == kind and each.reason == reason for each in world.status.conditions)
