@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible.backbone.keeper import Keeper
 from crucible.backbone.server import ServerPlace
+from crucible.collector import collect_rarely
 from crucible.control.apiserver import ApiServer, ServerSettings
 from crucible.control.client import Client
 from crucible.control.kubeconfig import load_endpoint
@@ -111,6 +112,7 @@ def run(options: UpOptions) -> None:
     """
     os.umask(0o077)
     logs.configure(options.log_format, verbose=options.verbose)
+    collect_rarely()
     asyncio.run(serve(options, asyncio.Event()))
 
 

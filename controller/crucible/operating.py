@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.collector import collect_rarely
 from crucible.control.cluster import ClusterClient, find_endpoint
 from crucible.control.lease import Lease
 from crucible.control.operator import Loops, operate
@@ -156,6 +157,7 @@ def run(options: OperatorOptions) -> None:
         NotFound: there is no cluster to talk to.
     """
     logs.configure(options.log_format, verbose=options.verbose)
+    collect_rarely()
     asyncio.run(_run(options))
 
 

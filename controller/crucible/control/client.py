@@ -61,6 +61,10 @@ class Client:
         """Change part of an object."""
         return (await self._request("PATCH", path, body, kind))[1]
 
+    async def tell(self, path: str, body: object) -> None:
+        """Change part of an object, and do not read what it is then."""
+        await self._answer("PATCH", path, body, MERGE_PATCH)
+
     async def apply(self, path: str, body: Mapping[str, Any], manager: str) -> tuple[bool, dict[str, Any]]:
         """Apply on the server, fields of others included; return whether that made it, and what it is."""
         params = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}

@@ -95,22 +95,22 @@ class ClusterClient(Client):
             self._endpoint = replace(self._endpoint, token=self._find().token)
         return response
 
-    async def _request(
+    async def _answer(
         self,
         verb: str,
         path: str,
         body: object = None,
         content_type: str = "",
         params: Mapping[str, str] | None = None,
-    ) -> tuple[int, dict[str, Any]]:
+    ) -> tuple[int, str]:
         """Ask as a :class:`Client` does; once more where a token was refused that has been replaced since."""
         token = self._endpoint.token
         try:
-            return await super()._request(verb, path, body, content_type, params)
+            return await super()._answer(verb, path, body, content_type, params)
         except CrucibleError:
             if self._endpoint.token == token:
                 raise
-        return await super()._request(verb, path, body, content_type, params)
+        return await super()._answer(verb, path, body, content_type, params)
 
     async def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Replace an object, unless it changed since it was read."""

@@ -56,14 +56,15 @@ class Loops:
         return list(self._tasks)
 
     def see(self, plugin: Mapping[str, Any]) -> None:
-        """Take in a Plugin as it is now; begin its loop, or wake it."""
+        """Take in a Plugin as it is now; begin its loop, or wake it, unless all it says is what we said."""
         uid = plugin["metadata"]["uid"]
-        self._objects[uid] = without_managed_fields(plugin)
+        before = self._objects.get(uid)
+        self._objects[uid] = seen = without_managed_fields(plugin)
         concerned = self._neighbours.see(plugin)
         if uid not in self._tasks and not self._stopping:
             self._bells[uid] = asyncio.Event()
             self._tasks[uid] = asyncio.create_task(self._run(uid))
-        for each in (uid, *concerned):
+        for each in concerned if before is not None and is_echo(before, seen) else (uid, *concerned):
             self.ring(each)
 
     def lose(self, uid: str) -> None:
@@ -128,6 +129,19 @@ def without_managed_fields(plugin: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an object less the half of it that only servers read."""
     meta = {name: value for name, value in plugin["metadata"].items() if name != "managedFields"}
     return {**plugin, "metadata": meta}
+
+
+def is_echo(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether nothing but a Plugin's status changed: the loop that wrote it knows what it wrote.
+
+    What comes unchanged was listed anew, and is no echo: its loop looks at everything again.
+    """
+    return before.get("status") != now.get("status") and _asked(before) == _asked(now)
+
+
+def _asked(plugin: Mapping[str, Any]) -> tuple[object, dict[str, Any]]:
+    meta = {name: value for name, value in plugin["metadata"].items() if name != "resourceVersion"}
+    return plugin.get("spec"), meta
 
 
 async def operate(  # noqa: PLR0913 - what kopf has to be told

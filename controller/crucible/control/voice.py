@@ -32,7 +32,7 @@ class ApiVoice:
         """Replace the status; a Plugin that is gone, or another of the same name, needs none."""
         body = {"metadata": {"uid": identity.uid}, "status": status_patch(status)}
         try:
-            await self._client.patch(f"{_path(identity)}/status", body)
+            await self._client.tell(f"{_path(identity)}/status", body)
         except (NotFound, Conflict) as error:
             log.info("%s/%s: no status written: %s", identity.namespace, identity.name, error)
 

@@ -90,6 +90,36 @@ async def test_every_plugin_seen_has_one_loop_however_often_it_is_seen() -> None
     assert scene.host.started == 1
 
 
+async def test_a_status_that_comes_back_wakes_nobody_and_all_else_does() -> None:
+    scene = Scene()
+    await scene.open()
+    scene.loops.see(seen())
+    await scene.until(1)
+    bell = scene.loops._bells[UID]
+    first = {**seen(resourceVersion="1"), "status": {"phase": "Running"}}
+    scene.loops.see(first)
+    bell.clear()
+    scene.loops.see(
+        {**first, "status": {"phase": "Failed"}, "metadata": seen(resourceVersion="2")["metadata"]}
+    )
+    assert not bell.is_set()
+    assert scene.loops.find(UID)["status"] == {"phase": "Failed"}  # type: ignore[index]
+    for otherwise in (
+        {**seen(resourceVersion="3", labels={"a": "b"}), "status": {"phase": "Running"}},
+        {
+            **seen(resourceVersion="4", labels={"a": "b"}),
+            "status": {"phase": "Failed"},
+            "spec": {"replicas": 2},
+        },
+    ):
+        scene.loops.see(otherwise)
+        assert bell.is_set()
+        bell.clear()
+    scene.loops.see(otherwise)  # listed anew
+    assert bell.is_set()
+    await scene.loops.close()
+
+
 async def test_a_plugin_first_seen_while_it_is_deleted_is_cleared_away_and_released() -> None:
     first = Scene()
     await first.open()

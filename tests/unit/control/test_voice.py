@@ -31,7 +31,7 @@ class Recorder:
             raise self.answer
         return self.answer
 
-    get = create = patch = _take
+    get = create = patch = tell = _take
 
 
 def voice(client: Recorder) -> ApiVoice:
