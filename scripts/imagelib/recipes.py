@@ -176,7 +176,8 @@ def _wasm(tree: Tree, found: Mapping[Package, Path]) -> Made:
 
     tree.take(wanted)
     tree.copy(_wasmtime(), f"{place}/wasmtime")
-    tree.copy(roots.WASM_HOST, f"{place}/crucible_wasm.py")
+    for name, path in roots.WASM_HOSTS.items():
+        tree.copy(path, f"{place}/{name}")
     tree.take_libraries()
     tree.compile_python(f"usr/bin/{version}", place)
     number = metadata.version("wasmtime")

@@ -63,6 +63,18 @@ def test_javascript_plugins_call_each_other(crucible: Any, eventually: Any) -> N
     assert json.loads(marked.out) == {"text": "to *bee*", "unknown": ["bee"]}, marked.err
 
 
+def test_a_program_in_webassembly_keeps_what_it_is_told_across_its_end(
+    crucible: Any, eventually: Any
+) -> None:
+    ready(crucible, eventually, "wasm", ("last-note.keep", '"first"'))
+    assert crucible("call", "last-note.keep", '"second"').out.strip() == "first"
+    assert crucible("store", "get", "last-note", "last").out == '"second"'
+    assert crucible("restart", "last-note", "--wait").code == 0
+    eventually(lambda: crucible("call", "last-note.keep", '"third"').code == 0, "it is back")
+    assert crucible("store", "get", "last-note", "last").out == '"third"'
+    assert crucible("call", "last-note.nothing").code != 0
+
+
 def test_a_call_that_cannot_be_made_says_why_and_ends_with_its_code(
     crucible: Any, eventually: Any, manifest: Any
 ) -> None:

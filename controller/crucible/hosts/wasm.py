@@ -1,7 +1,8 @@
 """Runs one WebAssembly program as a plugin: a WASI command, within a budget of fuel, memory and time.
 
 Takes a module for WASI preview 1, in binary or as text, or a component for ``wasi:cli``. It sees ``/plugin``
-and ``/config``, which it cannot change, ``/tmp``, its arguments and its environment, and nothing else.
+and ``/config``, which it cannot change, ``/tmp``, its arguments and its environment, and nothing else; a
+module may import the bus from ``crucible``.
 
 It is run by file name, in a Python that has ``wasmtime`` and the standard library and nothing besides.
 """
@@ -9,6 +10,7 @@ It is run by file name, in a Python that has ``wasmtime`` and the standard libra
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import sys
@@ -197,6 +199,8 @@ def _module(store: wasmtime.Store, binary: bytes, limit: int | None) -> None:
     module = _made(wasmtime.Module, store, binary)
     linker = wasmtime.Linker(store.engine)
     linker.define_wasi()
+    if any(one.module == "crucible" for one in module.imports):
+        _lend_the_bus(linker)
     exports = linker.instantiate(store, module).exports(store)
     start, memory = exports.get("_start"), exports.get("memory")
     if not isinstance(start, wasmtime.Func):
@@ -206,6 +210,18 @@ def _module(store: wasmtime.Store, binary: bytes, limit: int | None) -> None:
     except Trap as trap:
         held = memory.data_len(store) if isinstance(memory, wasmtime.Memory) else 0
         raise _trapped(trap, held, limit) from None
+
+
+def _lend_the_bus(linker: wasmtime.Linker) -> None:
+    """Define the functions of ``crucible``: the file beside this one, loaded where a program wants it."""
+    beside = Path(__file__).with_name(f"{Path(__file__).stem}_bus.py")
+    found = importlib.util.spec_from_file_location("crucible_wasm_bus", beside)
+    if found is None or found.loader is None:
+        raise Ended(INVALID, f"cannot load {beside}")
+    bus = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = bus
+    found.loader.exec_module(bus)
+    bus.define(linker, bus.own())
 
 
 def _component(store: wasmtime.Store, binary: bytes, _: int | None) -> None:

@@ -63,6 +63,11 @@ NODE_MODULES: Final = "node_modules"
 # the plugin's environment says.
 WASM_FLAGS: Final = ("-I", "-S", "-B", "-m", "crucible_wasm")
 WASM_HOST: Final = Path(crucible.__file__).parent / "hosts/wasm.py"
+WASM_HOSTS: Final = {
+    "crucible_wasm.py": WASM_HOST,
+    "crucible_wasm_bus.py": WASM_HOST.with_name("wasm_bus.py"),
+}
+"""The host and, beside it, what it lends programs of the bus."""
 
 _RUNE: Final = "crucible-rune"
 
@@ -169,11 +174,12 @@ def wasm_recipe(wasmtime: Path) -> Recipe:
     (place,) = python.compiled
     libraries = tuple(sorted(wasmtime.glob("*/*.so")))
     needed = dict(_needed((Path("/proc/self/exe").resolve(), *libraries)))
+    hosts = {f"{place}/{name}": path for name, path in WASM_HOSTS.items()}
     return replace(
         python,
         type="wasm",
         program=Program(before=(interpreter, *WASM_FLAGS)),
-        files=tuple({**dict(python.files), **needed, f"{place}/crucible_wasm.py": WASM_HOST}.items()),
+        files=tuple({**dict(python.files), **needed, **hosts}.items()),
         trees=(*python.trees, (f"{place}/wasmtime", wasmtime)),
     )
 
