@@ -10,7 +10,16 @@ import pytest
 from crucible.model.enforcement import Control
 from crucible.model.workload import Limits
 from crucible.runtimes.process.cgroups import Refused
-from crucible.runtimes.process.cgroups.base import cpu_quota, oom_kills, pids, put_checked
+from crucible.runtimes.process.cgroups.base import (
+    cpu_quota,
+    freeze,
+    frozen,
+    kill,
+    oom_kills,
+    pids,
+    put_checked,
+    thaw,
+)
 from crucible.runtimes.process.cgroups.choice import parse_mounts
 from crucible.runtimes.process.cgroups.v1 import CgroupsV1
 from crucible.runtimes.process.cgroups.v2 import CgroupsV2
@@ -136,3 +145,35 @@ def test_time_used_is_counted_in_a_group_of_its_own_where_it_is_mounted_apart(tm
     assert groups.controls == {Control.CPU}
     together = CgroupsV1("crucible-cp", tmp_path, None, None, tmp_path)
     assert together.directories("g") == (tmp_path / "crucible-cp/g",)
+
+
+@pytest.mark.parametrize(
+    ("file", "words", "said", "still"),
+    [
+        ("freezer.state", ("FROZEN", "THAWED"), "freezer.state", "FROZEN\n"),
+        ("cgroup.freeze", ("1", "0"), "cgroup.events", "populated 1\nfrozen 1\n"),
+    ],
+)
+def test_a_group_is_held_still_by_either_version(
+    tmp_path: Path, file: str, words: tuple[str, str], said: str, still: str
+) -> None:
+    other, group = tmp_path / "cpu", tmp_path / "group"
+    other.mkdir()
+    group.mkdir()
+    (group / file).write_text("")
+    assert not frozen((other, group))
+    freeze((other, group))
+    assert (group / file).read_text() == words[0]
+    (group / said).write_text(still)
+    assert freeze((other, group))
+    assert frozen((other, group))
+    thaw((other, group))
+    assert (group / file).read_text() == words[1]
+    with pytest.raises(Refused, match="restart it first"):
+        freeze((other,))
+
+
+def test_a_group_of_version_1_that_is_held_still_is_let_go_on_to_be_killed(tmp_path: Path) -> None:
+    (tmp_path / "freezer.state").write_text("FROZEN\n")
+    kill((tmp_path,))
+    assert (tmp_path / "freezer.state").read_text() == "THAWED"
