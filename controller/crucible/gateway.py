@@ -16,8 +16,9 @@ from crucible.control.cluster import ClusterClient, find_endpoint
 from crucible.control.voice import ApiVoice
 from crucible.core.doors import PROXY_PORT
 from crucible.core.egress import denial_event
+from crucible.egress import streams
 from crucible.egress.dial import Internet
-from crucible.egress.gate import BUFFER, Gate, Guest, Room
+from crucible.egress.gate import Gate, Guest, Room
 from crucible.model import names
 from crucible.model.plugin import Identity
 from crucible.runtimes.kubernetes import marks
@@ -84,9 +85,7 @@ async def _run(options: GatewayOptions) -> None:
         register = Register(client, options)
         desk = Desk(register.ill, register.unready, lambda: figures(register))
         ports = await stack.enter_async_context(answering(desk, options.health_port, options.metrics_port))
-        server = await asyncio.start_server(
-            register.gate.accept, options.address or None, options.port, limit=BUFFER, backlog=_BACKLOG
-        )
+        server = await streams.listen(register.gate.accept, options.address, options.port, _BACKLOG)
         ports = {**ports, "proxy": server.sockets[0].getsockname()[1]}
         log.info("answers on %s", ports)
         async with asyncio.TaskGroup() as group:
@@ -125,7 +124,7 @@ class Register:
         self._waiting: Counter[Address] = Counter()
         self._telling: set[asyncio.Task[None]] = set()
         self._beat = time.monotonic()
-        self.gate = Gate(self.who, self._tell, Internet(absolute=True, buffer=BUFFER), room=Room())
+        self.gate = Gate(self.who, self._tell, Internet(absolute=True), room=Room())
         places = options.namespaces or ("",)
         root = f"/apis/{names.API_VERSION}"
         self._followed = [

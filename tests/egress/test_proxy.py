@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crucible.egress import proxy as proxies
 from crucible.egress.conversation import Patience
 from crucible.egress.proxy import CONNECTIONS, Proxy
 from crucible.model.door import Door, Doorway
@@ -342,6 +343,23 @@ async def test_connections_are_bounded(scene: Scene) -> None:
                 if (await reader.read(100)).startswith(b"HTTP/1.1 200 "):
                     break
             writer.close()
+
+
+async def test_plugins_that_take_all_they_can_leave_others_as_much(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxies, "CONNECTIONS_OF_ALL", 40)
+    await scene.serve(443, echo)
+    for plugin in ("one", "two", "three", "quiet"):
+        scene.admit(plugin, "api.example.com:443")
+    ask, most = (
+        b"CONNECT api.example.com:443 HTTP/1.1\r\n\r\n",
+        {"one": 20, "two": 10, "three": 5, "quiet": 3},
+    )
+    for plugin, count in most.items():
+        for _ in range(count):
+            await scene.tunnel(plugin, "api.example.com:443")
+        assert await scene.ask(plugin, ask) == b"", plugin
 
 
 async def test_a_door_that_is_gone_takes_its_connections_with_it(scene: Scene) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 _BURST_SECONDS: Final = 0.25
 _BURST_LEAST: Final = 1 << 14
-_STEP_MOST: Final = 1 << 18
+_STEP_MOST: Final = 1 << 15
 _STEP_LEAST: Final = 1 << 12
 _STEPS_A_SECOND: Final = 10
 

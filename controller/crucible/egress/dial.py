@@ -7,6 +7,7 @@ import socket
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Protocol
 
+from crucible.egress import streams
 from crucible.egress.own import is_own, meets_itself
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from crucible.core.egress import Address
 
 _ADDRESSES_MOST: Final = 32
-_BUFFER: Final = 1 << 18
 
 
 class Network(Protocol):
@@ -53,15 +53,13 @@ class Network(Protocol):
 class Internet:
     """The network that this host is on, and the names it knows."""
 
-    def __init__(self, *, absolute: bool = False, buffer: int = _BUFFER) -> None:
+    def __init__(self, *, absolute: bool = False) -> None:
         """Take the resolver as it is.
 
         Args:
             absolute: names are whole; the resolver's search list leads to names that others may make.
-            buffer: bytes kept of each connection, about.
         """
         self._absolute = absolute
-        self._buffer = buffer
 
     async def resolve(self, name: str) -> Sequence[Address]:
         """Ask this host's resolver, in a thread."""
@@ -77,9 +75,7 @@ class Internet:
 
     async def connect(self, address: Address, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Dial; an address is never resolved again."""
-        reader, writer = await asyncio.open_connection(str(address), port, limit=self._buffer)
-        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return reader, writer
+        return await streams.connect(str(address), port)
 
     def leads_here(self, address: Address, connection: asyncio.StreamWriter | None = None) -> bool:
         """Ask the kernel; of a connection that is made, look at both its ends too."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from crucible.core.egress import Address
     from crucible.egress.dial import Network
 
-BUFFER: Final = 1 << 15
-"""Bytes kept of each side of a connection, about: every plugin of a cluster shares this process's memory."""
 _LOOKS: Final = 5.0
 
 
@@ -139,7 +137,8 @@ class Gate:
             writer.transport.abort()
             return
         account = self._account(guest)
-        if len(account.conversations) >= self._room.each:
+        left = self._room.all - self.open + 1  # none may have more than are left, so none takes them all
+        if len(account.conversations) >= min(self._room.each, left):
             writer.transport.abort()
             return
         conversation = Conversation(account, self._network, self._patience, (reader, writer))

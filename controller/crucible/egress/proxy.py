@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from crucible.companions.link import page_of
 from crucible.companions.program import peer_of
 from crucible.core.egress import Grant, read_grant
+from crucible.egress import streams
 from crucible.egress.account import Account
 from crucible.egress.conversation import Conversation, Patience
 from crucible.egress.dial import Internet
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from crucible.egress.dial import Network
     from crucible.model.door import Doorway
 
-CONNECTIONS: Final = 256
+CONNECTIONS: Final = 128
 """How many connections one plugin may have at once."""
+CONNECTIONS_OF_ALL: Final = 1024
+"""How many all plugins together may have; each may have as many as are left."""
 _THREADS: Final = 32
 _LOOKS: Final = 5.0
-_BUFFER: Final = 1 << 18
 
 
 @dataclass(slots=True)
@@ -115,17 +117,25 @@ class Proxy:
 
     async def _listen(self, door: _Door, account: Account, listener: socket.socket) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if not _is_who_it_should_be(door.doorway, writer) or len(account.conversations) >= CONNECTIONS:
+            if not _is_who_it_should_be(door.doorway, writer) or not self._has_room_for(account):
                 writer.transport.abort()
                 return
             with contextlib.suppress(asyncio.CancelledError):
                 await Conversation(account, self._network, self._patience, (reader, writer)).run()
 
-        start = asyncio.start_unix_server if listener.family == socket.AF_UNIX else asyncio.start_server
-        server = await start(serve, sock=listener, limit=_BUFFER)
+        server = await streams.serve(serve, listener)
         door.servers.append(server)
         if self._doors.get(door.doorway.key) is not door:
             server.close()
+
+    def _has_room_for(self, account: Account) -> bool:
+        """Tell whether one more connection of a plugin fits.
+
+        None may have more than are left, so however many plugins take what they can, the next one that comes
+        finds as many as each of them has.
+        """
+        left = CONNECTIONS_OF_ALL - sum(len(one.conversations) for one in self._accounts.values())
+        return len(account.conversations) < min(CONNECTIONS, left)
 
     def _close_door(self, key: str) -> _Door | None:
         door = self._doors.pop(key, None)
