@@ -23,6 +23,7 @@ from harness_docker import DockerHarness
 
 from crucible.errors import InvalidSource, Unavailable, Underway
 from crucible.model.source import PullPolicy
+from crucible.model.volume import HostVolume, Mount
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -360,6 +361,24 @@ async def test_an_image_that_names_a_group_by_our_number_is_refused(
     ended = await docker.run(whole(docker, image, found, "/usr/bin/env"))
     assert ended.exit is not None
     assert "names a group by a number: rename that group" in ended.exit.problem
+
+
+async def test_an_image_with_a_volume_in_a_folder_of_the_host_is_refused(
+    docker: DockerHarness, tmp_path: Path
+) -> None:
+    tag = f"nested-{docker.control_plane}"
+    context = io.BytesIO(archive({"Dockerfile": b"FROM crucible/python:0.1.0\nVOLUME /data/notes/cache\n"}))
+    list(docker.client.build(fileobj=context, custom_context=True, tag=tag, decode=True, rm=True))
+    found, image = await resolve(docker, tag, NEVER)
+    docker.volumes = (HostVolume("notes", tmp_path, writable=True),)
+    await docker.reopen()
+    workload = replace(
+        whole(docker, image, found, "/usr/bin/env"), mounts=(Mount("notes", "/data/notes", writable=True),)
+    )
+    ended = await docker.run(workload)
+    assert ended.exit is not None
+    assert "VOLUME /data/notes/cache lies in /data/notes" in ended.exit.problem
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture

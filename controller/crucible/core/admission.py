@@ -45,7 +45,7 @@ def admit(plugin: Mapping[str, Any]) -> PluginSpec:
     Raises:
         InvalidManifest: with every violation found; a field each, with the fix.
     """
-    violations = list(_metadata(plugin.get("metadata") or {}))
+    violations = [*_metadata(plugin.get("metadata") or {}), *_nested(plugin.get("spec"))]
     try:
         spec = parse_spec(plugin.get("spec"))
     except InvalidManifest as error:
@@ -108,6 +108,21 @@ def _mounts(spec: PluginSpec) -> Iterator[Violation]:
     for index, place in enumerate(places):
         if place in places[:index]:
             yield Violation(f"spec.capabilities.files[{index}].mount", f"{place} is taken: choose another")
+
+
+def _nested(spec: object) -> Iterator[Violation]:
+    """Refuse a volume in another: whoever may write to the one could put a link where the other goes."""
+    match spec:
+        case {"capabilities": {"files": [*files]}}:
+            mounts = [str(each.get("mount")).rstrip("/") if isinstance(each, dict) else "" for each in files]
+        case _:
+            return
+    for inner, place in enumerate(mounts):
+        for outer, above in enumerate(mounts):
+            if above and place.startswith(f"{above}/"):
+                where = f"{place} lies in {above}, which is spec.capabilities.files[{outer}].mount"
+                fix = "volumes do not lie in each other: write /data/NAME for each"
+                yield Violation(f"spec.capabilities.files[{inner}].mount", f"{where}; {fix}")
 
 
 def _secrets(spec: PluginSpec) -> Iterator[Violation]:

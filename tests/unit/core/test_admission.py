@@ -35,6 +35,19 @@ def test_a_small_manifest_is_admitted_with_every_default() -> None:
         ({"resources": {"memory": "1Mi"}}, "spec.resources.memory: input should be greater than or equal"),
         ({"resources": {"cpu": True}}, "spec.resources.cpu: true is not an amount of cpu"),
         ({"type": "cobol"}, "spec.type: input should be 'python', 'javascript'"),
+        (
+            {
+                "capabilities": {
+                    "files": [
+                        {"volume": "a", "mount": "/data/a"},
+                        {"volume": "b", "mount": "/data/ab"},
+                        {"volume": "c", "mount": "/data/a/deep/c"},
+                    ]
+                }
+            },
+            "spec.capabilities.files[2].mount: /data/a/deep/c lies in /data/a, which is "
+            "spec.capabilities.files[0].mount; volumes do not lie in each other: write /data/NAME for each",
+        ),
         ({"env": [{"name": "A"}]}, "spec.env[0]: give exactly one of value and secret"),
         ({"env": [{"name": "A B", "value": ""}]}, "spec.env[0].name: string should match pattern"),
         ({"env": [{"name": "LD_PRELOAD", "value": "x"}]}, "spec.env[0]: names that begin with CRUCIBLE_"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.core import doors
@@ -93,6 +94,26 @@ def body(workload: Workload, image: Image, setting: Setting) -> dict[str, Any]:
         "HostConfig": _host_config(workload, image, setting),
         **_networking(setting.network),
     }
+
+
+def overlap(workload: Workload, image: Image) -> str:
+    """Return why an image cannot be run with what a workload is shown; empty where it can.
+
+    A volume of the image inside a folder of the host would be made there, by its path, while whoever else
+    writes to that folder may put a link in its way.
+    """
+    shown = {each.place: f"capabilities.files, {each.volume}" for each in workload.mounts}
+    shown |= {SOURCE: "the source", "/config": "the configuration"}
+    shown |= {FOLDER: "the Secrets", DOORS: "the doors"}
+    for volume in image.volumes:
+        for place, what in shown.items():
+            if PurePosixPath(volume).is_relative_to(place):
+                where = f"is {place}" if volume == place else f"lies in {place}"
+                return (
+                    f"the image's VOLUME {volume} {where}, where the plugin is shown something of this host "
+                    f"({what}): remove that VOLUME from the image, or change the mount"
+                )
+    return ""
 
 
 def environment(workload: Workload, image: Image, instance: str) -> tuple[tuple[str, str], ...]:

@@ -33,9 +33,10 @@ PROXY: Final = "egress"
 RELAY_USER: Final = 65534
 _MEMORY: Final = 48 << 20
 
-# One thread each way; a plugin that is not up yet, or not any more, ends the connection.
+# One thread each way; a plugin that is not up yet, or not any more, ends the connection. Nobody is let in
+# before there is room, and no thread begun: who comes meanwhile waits in the socket's queue.
 RELAY: Final = """\
-import socket, sys, threading
+import socket, sys, threading, time
 room = threading.BoundedSemaphore(128)
 def pour(one, other):
     try:
@@ -52,7 +53,7 @@ def reach(port):
     target.connect(DOOR)
     return target
 def serve(caller, port):
-    with room, caller:
+    with caller:
         try: target = reach(port)
         except OSError: return
         with target:
@@ -61,11 +62,22 @@ def serve(caller, port):
             back.start()
             pour(caller, target)
             back.join()
+def attend(caller, port):
+    try: serve(caller, port)
+    finally: room.release()
 def listen(port):
     with socket.create_server(("", port or PROXY_PORT), backlog=128) as server:
         while True:
-            caller, _ = server.accept()
-            threading.Thread(target=serve, args=(caller, port), daemon=True).start()
+            room.acquire()
+            try: caller, _ = server.accept()
+            except OSError:
+                room.release()
+                time.sleep(0.1)
+                continue
+            try: threading.Thread(target=attend, args=(caller, port), daemon=True).start()
+            except RuntimeError:
+                caller.close()
+                room.release()
 for port in map(int, sys.argv[1:]):
     threading.Thread(target=listen, args=(port,)).start()
 """.replace("PROXY_PORT", str(PROXY_PORT)).replace("DOOR", repr(socket_path(Door.EGRESS)))

@@ -19,7 +19,7 @@ from crucible.model.door import Door
 from crucible.model.instance import Exit
 from crucible.runtimes import config as config_files
 from crucible.runtimes.docker import labels as marks
-from crucible.runtimes.docker.body import CONFIG, Setting, body
+from crucible.runtimes.docker.body import CONFIG, Setting, body, overlap
 from crucible.runtimes.docker.held import Held, new_instance
 from crucible.runtimes.docker.network import OUT
 from crucible.runtimes.secrets import open_secrets
@@ -114,6 +114,9 @@ class Starter:
 
     async def _request(self, held: Held, workload: Workload) -> dict[str, Any]:
         image = await self._images.image_for(workload)
+        problem = overlap(workload, image)
+        if problem:
+            raise InvalidSource(problem)
         slot = held.instance.slot
         setting = Setting(
             instance=held.instance.name,

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crucible.core.scratch import scratch_sizes
+from crucible.model.volume import Mount
 from crucible.model.workload import Limits, Slot, Workload
-from crucible.runtimes.docker.body import Image, Setting, body
+from crucible.runtimes.docker.body import Image, Setting, body, overlap
 from crucible.runtimes.docker.labels import labels_of
 from crucible.runtimes.volumes import Shown
 
@@ -151,3 +152,23 @@ def test_the_manifests_variables_prevail() -> None:
     found = body(replace(FILES, env=(("PATH", "/mine"), ("HOME", "/plugin"))), PYTHON, SETTING)["Env"]
     assert found.index("PATH=/mine") > found.index("PATH=/usr/local/bin:/usr/bin:/bin")
     assert found.index("HOME=/plugin") > found.index("HOME=/tmp")
+
+
+@pytest.mark.parametrize(
+    ("volume", "says"),
+    [
+        ("/data/notes", "VOLUME /data/notes is /data/notes"),
+        ("/data/notes/cache", "VOLUME /data/notes/cache lies in /data/notes"),
+        ("/secrets/api", "the Secrets"),
+        ("/run/crucible", "the doors"),
+        ("/data", ""),
+        ("/data/notes2", ""),
+        ("/var/lib/x", ""),
+    ],
+)
+def test_a_volume_of_an_image_does_not_lie_in_what_is_shown_of_the_host(volume: str, says: str) -> None:
+    workload = replace(WHOLE, mounts=(Mount("notes", "/data/notes", writable=True),))
+    found = overlap(workload, Image("sha256:77", volumes=("/cache", volume)))
+    assert says in found
+    assert bool(found) == bool(says)
+    assert ("capabilities.files, notes" in found) == ("/data/notes" in says)
