@@ -150,6 +150,7 @@ async def serve(options: UpOptions, stop: asyncio.Event) -> None:
         voice = ApiVoice(client, "crucible", time.time)
         always = options.host_always or options.backbone is not None
         doors = Doorkeeper(runtime, places, control_plane_id(places.root / "id"), host_always=always)
+        pods.rates.traffic = doors.traffic
         prober = Prober(runtime, time.time, doors.liaison.call)
         stack.push_async_callback(prober.close)
         sources, told = Resolver(store, adapters.images), TellingVoice(voice, doors, time.time)

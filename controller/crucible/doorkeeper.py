@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.bus.liaison import Liaison
@@ -24,14 +24,15 @@ from crucible.core.cloudevents import cloud_event, subject_of
 from crucible.core.egress import denial_event, grant_of
 from crucible.errors import Unavailable
 from crucible.model.bus import HOST
+from crucible.model.decision import Event
 from crucible.model.door import Door, Doorway
+from crucible.model.usage import Traffic
 from crucible.runtimes.doors import bind
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
-    from crucible.model.decision import Event
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
     from crucible.model.status import PluginStatus
@@ -65,8 +66,12 @@ class Doorkeeper:
         """
         of = programs(places, control_plane)
         self._entrances = Entrances(runtime, places, always=host_always)
+        self._runtime = runtime
         self._bus = Companion(of[Door.BUS], Door.BUS, self._entrances, self._hear)
         self._egress = Companion(of[Door.EGRESS], Door.EGRESS, runtime, self._denied)
+        self._bus.troubled = lambda: self._troubled(Door.BUS)
+        self._egress.troubled = lambda: self._troubled(Door.EGRESS)
+        self._logs = {door: program.log for door, program in of.items()}
         self._crew = Crew({Door.BUS: self._bus, Door.EGRESS: self._egress})
         self.liaison = Liaison(self._bus, self._noticed)
         self._ring: Callable[[str], None] = lambda _: None
@@ -138,8 +143,21 @@ class Doorkeeper:
         self._crew.refresh(HOST)
 
     def notices(self, plugin_uid: str) -> tuple[str, ...]:
-        """Return what the broker has to say of a Plugin."""
-        return self.liaison.notices(plugin_uid)
+        """Return what the broker has to say of a Plugin, and which companion it has to do without."""
+        doors = {way.door for way in self._runtime.doorways(plugin_uid)}
+        missed = (self._trouble(door) for door in sorted(doors))
+        return (*(words for words in missed if words), *self.liaison.notices(plugin_uid))
+
+    async def traffic(self) -> Mapping[str, Traffic]:
+        """Return what went through the egress proxy, by Plugin; nothing where it does not run."""
+        if not self._egress.running:
+            return {}
+        try:
+            figures = await self._egress.figures()
+        except Unavailable:  # it goes just now
+            return {}
+        names = [field.name for field in fields(Traffic)]
+        return {str(each["uid"]): Traffic(**{name: int(each[name]) for name in names}) for each in figures}
 
     async def compare(self, uids: Collection[str]) -> None:
         """Forget every Plugin that is not among all there are, and the stores that go with theirs.
@@ -174,6 +192,21 @@ class Doorkeeper:
         event = denial_event(words)
         log.warning("%s/%s: %s", words.get("namespace"), words.get("plugin"), event.message)
         self._say(str(words.get("pluginUid", "")), event)
+
+    def _trouble(self, door: Door) -> str:
+        """Return what people are told of a companion that does not run; empty where it does."""
+        words = {Door.BUS: self._bus, Door.EGRESS: self._egress}[door].trouble
+        return f"the {_SPOKEN[door]} does not run: {words}; its log is {self._logs[door]}" if words else ""
+
+    def _troubled(self, door: Door) -> None:
+        """Tell every Plugin that needs a companion that it does not run, or does again."""
+        words = self._trouble(door)
+        again = Event("Normal", "CompanionServes", f"the {_SPOKEN[door]} serves again")
+        event = Event("Warning", "CompanionFailed", words) if words else again
+        uids = {way.plugin_uid for way in self._runtime.doorways() if way.door is door}
+        for uid in sorted(uids):
+            self._say(uid, event)
+            self._ring(uid)
 
     def _noticed(self, plugin_uid: str) -> None:
         self._ring(plugin_uid)

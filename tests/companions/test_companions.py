@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crucible.companions import companion as companions
 from crucible.companions import program
 from crucible.companions.companion import Companion, Pace
 from crucible.companions.confine import landlock_version
@@ -311,6 +312,27 @@ def test_a_list_is_told_in_pages_that_fit_a_packet() -> None:
     assert told == things
     assert page_of([{"last": "x" * 2 * PACKET}], 0)[1] is False
     assert page_of([], 0) == ([], False)
+
+
+async def test_one_that_fails_again_and_again_is_told_of_until_it_serves(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(companions, "_RETRY_FIRST", 0.01)
+    told: list[str] = []
+    scene.companion.troubled = lambda: told.append(scene.companion.trouble)
+    start, tries = companions.starting.start, iter(range(100))
+
+    async def fail(program: Program) -> Any:
+        if next(tries) < 5:
+            raise Unavailable("no such luck")
+        return await start(program)
+
+    monkeypatch.setattr(companions.starting, "start", fail)
+    scene.add("one")
+    assert (await scene.say(await scene.connect("one")))["plugin"] == "one"
+    scene.companion.refresh("one")  # the turn in which it was started ends
+    await scene.until(lambda: len(told) == 2)
+    assert told == ["no such luck", ""]
 
 
 async def test_why_one_does_not_start_is_said(scene: Scene) -> None:

@@ -23,7 +23,8 @@ from crucible.cli.rows import (
 )
 from crucible.cli.table import table
 from crucible.cli.terminal import colourful, one_line, paint
-from crucible.errors import InvalidManifest
+from crucible.cli.top import usage_of
+from crucible.errors import InvalidManifest, Unsupported
 from crucible.model.plugin import parse_spec
 
 EXAMPLES: Final = """\b
@@ -47,12 +48,31 @@ def command(
         namespace = access.namespace or api.namespace
         found = api.get(plugin_path(namespace, plugin))
         events = recent(api, namespace, frozenset({plugin}))[-_EVENTS:]
+        egress = _egress_of(api, found)
     now = time.time()
-    print("\n".join(description(found, events, now, colour=colourful())))
+    print("\n".join(description(found, events, now, egress=egress, colour=colourful())))
+
+
+def _egress_of(api: Api, plugin: Mapping[str, Any]) -> dict[str, int] | None:
+    """Return what went through the egress proxy for a plugin that has one; None where nobody says."""
+    capabilities = (plugin.get("spec") or {}).get("capabilities") or {}
+    if not (capabilities.get("network") or {}).get("connect"):
+        return None
+    meta = plugin["metadata"]
+    try:
+        found = usage_of(api, meta.get("namespace"), frozenset({meta["name"]}))
+    except Unsupported:
+        return None
+    return next((each["egress"] for each in found), None)
 
 
 def description(
-    plugin: Mapping[str, Any], events: list[dict[str, Any]], now: float, *, colour: bool = False
+    plugin: Mapping[str, Any],
+    events: list[dict[str, Any]],
+    now: float,
+    *,
+    egress: Mapping[str, int] | None = None,
+    colour: bool = False,
 ) -> list[str]:
     """Return the lines that describe a Plugin at a moment (unix seconds)."""
     return [
@@ -60,6 +80,7 @@ def description(
         *_block("Limits", _limits(plugin)),
         *_block("Conditions", _conditions(plugin, now)),
         *_block("Instances", _instances(plugin, now)),
+        *(_block("Egress", _egress(egress)) if egress else ()),
         *_block("Enforcement", _enforcement(plugin, colour=colour)),
         *_block("Events", table([_EVENT_COLUMNS, *_event_rows(events, now)]) if events else ["none"]),
     ]
@@ -140,6 +161,12 @@ def _instances(plugin: Mapping[str, Any], now: float) -> list[str]:
     if not replicas:
         return ["none"]
     return table([REPLICA_COLUMNS, *(replica_row(replica, now) for replica in replicas)])
+
+
+def _egress(counted: Mapping[str, int]) -> list[str]:
+    """Return what went through the proxy for all instances, since it or the plugin began."""
+    words = f"{counted['allowed']} connections allowed, {counted['denied']} denied, {counted['open']} open"
+    return [f"{words}; {counted['sent']} bytes sent, {counted['received']} received"]
 
 
 def _enforcement(plugin: Mapping[str, Any], *, colour: bool) -> list[str]:

@@ -1,5 +1,6 @@
 """``crucible top``."""
 
+import json
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -23,10 +24,12 @@ Examples:
   crucible top -A -o json
 
 CPU is in thousandths of a core over the last second or more, MEMORY what the kernel could not simply drop.
+SENT to DENIED are what went through the egress proxy for all instances of the plugin together.
 Other control planes need a metrics server, and say no more than CPU and MEMORY.
 """
 _API: Final = "/apis/metrics.k8s.io/v1beta1"
 _COLUMNS: Final = ("INSTANCE", "CPU", "MEMORY", "PEAK", "PIDS", "CPU TIME", "THROTTLED")
+_EGRESS_COLUMNS: Final = ("SENT", "RECEIVED", "OPEN", "ALLOWED", "DENIED")
 _SUFFIXES: Final[dict[str, Decimal | int]] = {
     "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": 1,
     "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30,
@@ -54,8 +57,13 @@ def command(
     if not found:
         note("nothing runs here whose usage is counted; see 'crucible doctor' for what this host can count")
         return
-    heading = (*(("NAMESPACE",) if everywhere else ()), *_COLUMNS)
-    print("\n".join(table([heading, *(_row(each, everywhere=everywhere) for each in found)])))
+    egress = any(each["egress"] for each in found)
+    heading = (*(("NAMESPACE",) if everywhere else ()), *_COLUMNS, *(_EGRESS_COLUMNS if egress else ()))
+    rows = [
+        [*_row(each, everywhere=everywhere), *(_egress_row(each["egress"]) if egress else ())]
+        for each in found
+    ]
+    print("\n".join(table([heading, *rows])))
 
 
 def usage_of(api: Api, namespace: str | None, plugins: frozenset[str]) -> list[dict[str, Any]]:
@@ -96,7 +104,29 @@ def _facts(item: Mapping[str, Any]) -> dict[str, Any]:
         "pids": _plain(total(f"{names.GROUP}/pids")),
         "cpuSeconds": _plain(total(f"{names.GROUP}/cpu-seconds")),
         "throttledSeconds": _plain(total(f"{names.GROUP}/throttled-seconds")),
+        "egress": _egress((meta.get("annotations") or {}).get(names.EGRESS)),
     }
+
+
+def _egress(words: str | None) -> dict[str, int] | None:
+    """Read what went through the egress proxy for a plugin; None where nobody says."""
+    try:
+        match json.loads(words or "null"):
+            case None:
+                return None
+            case {
+                "sent": int(sent),
+                "received": int(received),
+                "open": int(now),
+                "connections": int(allowed),
+                "denied": int(denied),
+            }:
+                return {
+                    "sent": sent, "received": received, "open": now, "allowed": allowed, "denied": denied
+                }  # fmt: skip
+    except ValueError:
+        pass
+    raise InvalidInput(f"the server sent {words!r} for what went through the egress proxy")
 
 
 def amount(text: str) -> Decimal:
@@ -128,6 +158,16 @@ def _row(facts: Mapping[str, Any], *, everywhere: bool) -> list[str]:
         _shown(facts["pids"], str),
         _shown(facts["cpuSeconds"], span),
         _shown(facts["throttledSeconds"], span),
+    ]
+
+
+def _egress_row(facts: Mapping[str, int] | None) -> list[str]:
+    if facts is None:
+        return ["-"] * len(_EGRESS_COLUMNS)
+    return [
+        _mebibytes(facts["sent"]),
+        _mebibytes(facts["received"]),
+        *(str(facts[name]) for name in ("open", "allowed", "denied")),
     ]
 
 

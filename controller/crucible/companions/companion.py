@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _RETRY_FIRST: Final = 0.1
 _RETRY_LONGEST: Final = 10.0
+_TROUBLE: Final = 3
+"""Failures in a row that people are told of: fewer pass by themselves."""
+_PAGES_MOST: Final = 1000
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +86,10 @@ class Companion:
             heard: called with what the companion tells by itself.
             pace: how long it waits for what.
         """
+        self.trouble = ""
+        """Why those who need it have to do without for longer than a moment; empty while they have it."""
+        self.troubled: Callable[[], None] = lambda: None
+        """Called when ``trouble`` is another."""
         self.problem = ""
         """Why it does not run although something needs it; empty while it does."""
         self._program = program
@@ -161,12 +168,33 @@ class Companion:
                         exc_info=None if foreseen else error,
                     )
                     self._let_go()
+                    self._note_trouble(self.problem if failures >= _TROUBLE else self.trouble)
                     await asyncio.sleep(min(_RETRY_FIRST * 2.0 ** (failures - 1), _RETRY_LONGEST))
                 else:
                     failures = 0
                     self.problem = ""
+                    self._note_trouble("")
         finally:
             self._let_go()
+
+    async def figures(self) -> list[Mapping[str, Any]]:
+        """Return all that it counted.
+
+        Raises:
+            Unavailable: it does not run, or does not answer.
+        """
+        found: list[Mapping[str, Any]] = []
+        for _ in range(_PAGES_MOST):
+            answer = await self.ask({"figures": len(found)})
+            found += answer["figures"]
+            if not answer["more"]:
+                break
+        return found
+
+    def _note_trouble(self, words: str) -> None:
+        if words != self.trouble:
+            self.trouble = words
+            self.troubled()
 
     async def _turn(self) -> None:
         """Start, find or end it, tell it what is new, wait."""

@@ -54,6 +54,11 @@ class Program:
         return f"crucible-companion:{self.control_plane}/{self.name}"
 
     @property
+    def log(self) -> Path:
+        """What it said last."""
+        return self.folder / _LOG
+
+    @property
     def uid(self) -> int | None:
         """The user it becomes: one of its own where the controller is root, else the controller's."""
         if os.geteuid() != 0:

@@ -25,7 +25,7 @@ class RuntimePods:
     def __init__(self, runtime: Runtime, now: Callable[[], float] = time.time) -> None:
         self._runtime = runtime
         self._now = now
-        self._rates = Rates(runtime)
+        self.rates = Rates(runtime)
         self._changed: Callable[[], None] | None = None
 
     def subscribe(self, changed: Callable[[], None]) -> None:
@@ -74,7 +74,7 @@ class RuntimePods:
 
     async def metrics(self, namespace: str, name: str) -> Sequence[dict[str, Any]]:
         """Return what running instances use; an empty namespace or name stands for all."""
-        return await self._rates.of(
+        return await self.rates.of(
             instance
             for instance in self._runtime.instances()
             if namespace in {"", instance.namespace} and name in {"", instance.name}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.model import names
 from crucible.model.status import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from crucible.model.instance import Instance
-    from crucible.model.usage import Usage
+    from crucible.model.usage import Traffic, Usage
     from crucible.model.workload import Slot
     from crucible.runtimes.base import Runtime
 
@@ -29,6 +31,8 @@ class Rates:
         self._runtime = runtime
         self._pause = pause
         self._seen: dict[tuple[str, Slot], Usage] = {}
+        self.traffic: Callable[[], Awaitable[Mapping[str, Traffic]]] = _none
+        """Tells what went through the egress proxy, by Plugin."""
 
     async def of(self, instances: Iterable[Instance]) -> list[dict[str, Any]]:
         """Return PodMetrics of those that run and whose usage the host can say; may take a second."""
@@ -39,8 +43,9 @@ class Rates:
             await self._pause(_LEAST)
             before, now = dict(now), await self._look(wanted)
         self._remember(now)
+        traffic = await self.traffic()
         return [
-            metrics_of(instance, earlier, usage)
+            metrics_of(instance, earlier, usage, traffic.get(instance.plugin_uid))
             for instance in wanted
             if (usage := now.get(_key(instance))) and (earlier := before.get(_key(instance)))
         ]
@@ -55,7 +60,13 @@ class Rates:
         self._seen = kept | now
 
 
-def metrics_of(instance: Instance, before: Usage, after: Usage) -> dict[str, Any]:
+async def _none() -> Mapping[str, Traffic]:
+    return {}
+
+
+def metrics_of(
+    instance: Instance, before: Usage, after: Usage, traffic: Traffic | None = None
+) -> dict[str, Any]:
     """Return one instance's PodMetrics; beside cpu and memory it says what else is counted."""
     window = after.at - before.at
     rate = (after.cpu - before.cpu) / window if window > 0 else 0.0
@@ -79,6 +90,7 @@ def metrics_of(instance: Instance, before: Usage, after: Usage) -> dict[str, Any
                 f"{names.GROUP}/plugin": instance.plugin,
                 f"{names.GROUP}/ordinal": str(instance.slot.ordinal),
             },
+            **({"annotations": {names.EGRESS: json.dumps(asdict(traffic))}} if traffic else {}),
         },
         "timestamp": format_time(after.at)[:19] + "Z",
         "window": f"{window:.3f}s",

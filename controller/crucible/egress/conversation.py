@@ -141,7 +141,7 @@ class Conversation:
                 await self._say(_ESTABLISHED)
                 await self._pour(reader, writer, rest, None)
             else:
-                writer.write(head.onward)
+                await self._write(writer, head.onward, self._count_sent)
                 await self._pour(reader, writer, rest, Body(head.length))
 
     async def _socks(self, data: bytes) -> None:

@@ -22,6 +22,9 @@ REVISION_PLURAL: Final = "pluginrevisions"
 PLUGIN_LABEL: Final = f"{GROUP}/plugin"
 """Label of what belongs to a Plugin: its name."""
 
+EGRESS: Final = f"{GROUP}/egress"
+"""Annotation of PodMetrics: what went through the egress proxy for all instances of a plugin, as JSON."""
+
 ROLLBACK: Final = f"{GROUP}/rollback"
 """Annotation: a person asked to run one revision in the place of another: ``FROM TO``."""
 

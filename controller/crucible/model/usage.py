@@ -28,3 +28,22 @@ class Usage:
     pids: int
     throttled: float
     cores: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went through the egress proxy for all instances of a plugin, since one of them or the proxy began.
+
+    Attributes:
+        sent: bytes from the plugin.
+        received: bytes to it.
+        connections: how many were let through.
+        open: how many there are now.
+        denied: how many were refused.
+    """
+
+    sent: int
+    received: int
+    connections: int
+    open: int
+    denied: int

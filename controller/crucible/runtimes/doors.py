@@ -58,7 +58,11 @@ class Doors:
         if not self.names:
             return
         self._directory.mkdir(exist_ok=True)
-        self._directory.chmod(0o755)  # whatever the controller's umask is: the plugin is another user
+        place = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(place, 0o755)  # whatever the controller's umask is: the plugin is another user
+        finally:
+            os.close(place)
         for door in self.names:
             if door not in self._held:
                 self._held[door] = (bind(self._directory, door),)

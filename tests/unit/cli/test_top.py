@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from crucible.cli import top
 from crucible.cli.top import amount
 from crucible.errors import InvalidInput
 
@@ -19,6 +20,12 @@ from crucible.errors import InvalidInput
 )
 def test_quantities_are_read(text: str, value: str) -> None:
     assert amount(text) == Decimal(value)
+
+
+@pytest.mark.parametrize("words", ["{", "[1]", '"x"', '{"sent": 1}'])
+def test_what_cannot_be_read_of_the_way_out_is_refused(words: str) -> None:
+    with pytest.raises(InvalidInput):
+        top._egress(words)
 
 
 @pytest.mark.parametrize("text", ["", "Mi", "12Xi", "1e", "ten", "1mm"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from crucible.cli import top
 from crucible.control.rates import Rates
-from crucible.model.usage import Usage
+from crucible.model.usage import Traffic, Usage
 from crucible.model.workload import Limits, Slot, Workload
 from crucible.runtimes.fake import FakeHost, FakeRuntime
 
@@ -40,6 +41,20 @@ class Scene:
 
     async def ask(self) -> list[dict[str, Any]]:
         return await self.rates.of(self.runtime.instances())
+
+
+async def test_what_went_out_is_said_of_the_plugin_as_a_whole() -> None:
+    scene = Scene()
+
+    async def traffic() -> dict[str, Traffic]:
+        return {"uid-echo": Traffic(sent=10, received=20, connections=3, open=1, denied=2)}
+
+    scene.rates.traffic = traffic
+    await scene.runtime.start(WORKLOAD, SLOT)
+    scene.host.usage, scene.next = used(10.0, 1.0), [used(11.0, 1.25)]
+    (found,) = await scene.ask()
+    (facts,) = [top._facts(found)]
+    assert facts["egress"] == {"sent": 10, "received": 20, "allowed": 3, "open": 1, "denied": 2}
 
 
 async def test_the_first_who_asks_waits_for_a_second_look() -> None:

@@ -1,0 +1,50 @@
+"""What people are told when a companion does not run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crucible.doorkeeper import Doorkeeper
+from crucible.model.door import Door, Doorway
+from crucible.runtimes.fake import FakeHost, FakeRuntime
+from crucible.settings import Places
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from crucible.model.decision import Event
+
+
+def way(door: Door, plugin: str) -> Doorway:
+    return Doorway(door, "default", plugin, plugin, "0-1")
+
+
+async def test_a_plugin_is_told_of_the_companion_it_needs_and_of_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = FakeRuntime(FakeHost())
+    ways = (way(Door.EGRESS, "out"), way(Door.BUS, "talks"), way(Door.EGRESS, "both"), way(Door.BUS, "both"))
+    monkeypatch.setattr(
+        runtime, "doorways", lambda uid=None: tuple(one for one in ways if uid in {None, one.plugin_uid})
+    )
+    doors = Doorkeeper(runtime, Places(tmp_path), "plane")
+    rung: list[str] = []
+    told: list[tuple[str, Event]] = []
+    doors._ring, doors._say = rung.append, lambda uid, event: told.append((uid, event))
+    doors._egress._note_trouble("no such luck")
+    assert rung == ["both", "out"]
+    assert [(uid, event.type, event.reason) for uid, event in told] == [
+        ("both", "Warning", "CompanionFailed"),
+        ("out", "Warning", "CompanionFailed"),
+    ]
+    words = f"the egress proxy does not run: no such luck; its log is {tmp_path}/egress/log"
+    assert doors.notices("out") == doors.notices("both") == (words,)
+    assert doors.notices("talks") == ()
+    doors._egress._note_trouble("no such luck")
+    assert len(told) == 2
+    doors._egress._note_trouble("")
+    assert doors.notices("out") == ()
+    assert [event.reason for _, event in told[2:]] == ["CompanionServes"] * 2
+    assert await doors.traffic() == {}
