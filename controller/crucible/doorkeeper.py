@@ -19,7 +19,7 @@ from crucible.companions import starting
 from crucible.companions.companion import Companion
 from crucible.companions.crew import Crew
 from crucible.companions.starting import Program
-from crucible.core.bus import member_of
+from crucible.core.bus import member_of, refusal_event
 from crucible.core.cloudevents import cloud_event, subject_of
 from crucible.core.egress import denial_event, grant_of
 from crucible.errors import Unavailable
@@ -74,6 +74,7 @@ class Doorkeeper:
         self._logs = {door: program.log for door, program in of.items()}
         self._crew = Crew({Door.BUS: self._bus, Door.EGRESS: self._egress})
         self.liaison = Liaison(self._bus, self._noticed)
+        self.liaison.refused = self._refused
         self._ring: Callable[[str], None] = lambda _: None
         self._say: Callable[[str, Event], None] = lambda _, __: None
         self._missing: set[str] = set()
@@ -192,6 +193,10 @@ class Doorkeeper:
         event = denial_event(words)
         log.warning("%s/%s: %s", words.get("namespace"), words.get("plugin"), event.message)
         self._say(str(words.get("pluginUid", "")), event)
+
+    def _refused(self, plugin_uid: str, what: str) -> None:
+        """Hear that a plugin was refused something on the bus; the broker says each only once in a while."""
+        self._say(plugin_uid, refusal_event(what))
 
     def _trouble(self, door: Door) -> str:
         """Return what people are told of a companion that does not run; empty where it does."""

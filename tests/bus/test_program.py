@@ -204,7 +204,10 @@ async def test_the_controller_says_why_a_plugin_does_not_answer_and_publishes_an
 async def test_what_a_plugin_does_wrong_is_reported_and_figures_tell_the_rest(scene: Scene) -> None:
     rude = await again(scene.add("rude"))
     await scene.told()
+    refused: list[tuple[str, str]] = []
+    scene.liaison.refused = lambda uid, what: refused.append((uid, what))
     assert words(await rude.call(1, "nobody.m")) == ("ERROR", 1, "NotPermitted")
+    await scene.settle(lambda: refused == [("uid-rude", "call nobody.m")])
     await scene.settle(lambda: scene.noticed == ["uid-rude"])
     assert "refused what the manifest does not grant (1 times" in scene.liaison.notices("uid-rude")[0]
     figures = [entry for entry in await scene.liaison.figures() if entry["plugin"] == "rude"]

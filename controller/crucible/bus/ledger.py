@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.core.bus import TOLD
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 QUIET: Final = 10.0
 """Seconds between two lines in the log about the same fault of the same plugin."""
-_DETAIL_LIMIT: Final = 200
+REFUSALS: Final = 32
+"""Different refusals of one plugin that are told within :data:`REFUSALS_SECONDS`, each once."""
+REFUSALS_SECONDS: Final = 600.0
 
 log = logging.getLogger("crucible.bus")
 
@@ -55,6 +59,7 @@ class Account:
         faults: how often each.
         last: what was last the matter with each.
         told: when each was last logged.
+        refusals: what it was refused, and when that was last told.
     """
 
     calls: int = 0
@@ -64,6 +69,7 @@ class Account:
     faults: Counter[Fault] = field(default_factory=Counter)
     last: dict[Fault, str] = field(default_factory=dict)
     told: dict[Fault, float] = field(default_factory=dict)
+    refusals: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures."""
@@ -85,10 +91,12 @@ class Ledger:
 
     Attributes:
         heard: called with namespace and plugin when there is something that its people should hear.
+        refused: called with namespace, plugin and what it was refused, of the same once in a while.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.heard: Callable[[str, str], None] = lambda _namespace, _plugin: None
+        self.refused: Callable[[str, str, str], None] = lambda _namespace, _plugin, _what: None
         self._now = now
         self._accounts: dict[tuple[str, str], Account] = {}
 
@@ -100,12 +108,21 @@ class Ledger:
         """Count a fault and say so in the log, the same one not too often."""
         account = self.of(namespace, plugin)
         account.faults[fault] += 1
-        account.last[fault] = detail[:_DETAIL_LIMIT]
+        account.last[fault] = detail[:TOLD]
         now = self._now()
+        if fault is Fault.REFUSED:
+            self._tell_refusal(namespace, plugin, account, detail[:TOLD])
         if now - account.told.get(fault, -QUIET) >= QUIET:
             account.told[fault] = now
-            log.warning("%s/%s: %s: %s", namespace, plugin, _SAID[fault], detail[:_DETAIL_LIMIT])
+            log.warning("%s/%s: %s: %s", namespace, plugin, _SAID[fault], detail[:TOLD])
             self.heard(namespace, plugin)
+
+    def _tell_refusal(self, namespace: str, plugin: str, account: Account, what: str) -> None:
+        now = self._now()
+        account.refusals = {key: at for key, at in account.refusals.items() if now - at < REFUSALS_SECONDS}
+        if what not in account.refusals and len(account.refusals) < REFUSALS:
+            account.refusals[what] = now
+            self.refused(namespace, plugin, what)
 
     def keep(self, plugins: set[tuple[str, str]]) -> None:
         """Close the accounts of all others."""

@@ -56,6 +56,8 @@ class Liaison:
         self._members = Members()
         self._changed: dict[str, None] = {}
         self._notices: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self.refused: Callable[[str, str], None] = lambda _uid, _what: None
+        """Called with a Plugin's uid and what the broker refused it."""
         self._wake = asyncio.Event()
         self._backbone: Mapping[str, Any] | None = None
 
@@ -94,6 +96,10 @@ class Liaison:
                         self._notices[member.uid] = (loop.time(), tuple(map(str, lines)))
                         self._noticed(member.uid)
                         loop.call_later(NEWS, self._noticed, member.uid)
+            case {"refused": str(what), "namespace": str(namespace), "plugin": str(plugin)}:
+                for member in self._members:
+                    if member.key == (namespace, plugin):
+                        self.refused(member.uid, what)
             case _:
                 log.warning("the broker says what is not understood")
 

@@ -63,6 +63,7 @@ class BusService:
         logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
         self.broker = Broker(asyncio.get_running_loop())
         self.broker.ledger.heard = self._noticed
+        self.broker.ledger.refused = self._refused
         self._tell = tell
         self._entrances: dict[str, list[Entrance]] = {}
         self._members = Members()
@@ -176,6 +177,9 @@ class BusService:
     def _noticed(self, namespace: str, plugin: str) -> None:
         notices = self.broker.ledger.of(namespace, plugin).to_json()["notices"]
         self._tell({"notices": notices, "namespace": namespace, "plugin": plugin})
+
+    def _refused(self, namespace: str, plugin: str, what: str) -> None:
+        self._tell({"refused": what, "namespace": namespace, "plugin": plugin})
 
 
 class _Waiting:

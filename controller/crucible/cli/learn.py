@@ -32,7 +32,7 @@ do all it does meanwhile. Nothing is changed: take the proposal over into the ma
 """
 _EVERY: Final = 1.0
 _PARTS: Final = ("capabilities", "resources")
-_UNSEEN: Final = "not watched, and left as they are: disk, openFiles, files, secrets, bus, system calls"
+_UNSEEN: Final = "not watched, and left as they are: disk, openFiles, files, secrets, store, system calls"
 
 
 @with_access

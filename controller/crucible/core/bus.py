@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from crucible.core import subjects
 from crucible.errors import Violation
 from crucible.model.bus import Grants, Member
+from crucible.model.decision import Event
 from crucible.model.workload import Slot
 
 if TYPE_CHECKING:
@@ -18,10 +19,30 @@ if TYPE_CHECKING:
     from crucible.model.status import PluginStatus
 
 _CALL: Final = re.compile(r"(\$host|[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?)\.(\*|[A-Za-z0-9_-]{1,64})")
+TOLD: Final = 200
+"""Characters of what the broker tells of a fault; what is as long was cut."""
 _STATE_LIMIT: Final = 300
 _HOW: Final = (
     "words of letters, digits, '_' and '-' with dots between; '*' is any word, '>' at the end the rest"
 )
+
+
+def refusal_event(what: str) -> Event:
+    """Return the event for what the broker tells of a refusal: ``publish notes.saved``.
+
+    What it says of a name was made from a plugin's words: a line that would allow it is only proposed where
+    a manifest can hold it.
+    """
+    verb, _, name = what.partition(" ")
+    fits = {"publish": subjects.is_subject, "subscribe": subjects.is_pattern, "call": is_method}.get(verb)
+    granted = fits is not None and fits(name) and len(what) < TOLD and not subjects.is_ours(name)
+    advice = f"; to allow it, add {name!r} to spec.capabilities.bus.{verb}" if granted else ""
+    return Event("Warning", "BusDenied", f"{what!r} is not in the plugin's list{advice}")
+
+
+def is_method(name: str) -> bool:
+    """Whether a name is one of a method that a manifest can list."""
+    return _CALL.fullmatch(name) is not None
 
 
 def is_on_bus(spec: PluginSpec) -> bool:

@@ -18,11 +18,15 @@ MEMORY_STEP: Final = 4 * MIB
 CPU_LEAST: Final = 20
 CPU_STEP: Final = 10
 PIDS_LEAST: Final = 4
-DENIED: Final = "EgressDenied"
+_DENIED: Final = frozenset({"EgressDenied", "BusDenied"})
 _NEARLY: Final = 0.95
 _GRANT: Final = re.compile(
-    r"; to allow it, add '([A-Za-z0-9.:*\[\]/_-]{1,300})' to spec\.capabilities\.network\.connect$"
+    r"; to allow it, add '([A-Za-z0-9.:*>$\[\]/_-]{1,300})'"
+    r" to spec\.capabilities\.(network\.connect|bus\.publish|bus\.subscribe|bus\.call)$"
 )
+
+Grants = dict[str, tuple[str, ...]]
+"""Lines to add, by the list of ``capabilities`` that they belong to: ``network.connect``, ``bus.publish``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +96,21 @@ def _grew(samples: Sequence[Sample], instance: str) -> bool:
     return bool(mine) and mine[-1] > mine[0]
 
 
-def grants_of(events: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the lines of ``capabilities.network.connect`` that would have allowed what was refused.
+def grants_of(events: Iterable[Mapping[str, Any]]) -> Grants:
+    """Return the lines of ``capabilities`` that would have allowed what was refused.
 
     What an event says was made from a plugin's words: only its last clause is read, and only as a place to
-    connect to. Admission checks it again.
+    connect to, a subject or a method. Admission checks it again.
     """
-    found = (
-        _GRANT.search(str(event.get("message", ""))) for event in events if event.get("reason") == DENIED
-    )
-    return tuple(dict.fromkeys(match[1] for match in found if match))
+    found: dict[str, dict[str, None]] = {}
+    for event in events:
+        match = _GRANT.search(str(event.get("message", ""))) if event.get("reason") in _DENIED else None
+        if match:
+            found.setdefault(match[2], {})[match[1]] = None
+    return {name: tuple(lines) for name, lines in found.items()}
 
 
-def lesson_of(spec: Mapping[str, Any], peaks: Peaks, grants: Sequence[str]) -> Lesson:
+def lesson_of(spec: Mapping[str, Any], peaks: Peaks, grants: Grants) -> Lesson:
     """Return the smallest manifest that covers a run: half as much again as its peaks, rounded up.
 
     Memory in steps of 4 MiB and 8 MiB at least, cpu in steps of 10m and 20m at least, pids two more than that
@@ -127,10 +133,12 @@ def lesson_of(spec: Mapping[str, Any], peaks: Peaks, grants: Sequence[str]) -> L
         if _touched(peaks.pids, resources.get("pids"), int):
             notes.append("pids: it came within 5 % of its limit and may want more than it could take")
         resources["pids"] = max(peaks.pids * 3 // 2 + 2, PIDS_LEAST)
-    if grants:
-        network = changed.setdefault("capabilities", {}).setdefault("network", {})
-        network["connect"] = list(dict.fromkeys((*network.get("connect", ()), *grants)))
-        notes.append("network.connect: each line was refused; grant what you recognise, drop the rest")
+    for name, lines in sorted(grants.items()):
+        part, _, field = name.partition(".")
+        capabilities = changed["capabilities"] = dict(changed.get("capabilities") or {})
+        lists = capabilities[part] = dict(capabilities.get(part) or {})
+        lists[field] = list(dict.fromkeys((*(lists.get(field) or ()), *lines)))
+        notes.append(f"{name}: each new line was refused; grant what you recognise, drop the rest")
     return Lesson(changed, tuple(notes))
 
 

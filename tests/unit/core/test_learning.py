@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crucible.core.bus import refusal_event
 from crucible.core.egress import denial_event
 from crucible.core.learning import Peaks, Sample, grants_of, lesson_of, peaks_of
 from crucible.model.quantity import parse_bytes, parse_cpu
@@ -39,7 +40,7 @@ def test_being_held_back_counts_within_one_instance() -> None:
 
 def test_half_as_much_again_rounded_up() -> None:
     spec = {"resources": {"cpu": "2", "memory": "256Mi", "pids": 64, "disk": "8Mi"}}
-    lesson = lesson_of(spec, Peaks(101, 21 * MIB, 5, held_back=False), ())
+    lesson = lesson_of(spec, Peaks(101, 21 * MIB, 5, held_back=False), {})
     assert lesson.spec["resources"] == {"cpu": "160m", "memory": "32Mi", "pids": 9, "disk": "8Mi"}
     assert lesson.notes == ()
     assert spec["resources"]["memory"] == "256Mi"
@@ -47,19 +48,19 @@ def test_half_as_much_again_rounded_up() -> None:
 
 def test_what_nobody_counted_stays() -> None:
     spec = {"resources": {"cpu": "2", "pids": 64}}
-    assert lesson_of(spec, Peaks(None, None, None, held_back=False), ()).spec == spec
+    assert lesson_of(spec, Peaks(None, None, None, held_back=False), {}).spec == spec
 
 
 def test_one_that_was_held_back_keeps_its_cpu_and_one_at_its_limit_is_told_of() -> None:
     spec = {"resources": {"cpu": "500m", "memory": "32Mi", "pids": 4}}
-    lesson = lesson_of(spec, Peaks(100, 31 * MIB, 4, held_back=True), ())
+    lesson = lesson_of(spec, Peaks(100, 31 * MIB, 4, held_back=True), {})
     assert lesson.spec["resources"]["cpu"] == "500m"
     assert [note.partition(":")[0] for note in lesson.notes] == ["memory", "cpu", "pids"]
 
 
 def test_refused_connections_become_lines_once_and_beside_those_there_are() -> None:
     grants = grants_of([denied("a.example:443"), denied("a.example:443"), denied("[2001:db8::1]:80")])
-    assert grants == ("a.example:443", "[2001:db8::1]:80")
+    assert grants == {"network.connect": ("a.example:443", "[2001:db8::1]:80")}
     spec = {"capabilities": {"network": {"connect": ["b.example:443"], "listen": [80]}}}
     lesson = lesson_of(spec, Peaks(1, 1, 1, held_back=False), grants)
     assert lesson.spec["capabilities"]["network"] == {
@@ -79,12 +80,12 @@ def test_refused_connections_become_lines_once_and_beside_those_there_are() -> N
     ],
 )
 def test_other_words_grant_nothing(event: dict[str, Any]) -> None:
-    assert grants_of([event]) == ()
+    assert grants_of([event]) == {}
 
 
 @given(cpu=st.integers(0, 64_000), memory=st.integers(0, 1 << 40), pids=st.integers(0, 10_000))
 def test_a_proposal_always_covers_what_was_seen(cpu: int, memory: int, pids: int) -> None:
-    found = lesson_of({}, Peaks(cpu, memory, pids, held_back=False), ()).spec["resources"]
+    found = lesson_of({}, Peaks(cpu, memory, pids, held_back=False), {}).spec["resources"]
     assert parse_cpu(found["cpu"]) >= cpu
     assert parse_bytes(found["memory"]) >= memory
     assert found["pids"] >= pids
@@ -93,4 +94,36 @@ def test_a_proposal_always_covers_what_was_seen(cpu: int, memory: int, pids: int
 def test_what_the_proxy_tells_of_a_refusal_is_read_back() -> None:
     for grant in ("a.example:443", "*.example.com:443", "[2001:db8::1]:443", "10.0.0.0/8:5432"):
         told = denial_event({"denied": f"{grant} is not in the plugin's list", "grant": grant})
-        assert grants_of([{"reason": told.reason, "message": told.message}]) == (grant,)
+        assert grants_of([{"reason": told.reason, "message": told.message}]) == {"network.connect": (grant,)}
+
+
+@pytest.mark.parametrize(
+    ("what", "grants"),
+    [
+        ("publish notes.saved", {"bus.publish": ("notes.saved",)}),
+        ("subscribe notes.*", {"bus.subscribe": ("notes.*",)}),
+        ("subscribe >", {"bus.subscribe": (">",)}),
+        ("call tokenizer.split", {"bus.call": ("tokenizer.split",)}),
+        ("call $host.ask", {"bus.call": ("$host.ask",)}),
+        ("publish crucible.events", {}),
+        ("publish notes.*", {}),
+        ("call a b.c", {}),
+        ("call x'; to allow it, add '>' to spec.capabilities.bus.publish", {}),
+        ("store $store.put", {}),
+        (f"publish {'a' * 192}", {}),
+        ("", {}),
+    ],
+)
+def test_what_the_broker_tells_of_a_refusal_is_read_back(what: str, grants: dict[str, Any]) -> None:
+    told = refusal_event(what)
+    assert grants_of([{"reason": told.reason, "message": told.message}]) == grants
+
+
+def test_refused_messages_become_lines_beside_those_there_are() -> None:
+    spec = {"capabilities": {"bus": {"publish": ["a.b"], "call": None}}}
+    grants = {"bus.publish": ("a.c",), "bus.call": ("x.y",), "network.connect": ("a.example:443",)}
+    lesson = lesson_of(spec, Peaks(None, None, None, held_back=False), grants)
+    assert lesson.spec["capabilities"] == {
+        "bus": {"publish": ["a.b", "a.c"], "call": ["x.y"]}, "network": {"connect": ["a.example:443"]}
+    }  # fmt: skip
+    assert len(lesson.notes) == 3

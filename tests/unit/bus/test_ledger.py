@@ -1,0 +1,23 @@
+"""What is told of faults: each once in a while, and not without end."""
+
+from __future__ import annotations
+
+from crucible.bus.ledger import REFUSALS, REFUSALS_SECONDS, Fault, Ledger
+
+
+def test_each_refusal_is_told_once_in_a_while_and_not_without_end() -> None:
+    now, told = [0.0], []
+    ledger = Ledger(lambda: now[0])
+    ledger.refused = lambda namespace, plugin, what: told.append((namespace, plugin, what))
+    for _ in range(3):
+        ledger.fault("here", "rude", Fault.REFUSED, "publish a.b")
+    ledger.fault("here", "rude", Fault.OVERLOADED, "publish a.c")
+    assert told == [("here", "rude", "publish a.b")]
+    for number in range(2 * REFUSALS):
+        ledger.fault("here", "rude", Fault.REFUSED, f"publish a.{number}")
+    assert len(told) == REFUSALS
+    ledger.fault("here", "other", Fault.REFUSED, "publish a.b")
+    assert told[-1] == ("here", "other", "publish a.b")
+    now[0] = REFUSALS_SECONDS
+    ledger.fault("here", "rude", Fault.REFUSED, "publish a.b")
+    assert told[-1] == ("here", "rude", "publish a.b")
