@@ -133,6 +133,7 @@ def python(tree: Tree, found: Mapping[Package, Path], *, sdk: bool = False) -> M
     tree.take(wanted)
     if sdk:
         _copy_sdk(tree, "python", place)
+        tree.link("usr/bin/python3", version)  # a name that manifests can hold whatever the release
     tree.take_libraries()
     tree.compile_python(f"usr/bin/{version}", place)
     return Made(before=(f"/usr/bin/{version}", *roots.PYTHON_FLAGS))

@@ -70,6 +70,10 @@ class Tree:
         else:
             shutil.copy2(source, target)
 
+    def link(self, place: str, target: str) -> None:
+        """Give a program another name."""
+        (self.root / place).symlink_to(target)
+
     def take(self, wanted: Callable[[str], bool]) -> None:
         """Copy every packaged file whose path is wanted."""
         for place in filter(wanted, sorted(self._owners)):

@@ -10,7 +10,6 @@ import select
 import shutil
 import struct
 import subprocess
-import sys
 import termios
 import time
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from crucible.settings import Places
 
-PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+PYTHON = "python3"
 DEADLINE = 60.0
 SPEAKS = """\
 import time

@@ -134,6 +134,12 @@ def test_there_is_no_shell_and_no_tool(opened: Mapping[str, Opened], type_: str)
     assert len(programs) == (0 if type_ == "binary" else 1), programs
 
 
+def test_python_has_a_name_without_its_release(opened: Mapping[str, Opened]) -> None:
+    link = opened["python"].members["usr/bin/python3"]
+    assert link.issym()
+    assert opened["python"].members[f"usr/bin/{link.linkname}"].isfile()
+
+
 def test_the_rune_image_is_one_program(opened: Mapping[str, Opened]) -> None:
     files = {name for name, member in opened["rune"].members.items() if member.isfile()}
     assert files == {

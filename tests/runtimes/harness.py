@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -92,7 +91,7 @@ while not (size := os.get_terminal_size()).lines:
 print(size.lines, size.columns)
 """,
 }
-PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+PYTHON = "python3"
 
 
 class Harness(Protocol):

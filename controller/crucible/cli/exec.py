@@ -16,10 +16,10 @@ from crucible.errors import NotFound
 
 EXAMPLES: Final = """\b
 Examples:
-  crucible exec word-count -- python3.11 -c 'import os; print(os.listdir("/plugin"))'
-  crucible exec word-count -i -- python3.11 - < script.py
-  crucible exec word-count -it -- python3.11
-  crucible exec word-count --instance word-count-1-4 -- python3.11 -V
+  crucible exec word-count -- python3 -c 'import os; print(os.listdir("/plugin"))'
+  crucible exec word-count -i -- python3 - < script.py
+  crucible exec word-count -it -- python3
+  crucible exec word-count --instance word-count-1-4 -- python3 -V
 
 The command is held to all that its plugin is: file systems, limits, user, system calls. It must be in
 there: a sandbox has the interpreter of the plugin's type and no shell. Ends with the command's exit code;

@@ -31,6 +31,13 @@ def test_python_binary_and_wasm_need_nothing_but_what_is_installed(tmp_path: Pat
     assert {"python", "binary", "wasm"} <= set(offered(tmp_path))
 
 
+def test_python_has_a_name_without_its_release(tmp_path: Path) -> None:
+    recipe = offered(tmp_path)["python"]
+    ((name, target),) = recipe.links
+    assert name == "usr/bin/python3"
+    assert f"usr/bin/{target}" in dict(recipe.files)
+
+
 def test_rune_is_offered_where_its_host_is(
     tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ class Recipe:
         files: where in the root, and which file of this host.
         trees: directories copied whole, with names left out: where in the root, which directory.
         compiled: the directories of Python sources in it, to byte-compile.
+        links: other names of programs: where in the root, and what each leads to.
     """
 
     type: str
@@ -93,6 +94,7 @@ class Recipe:
     files: tuple[tuple[str, Path], ...]
     trees: tuple[tuple[str, Path], ...] = ()
     compiled: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
@@ -130,6 +132,7 @@ def python_recipe() -> Recipe:
         ),
         trees=((place, standard),),
         compiled=(place,),
+        links=(("usr/bin/python3", version),),
     )
 
 
@@ -181,6 +184,7 @@ def wasm_recipe(wasmtime: Path) -> Recipe:
         program=Program(before=(interpreter, *WASM_FLAGS)),
         files=tuple({**dict(python.files), **needed, **hosts}.items()),
         trees=(*python.trees, (f"{place}/wasmtime", wasmtime)),
+        links=(),
     )
 
 
@@ -301,6 +305,8 @@ def _fill(recipe: Recipe, root: Path) -> None:
     for place, path in recipe.files:
         (root / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, root / place)
+    for place, target in recipe.links:
+        (root / place).symlink_to(target)
     for place in recipe.compiled:
         _compile(root, place)
     _open_to_all(root)
