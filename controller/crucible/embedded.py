@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from concurrent.futures import Future
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from crucible.bootstrap import UpOptions
 
 _PRIVATE = 0o077
+_SIGNALS = "kopf._core.reactor.running"
+"""Who warns that signals are not heard in a thread; they are the program's here, on purpose."""
 
 
 class EmbeddedPlane:
@@ -62,6 +65,7 @@ class EmbeddedPlane:
         self._state.set_result(kubeconfig)
 
     def _run(self) -> None:
+        logging.getLogger(_SIGNALS).addFilter(_is_no_surprise)
         from crucible.bootstrap import serve  # noqa: PLC0415 - a second; who only connects needs none of it
 
         async def serving() -> None:
@@ -78,6 +82,10 @@ class EmbeddedPlane:
     def _failed(self, error: BaseException) -> None:
         if not self._state.done():
             self._state.set_exception(_first(error))
+
+
+def _is_no_surprise(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("OS signals are ignored")
 
 
 def _first(error: BaseException) -> BaseException:

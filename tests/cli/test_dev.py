@@ -58,7 +58,17 @@ class Author:
         kept = {name: value for name, value in os.environ.items() if name != "KUBECONFIG"}
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "crucible", "dev", str(self.folder), *words],
+                # As a script's shell has it for what it starts with &.
+                [
+                    "env",
+                    "--ignore-signal=INT",
+                    sys.executable,
+                    "-m",
+                    "crucible",
+                    "dev",
+                    str(self.folder),
+                    *words,
+                ],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**kept, "TMPDIR": str(self.temporary), **self.environment},

@@ -64,8 +64,11 @@ async def test_the_example_of_the_page_works_as_it_stands(
 
 
 @needs_root
-async def test_plugins_are_stopped_started_restarted_and_outlive_the_program(state: Path) -> None:
+async def test_plugins_are_stopped_started_restarted_and_outlive_the_program(
+    state: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     async with PluginManager(state=state) as manager:
+        assert "OS signals" not in capfd.readouterr().err
         (made,) = await manager.apply(
             manifest("demo", "print('up', flush=True)\nimport time\ntime.sleep(1e6)")
         )

@@ -13,7 +13,8 @@ import urllib3
 from crucible.cli.interrupts import prompt_interrupts
 from crucible.control.answers import error_of
 from crucible.control.tls import tls_of
-from crucible.errors import InvalidInput, Unavailable
+from crucible.errors import CrucibleError, InvalidInput, NotFound, Unavailable
+from crucible.model import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,6 +30,8 @@ _ERROR: Final = 400
 _UNAUTHORIZED: Final = 401
 _CREATED: Final = 201
 _CHUNK: Final = 65536
+_NAMED: Final = 20
+"""Plugins that are named to who asked for one that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +66,15 @@ class Api:
 
     def get(self, path: str, params: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Read one object or a list."""
-        return self._ask("GET", path, params)[1]
+        with self._saying_what_is_there(path):
+            return self._ask("GET", path, params)[1]
 
     def patch(
         self, path: str, body: object, kind: str = MERGE_PATCH, params: Mapping[str, str] | None = None
     ) -> tuple[bool, dict[str, Any]]:
         """Change an object; return whether that made it, and what it is now."""
-        code, answer = self._ask("PATCH", path, params, Content(body, kind))
+        with self._saying_what_is_there(path):
+            code, answer = self._ask("PATCH", path, params, Content(body, kind))
         return code == _CREATED, answer
 
     def delete(self, path: str, body: object = None) -> dict[str, Any]:
@@ -94,6 +99,24 @@ class Api:
             finally:
                 response.close()  # an unfinished answer: the connection cannot be used again
                 response.release_conn()
+
+    @contextmanager
+    def _saying_what_is_there(self, path: str) -> Iterator[None]:
+        """Add to the word that a Plugin is not found which there are."""
+        try:
+            yield
+        except NotFound as error:
+            plugins, _, _ = path.rpartition("/")
+            if not plugins.endswith(f"/{names.PLURAL}"):
+                raise
+            try:
+                found = self._ask("GET", plugins, {"limit": str(_NAMED)})[1]
+            except CrucibleError:  # not to be listed either: the first word stands
+                raise error from None
+            there = [str(item["metadata"]["name"]) for item in found.get("items") or ()]
+            more = ", ..." if (found.get("metadata") or {}).get("continue") else ""
+            known = f"there are: {', '.join(there)}{more}" if there else "there is none in this namespace"
+            raise NotFound(f"{error}; {known} (crucible get -A lists all)") from None
 
     def _lines(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         rest = b""

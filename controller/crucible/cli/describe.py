@@ -11,7 +11,8 @@ from crucible.cli.complete import complete_plugins
 from crucible.cli.endpoint import Access, endpoint_of
 from crucible.cli.events import recent
 from crucible.cli.objects import plugin_path, replicas_of
-from crucible.cli.options import with_access
+from crucible.cli.options import Data, DataOutput, with_access
+from crucible.cli.printing import data_as
 from crucible.cli.rows import (
     PHASE_COLOURS,
     REPLICA_COLUMNS,
@@ -30,6 +31,7 @@ from crucible.model.plugin import parse_spec
 EXAMPLES: Final = """\b
 Examples:
   crucible describe word-count
+  crucible describe word-count -o json
 """
 _EVENTS: Final = 10
 _EVENT_COLUMNS: Final = ("LAST SEEN", "TYPE", "REASON", "MESSAGE")
@@ -42,15 +44,19 @@ def command(
     plugin: Annotated[
         str, typer.Argument(metavar="NAME", hidden=True, autocompletion=complete_plugins, help="The plugin.")
     ],
+    output: DataOutput = Data.TEXT,
 ) -> None:
-    """Show all there is to know of one plugin."""
+    """Show all there is to know of one plugin; as data: the object, its events, its counters."""
     with Api(endpoint_of(access)) as api:
         namespace = access.namespace or api.namespace
         found = api.get(plugin_path(namespace, plugin))
         events = recent(api, namespace, frozenset({plugin}))[-_EVENTS:]
         egress = _egress_of(api, found)
-    now = time.time()
-    print("\n".join(description(found, events, now, egress=egress, colour=colourful())))
+    if output is not Data.TEXT:
+        print(data_as({"plugin": found, "events": events, "egress": egress}, output), end="")
+        return
+    lines = description(found, events, time.time(), egress=egress, colour=colourful())
+    print("\n".join(lines))
 
 
 def _egress_of(api: Api, plugin: Mapping[str, Any]) -> dict[str, int] | None:
@@ -141,16 +147,19 @@ def _limits(plugin: Mapping[str, Any]) -> list[str]:
 
 
 def _conditions(plugin: Mapping[str, Any], now: float) -> list[str]:
-    rows = [
-        [
-            str(entry.get("type", "")),
-            str(entry.get("status", "")),
-            age(entry.get("lastTransitionTime"), now),
-            str(entry.get("reason", "")),
-            str(entry.get("message", "")),
-        ]
-        for entry in (plugin.get("status") or {}).get("conditions") or ()
-    ]
+    said, rows = {attention(plugin): "see Attention"}, []
+    for entry in (plugin.get("status") or {}).get("conditions") or ():
+        kind, message = str(entry.get("type", "")), str(entry.get("message", ""))
+        rows.append(
+            [
+                kind,
+                str(entry.get("status", "")),
+                age(entry.get("lastTransitionTime"), now),
+                str(entry.get("reason", "")),
+                said.get(message, message) if message else "",
+            ]
+        )
+        said.setdefault(message, f"as {kind}")
     if not rows:
         return ["none: the controller has not spoken of it yet"]
     return table([("TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"), *rows])

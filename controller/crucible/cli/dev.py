@@ -57,6 +57,7 @@ def command(
     from crucible.cli.session import Session, read_plugin  # noqa: PLC0415
 
     first = read_plugin(manifest, root)  # a mistake is said before anything starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's shell has us ignore it
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     with PrivatePlane(state, runtime.value) as plane:

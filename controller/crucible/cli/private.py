@@ -15,6 +15,7 @@ from crucible.cli.api import Api
 from crucible.cli.endpoint import Access, endpoint_of
 from crucible.cli.exits import Failed
 from crucible.cli.objects import collection
+from crucible.cli.terminal import note
 from crucible.errors import CrucibleError
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ _COMES_UP: Final = 60.0
 _GOES_DOWN: Final = 30.0
 _LAST_BREATH: Final = 2.0
 _PAUSE: Final = 0.1
+_PREPARING: Final = "preparing "
+"""With this the controller begins what it says before something takes its time."""
 
 
 class PrivatePlane:
@@ -92,13 +95,22 @@ class PrivatePlane:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + _COMES_UP
+        deadline, shown = time.monotonic() + _COMES_UP, 0
         while not self.answers():
+            shown = self._show_preparations(shown)
             if self._process.poll() is not None:
                 raise Failed(f"the control plane did not come up: {self._last_words()}")
             if time.monotonic() > deadline:
                 raise Failed(f"the control plane does not answer after {_COMES_UP:g} s: see {self._log}")
             time.sleep(_PAUSE)
+
+    def _show_preparations(self, shown: int) -> int:
+        """Print what it says that takes its time; return how many of these lines are printed by now."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        found = [line.partition(_PREPARING)[2] for line in lines if _PREPARING in line]
+        for rest in found[shown:]:
+            note(f"{_PREPARING}{rest}")
+        return len(found)
 
     def keep(self) -> None:
         """Leave the state folder where it is: something of it could not be cleaned up."""

@@ -95,9 +95,14 @@ class Saves:
         return (place.is_relative_to(self._root) or place == self._manifest) and self._filter(change, path)
 
     def _names(self, batch: set[tuple[Change, str]]) -> tuple[str, ...]:
+        """Name each file once, and none that came and went meanwhile, as editors' own do."""
+        kinds: dict[Path, set[Change]] = {}
+        for change, path in batch:
+            kinds.setdefault(Path(path), set()).add(change)
         found = sorted(
             str(place.relative_to(self._root)) if place.is_relative_to(self._root) else place.name
-            for place in (Path(path) for _, path in batch)
+            for place, seen in kinds.items()
+            if place.exists() or Change.added not in seen
         )
         more = (f"{len(found) - _NAMED} more",) if len(found) > _NAMED else ()
         return (*found[:_NAMED], *more)

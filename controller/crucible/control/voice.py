@@ -33,7 +33,9 @@ class ApiVoice:
         body = {"metadata": {"uid": identity.uid}, "status": status_patch(status)}
         try:
             await self._client.tell(f"{_path(identity)}/status", body)
-        except (NotFound, Conflict) as error:
+        except NotFound:
+            log.debug("%s/%s: no status written: it is gone", identity.namespace, identity.name)
+        except Conflict as error:
             log.info("%s/%s: no status written: %s", identity.namespace, identity.name, error)
 
     async def tell(self, identity: Identity, event: Event) -> None:

@@ -174,6 +174,22 @@ class TestGet:
         ended = crucible("get", "x")
         assert (ended.code, ended.err) == (3, 'error: plugins "x" not found\n')
 
+    def test_a_name_that_does_not_exist_is_answered_with_those_that_do(
+        self, crucible: Any, server: Any
+    ) -> None:
+        server.answer("GET", f"{PLUGINS}/x", {"message": 'plugins "x" not found'}, code=404)
+        items = [{"metadata": {"name": name}} for name in ("a", "b")]
+        server.answer("GET", PLUGINS, {"items": items, "metadata": {"continue": "more"}})
+        ended = crucible("get", "x")
+        assert (ended.code, ended.err) == (
+            3, 'error: plugins "x" not found; there are: a, b, ... (crucible get -A lists all)\n'
+        )  # fmt: skip
+
+    def test_where_none_exists_that_is_said(self, crucible: Any, server: Any) -> None:
+        server.answer("GET", f"{PLUGINS}/x", {"message": 'plugins "x" not found'}, code=404)
+        server.answer("GET", PLUGINS, {"items": []})
+        assert "there is none in this namespace (crucible get -A lists all)" in crucible("get", "x").err
+
 
 class TestDescribe:
     def test_shows_state_limits_instances_enforcement_and_events(
@@ -192,6 +208,27 @@ class TestDescribe:
         for part in ("memory 128Mi", "demo-0-2", "77", "OOMKilled", "cgroup v2", r"boom\x1b[0m", "(x3)"):
             assert part in text
         assert text.count("boom") == 1
+        found = json.loads(crucible("describe", "demo", "-o", "json").out)
+        assert found["plugin"]["metadata"]["name"] == "demo"
+        assert [one["reason"] for one in found["events"]] == ["OOMKilled"]
+        assert found["egress"] is None
+
+    def test_says_one_thing_once(self, crucible: Any, server: Any, make_plugin: Any) -> None:
+        said = {
+            "Ready": "1 of 1 replica running",
+            "Progressing": "1 of 1 replica running",
+            "Degraded": "boom",
+        }
+        conditions = [
+            {"type": kind, "status": str(kind != "Progressing"), "reason": "X", "message": message}
+            for kind, message in said.items()
+        ]
+        server.answer("GET", f"{PLUGINS}/demo", make_plugin(status={"conditions": conditions}))
+        server.answer("GET", EVENTS, {"items": []})
+        text = crucible("describe", "demo").out
+        assert (text.count("1 of 1 replica running"), text.count("boom")) == (1, 1)
+        assert "as Ready" in text
+        assert "see Attention" in text
 
 
 class TestEvents:

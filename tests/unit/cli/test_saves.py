@@ -8,6 +8,7 @@ from queue import Empty, Queue
 from typing import TYPE_CHECKING
 
 import pytest
+from watchfiles import Change
 
 from crucible.cli.saves import Folder, Saves
 
@@ -72,6 +73,19 @@ def test_only_what_is_part_of_the_plugin_counts(tmp_path: Path, watched: Callabl
     assert app.next() == ("main.py",)
     with pytest.raises(Empty):
         app.batches.get_nowait()
+
+
+def test_each_file_is_named_once_and_none_that_came_and_went(tmp_path: Path) -> None:
+    saves = Saves(Folder(tmp_path, tmp_path / "plugin.yaml", 0.02))
+    (tmp_path / "main.py").write_text("x")
+    batch = {
+        (Change.added, str(tmp_path / "main.py")),
+        (Change.modified, str(tmp_path / "main.py")),
+        (Change.added, str(tmp_path / ".main.py.tmp")),
+        (Change.deleted, str(tmp_path / ".main.py.tmp")),
+        (Change.deleted, str(tmp_path / "old.py")),
+    }
+    assert saves._names(batch) == ("main.py", "old.py")
 
 
 def test_a_manifest_elsewhere_counts_and_what_lies_beside_it_does_not(
