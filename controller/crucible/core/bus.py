@@ -40,11 +40,6 @@ def refusal_event(what: str) -> Event:
     return Event("Warning", "BusDenied", f"{what!r} is not in the plugin's list{advice}")
 
 
-def is_method(name: str) -> bool:
-    """Whether a name is one of a method that a manifest can list."""
-    return _CALL.fullmatch(name) is not None
-
-
 def is_on_bus(spec: PluginSpec) -> bool:
     """Say whether a plugin takes part in the bus: its manifest says something of it, be it only ``{}``."""
     return (
