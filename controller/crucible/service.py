@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Scope = Literal["system", "user"]
+_CONTROL: Final = re.compile(r"[\x01-\x1f\x7f]")
 LEAF: Final = "crucible-controller"
 """Where systemd 254 and newer puts the controller itself, so that plugins' groups can lie beside it."""
 STATE_OF_SYSTEM: Final = "/var/lib/crucible"
@@ -70,13 +72,13 @@ def unit(service: Service) -> str:
         f"Description=Crucible Plugin Manager, state in {_plain(str(service.state))}",
         *(("After=network-online.target docker.service", "Wants=docker.service") if engine else ()),
         # A name of a folder is data: what systemd would read as a specifier is doubled.
-        f"RequiresMountsFor={_word(str(service.state))}",
+        f"RequiresMountsFor={_word(str(service.state), dollar='$')}",
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
         "Type=exec",
         f"ExecStart={' '.join(_word(word) for word in (*words, *service.options))}",
-        *(f"Environment={_word(f'{name}={value}')}" for name, value in service.environment),
+        *(f"Environment={_word(f'{name}={value}', dollar='$')}" for name, value in service.environment),
         "Restart=always",
         "RestartSec=1s",
         "KillMode=process",
@@ -96,11 +98,13 @@ def unit(service: Service) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _word(text: str) -> str:
-    """Quote one word as systemd reads it: C escapes, specifiers and variables spelt out."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    for raw, spelt in (("\n", "\\n"), ("\t", "\\t")):
-        escaped = escaped.replace(raw, spelt)
+def _word(text: str, dollar: str = "$$") -> str:
+    """Quote one word as systemd reads it: C escapes, specifiers and, where a command is, variables spelt out.
+
+    A carriage return ends a line for systemd as a line feed does: no control character stays as it is.
+    """
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", dollar)
+    escaped = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", escaped)
     return f'"{escaped}"' if any(char in " ;'\"\\" for char in escaped) or not escaped else escaped
 
 

@@ -21,6 +21,7 @@ from crucible.runtimes.secrets import no_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from crucible.model.instance import Instance
     from crucible.runtimes.base import Runtime
@@ -101,10 +102,9 @@ def end_controller(places: Places, told: Callable[[str], None]) -> int | None:
                 f"process {holder} took {places.root} over: a service starts it again; stop that first: "
                 "`systemctl stop crucible`, with --user where it is your own"
             )
-        elif pid is None:
+        elif pid is None and _ask_to_end(holder, places.control / "lock"):
             pid = holder
             told(f"stopping the control plane, process {pid}")
-            _tell(pid, signal.SIGTERM)
         if time.monotonic() > deadline:
             who = f"process {pid}" if pid is not None else "which does not say who it is"
             raise Unavailable(
@@ -172,10 +172,35 @@ async def _end(runtime: Runtime, instance: Instance, grace: float, told: Callabl
     await runtime.remove(uid, slot)
 
 
-def _tell(pid: int, number: signal.Signals) -> None:
+def _ask_to_end(pid: int, lock: Path) -> bool:
+    """Send SIGTERM to the process that has a lock file open; return whether it is that process.
+
+    What the file says is only where to look: a pid may be another process' by now.
+    """
     try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
+        held = os.pidfd_open(pid)
+    except (ProcessLookupError, OverflowError):
+        return False
+    try:
+        if not _has_open(pid, lock):
+            return False
+        signal.pidfd_send_signal(held, signal.SIGTERM)
+    except (ProcessLookupError, FileNotFoundError):
+        return False
     except PermissionError as error:
         raise Unavailable(f"process {pid} belongs to another user: stop it as that user") from error
+    finally:
+        os.close(held)
+    return True
+
+
+def _has_open(pid: int, file: Path) -> bool:
+    with os.scandir(f"/proc/{pid}/fd") as entries:
+        return any(_leads_to(entry, file) for entry in entries)
+
+
+def _leads_to(entry: os.DirEntry[str], file: Path) -> bool:
+    try:
+        return file.samefile(entry.path)
+    except OSError:  # closed meanwhile
+        return False

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -95,3 +96,18 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path, scope: Scope, state: Path) 
 def test_groups_lie_beside_a_controller_that_its_service_put_apart() -> None:
     assert beside_controller(f"user.slice/crucible.service/{LEAF}") == "user.slice/crucible.service"
     assert beside_controller("user.slice/shell.scope") == "user.slice/shell.scope"
+
+
+def test_no_name_of_a_folder_begins_a_line_of_its_own() -> None:
+    odd = Path("/srv/x\rExecStartPre=/bin/evil\nExecStop=/bin/evil\x0bUser=root")
+    text = unit(service(state=odd, environment=(("A", "b\rUser=root"),)))
+    lines = re.split("[\r\n]", text)
+    assert not [line for line in lines if line.startswith(("ExecStartPre", "ExecStop", "User"))]
+    assert not set("\r\x0b") & set(text)
+
+
+def test_a_dollar_is_doubled_in_commands_alone() -> None:
+    text = unit(service(state=Path("/srv/$a"), environment=(("A", "$b"),)))
+    assert "--state /srv/$$a" in words(text, "ExecStart")[0]
+    assert words(text, "RequiresMountsFor") == ["/srv/$a"]
+    assert words(text, "Environment") == ["A=$b"]

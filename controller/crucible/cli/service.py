@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,7 @@ starts with the machine, is started again when it ends, and its plugins outlive 
 plugins run.
 """
 
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _BOOTED: Final = Path("/run/systemd/system")
 """There exactly while systemd is the machine's init (see sd_booted(3))."""
 
@@ -100,8 +102,8 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     output: DataOutput = Data.TEXT,
 ) -> None:
     """Run the control plane as a service of systemd, from boot on."""
-    if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
-        raise InvalidInput(f"--name {name!r}: use letters, digits, - and _")
+    if _NAME.fullmatch(name) is None:
+        raise InvalidInput(f"--name {name!r}: use letters, digits, - and _, a letter or digit first")
     systemd = here()
     root = (state or default_root()).absolute()
     host_volumes(volume or (), root)  # what is wrong with one is said now, not at boot
@@ -150,15 +152,19 @@ def install(service: Service, systemd: Systemd) -> None:
     """Write the unit, have it started now and at boot, and say so."""
     path = systemd.units / f"{service.name}.service"
     text = unit(service)
-    before = path.read_text() if path.exists() else ""
-    if before and "crucible service install" not in before:
-        raise InvalidInput(f"{path} is there and was not written by this command: choose another --name")
+    before = path.read_text() if _is_ours(path) else ""
+    if not before and (path.is_symlink() or path.exists()):
+        raise InvalidInput(
+            f"{path} is there and was not written by this command, or is masked: choose another --name"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
     fresh.write_text(text)
     fresh.chmod(0o644)
     fresh.replace(path)
     print(f"{path} {'unchanged' if text == before else 'written'}")
+    if not systemd.user and (who := _others(Path(service.program[0]))):
+        note(f"root runs {service.program[0]}, which {who} can change: install it where only root writes")
     systemd.insist("daemon-reload")
     systemd.insist("enable", f"{service.name}.service")
     systemd.insist("restart", f"{service.name}.service")
@@ -196,10 +202,28 @@ def uninstall(service: Service, systemd: Systemd) -> None:
     path = systemd.units / f"{service.name}.service"
     if not path.exists():
         raise NotFound(f"{path} is not there: nothing was installed under that name")
+    if not _is_ours(path):
+        raise InvalidInput(f"{path} was not written by this command: it stays as it is")
     systemd.insist("disable", "--now", f"{service.name}.service")
     path.unlink()
     systemd.insist("daemon-reload")
     print(f"{path} removed; plugins run on: `crucible down` stops them")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a unit is a file that this command wrote; a link may be another unit's name, or a mask."""
+    return path.is_file() and not path.is_symlink() and "crucible service install" in path.read_text()
+
+
+def _others(program: Path) -> str:
+    """Return who but root could change a program that root is going to run; empty for nobody."""
+    if not program.exists():
+        return ""
+    for each in (program, *program.parents, *program.resolve().parents):
+        found = each.stat()
+        if found.st_uid != 0:
+            return f"user {found.st_uid} (by {each})"
+    return ""
 
 
 def _run(words: Sequence[str]) -> tuple[int, str]:

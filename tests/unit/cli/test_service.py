@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +19,6 @@ from crucible.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 
 @dataclass
@@ -141,3 +142,39 @@ def test_volumes_are_checked_now_and_offered_at_every_start(
 def test_a_name_that_could_lead_elsewhere_is_refused() -> None:
     with pytest.raises(InvalidInput, match="letters"):
         command.command(command.Action.STATUS, name="../sshd")
+
+
+def test_what_others_wrote_is_neither_replaced_nor_removed(tmp_path: Path, init: Init) -> None:
+    units = tmp_path / "units"
+    units.mkdir()
+    path = units / "crucible.service"
+    ours = tmp_path / "ours.service"
+    ours.write_text("# Written by `crucible service install`")
+    for make in (
+        lambda: path.write_text("[Unit]\n"),
+        lambda: path.symlink_to("/dev/null"),  # as `systemctl mask` does
+        lambda: path.symlink_to(ours),  # as an alias is
+    ):
+        make()
+        before = path.readlink() if path.is_symlink() else path.read_text()
+        for verb in (command.install, command.uninstall):
+            with pytest.raises(InvalidInput):
+                verb(service(tmp_path), systemd(tmp_path, init))
+        assert (path.readlink() if path.is_symlink() else path.read_text()) == before
+        path.unlink()
+    assert init.asked == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away: run as root")
+def test_a_program_that_others_can_change_is_told_of(tmp_path: Path) -> None:
+    program = tmp_path / "python"
+    program.symlink_to("/bin/true")
+    os.chown(tmp_path, 1234, -1)
+    assert command._others(program) == f"user 1234 (by {tmp_path})"
+    assert command._others(Path("/bin/true")) == ""
+
+
+@pytest.mark.parametrize("name", ["", "-x", "--now", "a b", "a/b", "a.b", "\u00e9", "_"])
+def test_a_name_that_systemd_could_take_for_something_else_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        command.command(command.Action.STATUS, name=name)

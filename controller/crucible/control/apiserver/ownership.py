@@ -8,7 +8,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING
 
-from crucible.errors import Conflict
+from crucible.errors import Conflict, InvalidInput
 
 from .tls import write_private
 
@@ -21,13 +21,19 @@ class StateLock:
 
     Raises:
         Conflict: Another process holds it; the message names its pid.
+        InvalidInput: the folder, or the one it lies in, is another user's.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (folder.parent, folder):
+            owner = each.stat().st_uid
+            if owner not in {os.geteuid(), 0}:
+                raise InvalidInput(f"{each} belongs to user {owner}: run this as that user, or name another")
         folder.chmod(0o700)
         self._path = folder / "lock"
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(self._path, how, 0o600)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
