@@ -34,6 +34,7 @@ class EmbeddedPlane:
         self._state: Future[Path] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
+        self._ends = threading.Event()
         self._umask = 0
         self._thread = threading.Thread(target=self._run, name="crucible", daemon=True)
 
@@ -54,6 +55,7 @@ class EmbeddedPlane:
 
     async def stop(self) -> None:
         """End it. Instances go on running, and the next control plane adopts them."""
+        self._ends.set()  # for a loop that has not begun
         loop = self._loop
         if loop is not None and self._thread.is_alive():
             with suppress(RuntimeError):  # its loop has closed by itself meanwhile
@@ -70,6 +72,8 @@ class EmbeddedPlane:
 
         async def serving() -> None:
             self._loop = asyncio.get_running_loop()
+            if self._ends.is_set():
+                return
             await serve(self._options, self._stop)
 
         try:

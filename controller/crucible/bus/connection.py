@@ -171,6 +171,11 @@ class Connection(asyncio.BufferedProtocol):
         """Send a frame; False when the client has too much to read already."""
         return self.send_bytes(wire.encode(frame), frame.priority, sender)
 
+    def has_room(self, size: int, sender: str) -> bool:
+        """Say whether a frame of this size would be sent, before it is made."""
+        waits = self._paused or self._outbox.count
+        return not self.closing and (not waits or self._outbox.fits(sender, size))
+
     def send_bytes(self, data: bytes, priority: int, sender: str) -> bool:
         """Send an encoded frame, on behalf of a sender; False as above."""
         if self.closing:

@@ -90,7 +90,10 @@ class Messages:
             data = wire.encode(message._replace(headers=headers))
         ident = listener.id.to_bytes(4, "big")
         seat = connection.seat
-        if connection.send_bytes(data[: _ID_AT.start] + ident + data[_ID_AT.stop :], message.priority, key):
+        # A copy for each of very many that have no room would keep everybody waiting.
+        if connection.has_room(len(data), key) and connection.send_bytes(
+            data[: _ID_AT.start] + ident + data[_ID_AT.stop :], message.priority, key
+        ):
             listener.missed = 0
             if seat is not None:
                 self.ledger.of(listener.namespace, seat.name).delivered += 1

@@ -150,21 +150,26 @@ class FairQueue(Generic[Item]):
         """Bytes that wait."""
         return self._size
 
+    def fits(self, sender: str, size: int) -> bool:
+        """Say whether a piece of work of this size may wait."""
+        bounds = self._bounds
+        count, waiting = self._senders.get(sender, (0, 0))
+        return (
+            count < bounds.sender_count
+            and waiting + size <= bounds.sender_bytes
+            and self.count < bounds.count
+            and self._size + size <= bounds.bytes
+        )
+
     def push(self, sender: str, priority: int, item: Item, size: int) -> Ticket[Item] | None:
         """Let a piece of work wait.
 
         Returns:
             Its ticket; None when too much waits already.
         """
-        bounds = self._bounds
-        count, waiting = self._senders.get(sender, (0, 0))
-        if (
-            count >= bounds.sender_count
-            or waiting + size > bounds.sender_bytes
-            or self.count >= bounds.count
-            or self._size + size > bounds.bytes
-        ):
+        if not self.fits(sender, size):
             return None
+        count, waiting = self._senders.get(sender, (0, 0))
         self._senders[sender] = (count + 1, waiting + size)
         self.count += 1
         self._size += size
