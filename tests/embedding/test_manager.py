@@ -86,7 +86,12 @@ async def test_plugins_are_stopped_started_restarted_and_outlive_the_program(
         assert third.instances != second.instances
         async with PluginManager(state=state) as other:  # the one that runs is used
             assert [one.name for one in await other.plugins()] == ["demo"]
+        await manager.freeze("demo")
+        await manager.wait("demo", lambda one: one.phase == "Frozen")
     async with PluginManager(state=state) as manager:
+        still = await manager.wait("demo", lambda one: one.phase == "Frozen")
+        assert not still.ready
+        await manager.thaw("demo")
         adopted = await manager.wait("demo")
         assert adopted.instances == third.instances, "it was started anew"
         with pytest.raises(CallFailed, match=r"spec\.capabilities\.bus"):
