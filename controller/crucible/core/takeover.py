@@ -111,7 +111,8 @@ def turns_of(
         waiting = [] if surging else failed[:1]
     elif len(absent) > most or any(each.crashed for each in absent):
         waiting = []
-    room = max(spec.update.surge(spec.replicas) - len(surging), 0)
+    # What was begun beside the old one goes on so: the old one serves, and the new one may never come up.
+    room = 1 if failed else max(spec.update.surge(spec.replicas) - len(surging), 0)
     instead = _done_without(waiting[room:], most - len(absent), most - sum(not each.ready for each in found))
     return Turns(
         frozenset(each.ordinal for each in (*surging, *waiting[:room])),

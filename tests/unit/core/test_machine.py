@@ -46,6 +46,8 @@ RECREATED: tuple[dict[str, Any], ...] = (
 ROLLED: tuple[dict[str, Any], ...] = (
     {"update": ROLLING},
     {"update": ROLLING, "replicas": 2, "config": {"a": 0}},
+    {"update": {**ROLLING, "maxSurge": 0, "maxUnavailable": 1}, "replicas": 2, "config": {"a": 0}},
+    {"update": {**ROLLING, "maxSurge": 2}, "replicas": 3, "config": {"a": 0}, "recovery": {"maxRestarts": 0}},
     {"update": ROLLING, "config": {"a": 1}},
     {"update": ROLLING, "config": {"a": 2}, "replicas": 3},
     {"update": ROLLING, "config": {"a": 3}, "replicas": 2, "recovery": {"maxRestarts": 1}},

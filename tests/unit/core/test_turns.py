@@ -89,6 +89,19 @@ def test_a_revision_that_fails_is_tried_by_no_other() -> None:
     assert not [action for action in stopped if isinstance(action, Stop)]
 
 
+@pytest.mark.parametrize("restarts", [0, 5])
+def test_one_whose_new_revision_failed_beside_it_is_not_stopped_for_less_room(restarts: int) -> None:
+    """Neither while the new one is given up, nor while it waits to be tried again."""
+    recovery = {"recovery": {"maxRestarts": restarts, "backoff": {"initial": "10s"}}}
+    before = {**spec(2, maxSurge=1), **recovery}
+    revision = decide(world(spec=before)).status.revision
+    crashes = tuple(ended(9 + count, at=999.0 + count / 10, revision=revision) for count in range(2))
+    status = decide(world(*old(2), *crashes, spec=before)).status
+    after = {**spec(2, maxSurge=0, maxUnavailable=1), **recovery}
+    decision = decide(world(*old(2), *crashes, spec=after, status=status, now=1000.0))
+    assert not [action for action in decision.actions if isinstance(action, Stop | Start)]
+
+
 def test_an_old_one_that_is_not_ready_goes_first() -> None:
     wanted = {**spec(3, maxSurge=0, maxUnavailable=1), "health": {"ready": {"tcp": {"port": 1}}}}
     told = decide(world(*old(3), spec=wanted)).status
