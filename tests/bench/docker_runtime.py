@@ -137,7 +137,8 @@ async def _request_of_ours(made: Bench, stage: Scene) -> dict[str, Any]:
         for key in ("Image", "User", "Entrypoint", "Env", "WorkingDir", "Healthcheck")
     }
     host = {key: value for key, value in found["HostConfig"].items() if key != "ContainerIDFile"}
-    kept = Path(tempfile.mkdtemp(prefix="crucible-bench-source-"))
+    kept = stage.folder / "copies"
+    kept.mkdir()
     for mount in host["Mounts"]:
         target = kept / Path(mount["Target"]).name
         copy = shutil.copytree if Path(mount["Source"]).is_dir() else shutil.copy
