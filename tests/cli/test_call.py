@@ -73,6 +73,12 @@ def test_a_program_in_webassembly_keeps_what_it_is_told_across_its_end(
     eventually(lambda: crucible("call", "last-note.keep", '"third"').code == 0, "it is back")
     assert crucible("store", "get", "last-note", "last").out == '"third"'
     assert crucible("call", "last-note.nothing").code != 0
+    items = json.loads(crucible("top", "bus", "-o", "json").out)["items"]
+    (told,) = (one for one in items if one["plugin"] == "last-note")
+    assert (told["connections"], told["published"] > 0, told["faults"]) == (1, True, {})
+    heading, *rows = crucible("top", "bus", "-A").out.splitlines()
+    assert heading.split()[:3] == ["NAMESPACE", "PLUGIN", "CONNECTIONS"]
+    assert ["default", "last-note", "1"] in [row.split()[:3] for row in rows]
 
 
 def test_a_call_that_cannot_be_made_says_why_and_ends_with_its_code(

@@ -15,6 +15,7 @@ from crucible.bus import wire
 from crucible.bus.calls import Calls
 from crucible.bus.connection import Connection
 from crucible.bus.far import Far
+from crucible.bus.figures import figures
 from crucible.bus.hello import read_hello, welcome
 from crucible.bus.ledger import Fault, Ledger
 from crucible.bus.messages import Messages
@@ -68,6 +69,9 @@ class Broker:
         self.far = Far(self.calls, self.messages, self.roster)
         self.calls.elsewhere = self.messages.far = self.far
         self.calls.services["$bus.machines"] = Plain(self.calls, self._machines)
+        self.calls.services["$bus.figures"] = Plain(
+            self.calls, lambda call: figures(call, self.roster, self.ledger)
+        )
         self._loop = loop
         self._doors: dict[str, list[Connection]] = {}
         self._queue: FairQueue[tuple[Connection, Frame]] = FairQueue(_UNBOUNDED)

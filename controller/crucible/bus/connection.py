@@ -116,6 +116,11 @@ class Connection(asyncio.BufferedProtocol):
         """It is given nothing new: its instance is to be stopped."""
         return self.seat is not None and self.doorway.place in self.seat.member.draining
 
+    @property
+    def unread(self) -> int:
+        """Bytes that wait until the client reads."""
+        return self._outbox.size
+
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from crucible.cli import top_bus
 from crucible.cli.api import Api
 from crucible.cli.endpoint import Access, endpoint_of
 from crucible.cli.exits import WrongUsage
@@ -22,10 +23,12 @@ Examples:
   crucible top
   crucible top word-count
   crucible top -A -o json
+  crucible top bus
 
 CPU is in thousandths of a core over the last second or more, MEMORY what the kernel could not simply drop.
 SENT to DENIED are what went through the egress proxy for all instances of the plugin together.
-Other control planes need a metrics server, and say no more than CPU and MEMORY.
+Other control planes need a metrics server, and say no more than CPU and MEMORY. 'top bus' shows what
+plugins do on the bus of the local control plane.
 """
 _API: Final = "/apis/metrics.k8s.io/v1beta1"
 _COLUMNS: Final = ("INSTANCE", "CPU", "MEMORY", "PEAK", "PIDS", "CPU TIME", "THROTTLED")
@@ -44,6 +47,9 @@ def command(
     output: DataOutput = Data.TEXT,
 ) -> None:
     """Show what the running instances of plugins use."""
+    if list(plugins or ()) == [top_bus.NAME]:
+        top_bus.show(access, output, everywhere=everywhere)
+        return
     if everywhere and plugins:
         raise WrongUsage("a name belongs to one namespace: drop --all-namespaces, or the names")
     with Api(endpoint_of(access)) as api:
