@@ -18,6 +18,7 @@ import operator_cluster
 import process
 from rows import Row, save, table
 
+import backbone
 import bus
 import cli
 import egress
@@ -35,6 +36,7 @@ MEASURES: dict[str, Measure] = {
     "bus": bus.calls,
     "bus-flood": bus.flood,
     "bus-idle": bus.idle,
+    "backbone": backbone.calls,
     "egress": egress.proxied,
     "probes": health.probes,
     "kill-to-ready": health.ready_again,

@@ -7,6 +7,7 @@ import os
 import traceback
 
 from crucible.companions.enclose import become
+from crucible.companions.program import hasten
 
 MEMORY = "512MiB"
 """Beyond which the server tries to get by with less."""
@@ -30,6 +31,7 @@ def main() -> None:
         os._exit(0)
     try:
         os.setsid()
+        hasten()
         os.dup2(options.log, 1)
         os.dup2(options.log, 2)
         for one in (options.program, options.folder, options.pid, options.log):

@@ -84,7 +84,7 @@ def run(name: str, make: Callable[..., Service], *, urgent: bool = False) -> Non
     options = parser.parse_args()
     ready = _leave()
     if urgent:
-        _hasten()
+        hasten()
     try:
         confine(options.uid, MEMORY, options.data)
         one = socket.socket(fileno=options.socket)
@@ -114,7 +114,7 @@ def _leave() -> int:
     return ready
 
 
-def _hasten() -> None:
+def hasten() -> None:
     """Weigh three times as much as an ordinary session, where the kernel lets us: only root may ask for it.
 
     The niceness of a process counts among those of its session, that of the session (its "autogroup") among
