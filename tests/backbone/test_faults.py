@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from typing import TYPE_CHECKING
 
-from backboned import until
+from backboned import DEADLINE, until
 from raw import Raw, words
 
+from crucible.backbone import server
 from crucible.backbone.authority import expiry, utc_now
+from crucible.backbone.keeper import Keeper
 from crucible.bus.credentials import context_of
 from crucible.bus.wire import Frame, Kind
+from crucible.companions import starting
 
 if TYPE_CHECKING:
+    from backboned import Backbone
+
     from conftest import Pair
 
 
@@ -139,6 +145,17 @@ async def test_new_certificates_are_taken_on_without_ending_a_connection(pair: P
     calling.cancel()
     serving.cancel()
     assert (pair.alpha.far.nats, pair.beta.far.nats) == before
+
+
+async def test_a_server_that_no_settings_ask_for_any_more_is_ended(backbone: Backbone) -> None:
+    told: list[object] = []
+    await Keeper(None, backbone.place, told.append).keep()
+    assert told == [None]
+    assert server.reach(backbone.place) is None
+    assert backbone.held is not None
+    assert await starting.gone(backbone.held, DEADLINE)
+    os.close(backbone.held)
+    backbone.held = None
 
 
 async def _shown(pair: Pair) -> str:
