@@ -370,7 +370,9 @@ async def test_an_image_with_a_volume_in_a_folder_of_the_host_is_refused(
     context = io.BytesIO(archive({"Dockerfile": b"FROM crucible/python:0.1.0\nVOLUME /data/notes/cache\n"}))
     list(docker.client.build(fileobj=context, custom_context=True, tag=tag, decode=True, rm=True))
     found, image = await resolve(docker, tag, NEVER)
-    docker.volumes = (HostVolume("notes", tmp_path, writable=True),)
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    docker.volumes = (HostVolume("notes", notes, writable=True),)
     await docker.reopen()
     workload = replace(
         whole(docker, image, found, "/usr/bin/env"), mounts=(Mount("notes", "/data/notes", writable=True),)
@@ -378,7 +380,7 @@ async def test_an_image_with_a_volume_in_a_folder_of_the_host_is_refused(
     ended = await docker.run(workload)
     assert ended.exit is not None
     assert "VOLUME /data/notes/cache lies in /data/notes" in ended.exit.problem
-    assert list(tmp_path.iterdir()) == []
+    assert list(notes.iterdir()) == []
 
 
 @pytest.fixture
