@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,11 @@ _RETRY: Final = 10.0
 """Seconds until a probe is asked again that could not even be asked."""
 
 log = logging.getLogger(__name__)
+
+_STEP: Final = 0.05
+"""Seconds between two moments at which askings begin that are not urgent."""
+_LONG: Final = 0.5
+"""Seconds from which a pause counts as long."""
 
 _Key = tuple[int, "Check"]
 
@@ -100,16 +106,21 @@ class Prober:
 
     async def _ask_on(self, plugin_uid: str, watch: Watch, news: Callable[[], None]) -> None:
         subject = Subject(self._runtime, plugin_uid, watch.slot, watch.since, call=self._call)
+        loop, judges = asyncio.get_running_loop(), watch.probe.kind in {"resource", "custom"}
         tries, ok = 0, watch.known.ok if watch.known is not None else False
         while True:
             pause = pause_before(watch, tries, ok=ok)
             if tries == 0 and watch.known is None:
                 pause -= self._now() - watch.since
-            await asyncio.sleep(max(pause, 0))
+            await asyncio.sleep(in_step(loop.time(), pause))
             tries += 1
+            if judges:
+                subject = replace(subject, others=self._others(plugin_uid, watch))
             async with self._room:
-                asked = await ask(watch.probe, replace(subject, others=self._others(plugin_uid, watch)))
-            subject, answer = replace(subject, before=asked.usage), asked.answer
+                asked = await ask(watch.probe, subject)
+            answer = asked.answer
+            if judges:
+                subject = replace(subject, before=asked.usage)
             if answer is None:
                 continue
             ok = answer.ok
@@ -119,3 +130,17 @@ class Prober:
             streaks[watch.key] = streak
             if streak is not known:
                 news()
+
+
+def in_step(now: float, pause: float) -> float:
+    """Return a pause after which others are over too, where a moment more or less changes nothing.
+
+    To wake for each of three hundred askings a second costs more than to ask: most of it is the way there.
+
+    Args:
+        now: seconds of a clock that never stands still.
+        pause: seconds.
+    """
+    if pause < _LONG:
+        return max(pause, 0)
+    return math.ceil((now + pause) / _STEP) * _STEP - now

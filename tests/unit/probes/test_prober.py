@@ -23,7 +23,7 @@ from crucible.model.workload import Slot
 from crucible.probes import prober
 from crucible.probes.asking import Asked, Subject, ask
 from crucible.probes.http import status_of
-from crucible.probes.prober import Prober
+from crucible.probes.prober import Prober, in_step
 from crucible.runtimes.base import Connected
 from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
 
@@ -299,3 +299,14 @@ async def test_a_ping_is_asked_of_the_instance_over_the_bus(
     asked = await ask(probe(ping={}), Subject(runtime, UID, SLOT, call=call))
     assert asked.answer == expected
     assert heard == [(f"{UID}/{SLOT}/bus", "$ping", "are you there?", 1.0)]
+
+
+@given(st.floats(0, 1e9), st.floats(0, 3600))
+def test_pauses_that_are_not_urgent_end_together_and_never_early(now: float, pause: float) -> None:
+    found = in_step(now, pause)
+    assert found >= pause - 1e-6
+    assert found < pause + 0.0501
+    if pause >= 0.5:
+        assert abs((now + found) / 0.05 - round((now + found) / 0.05)) < 1e-3
+    else:
+        assert found == pause
