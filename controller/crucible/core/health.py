@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from crucible.model.usage import Usage
 
 _FIRST_RETRY: Final = 0.01
-"""Seconds until one that has never passed is asked a second time; doubled up to its interval."""
+"""Seconds until one that has never passed is asked a second time."""
+_LONGER: Final = 1.3
+"""By which each pause is longer than the one before: what comes up is seen at most a quarter of its time late."""
 _MESSAGE: Final = 512
 
 
@@ -214,7 +216,7 @@ def pause_before(watch: Watch, tries: int, *, ok: bool) -> float:
     regular = probe.interval * (1 - probe.jitter * _lot(watch, tries))
     if ok or watch.settled:
         return regular
-    return min(_FIRST_RETRY * 2.0 ** min(tries - 1, 30), regular)
+    return min(_FIRST_RETRY * _LONGER ** min(tries - 1, 100), regular)
 
 
 def _lot(watch: Watch, tries: int) -> float:
