@@ -152,8 +152,10 @@ async def _ask_http(probe: HttpProbe, subject: Subject) -> Answer:
     """Send a request and read no more than the first line of what comes back."""
     loop = asyncio.get_running_loop()
     async with subject.runtime.connect(subject.plugin_uid, subject.slot, probe.port) as door:
-        await loop.sock_sendall(door.socket, request_of(probe))
-        head = b""
+        request, head = request_of(probe), b""
+        sent = door.socket.send(request)  # it has room for more: nothing was sent before
+        if sent < len(request):
+            await loop.sock_sendall(door.socket, request[sent:])
         while b"\n" not in head and len(head) < _HEAD:
             chunk = await loop.sock_recv(door.socket, _HEAD)
             if not chunk:

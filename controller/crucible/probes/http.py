@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r\n]")
 
 
+@lru_cache(maxsize=1024)
 def request_of(probe: HttpProbe) -> bytes:
     """Return the request of a probe. Its path holds printable characters only, so it cannot add a line."""
     return (

@@ -17,7 +17,6 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,7 +25,8 @@ from crucible.errors import Unavailable, Unsupported
 from crucible.runtimes.base import Connected
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
+    from types import TracebackType
 
 _PROGRAM: Final = Path(__file__).with_name("usher.py")
 _AT_ONCE: Final = 2
@@ -68,6 +68,48 @@ class _Idle:
     gone: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A socket, and those it belongs to."""
+
+    door: socket.socket
+    idle: _Idle
+
+    def give_back(self, *, whole: bool) -> None:
+        """Have it used again; whoever was cancelled midway may have left the event loop watching it."""
+        if whole and not self.idle.gone and _disconnect(self.door):
+            self.idle.sockets.append(self.door)
+        else:
+            self.door.close()
+
+
+class Passing:
+    """One connection. A class, because a generator costs a third of what connecting does."""
+
+    __slots__ = ("_house", "_lent", "_passage", "_port")
+
+    def __init__(self, passage: Passage, house: House, port: int) -> None:
+        self._passage = passage
+        self._house = house
+        self._port = port
+
+    async def __aenter__(self) -> Connected:
+        """Connect."""
+        self._lent = await self._passage.lend(self._house)
+        try:
+            await _connect(self._lent.door, self._port)
+        except BaseException as error:
+            self._lent.give_back(whole=isinstance(error, OSError))
+            raise
+        return Connected(self._lent.door)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Be connected no more."""
+        self._lent.give_back(whole=kind is None or issubclass(kind, OSError))
+
+
 class Passage:
     """Makes and keeps sockets in the namespaces of instances."""
 
@@ -77,31 +119,20 @@ class Passage:
         self._process: subprocess.Popen[bytes] | None = None
         self._asking = asyncio.Lock()
 
-    @asynccontextmanager
-    async def connect(self, house: House, port: int) -> AsyncIterator[Connected]:
-        """Connect to a port.
+    def connect(self, house: House, port: int) -> Passing:
+        """Connect to a port, for as long as the context lasts.
 
         Raises:
             OSError: nobody listens there.
             Unsupported: the kernel does not let this controller in.
             Unavailable: the usher died on the way.
         """
+        return Passing(self, house, port)
+
+    async def lend(self, house: House) -> Lent:
+        """Return a socket of an instance that nobody uses, and where it belongs."""
         idle = self._idle.setdefault(house.key, _Idle())
-        door = idle.sockets.pop() if idle.sockets else await self._make(house, idle)
-        whole = False
-        try:
-            await _connect(door, port)
-            yield Connected(door)
-            whole = True
-        except OSError:
-            whole = True
-            raise
-        finally:
-            # Whoever was cancelled in the middle may have left the event loop watching it.
-            if not (whole and not idle.gone and _disconnect(door)):
-                door.close()
-            else:
-                idle.sockets.append(door)
+        return Lent(idle.sockets.pop() if idle.sockets else await self._make(house, idle), idle)
 
     async def listen(self, house: House, host: str, port: int) -> socket.socket:
         """Return a socket that listens at an address of the instance's own, whether that is up yet or not.
