@@ -215,6 +215,20 @@ async def test_old_events_go(settings: ServerSettings) -> None:
         await probe.until(path, lambda reply: reply.body["items"] == [])
 
 
+async def test_of_too_many_events_the_oldest_go_of_whoever_has_most(settings: ServerSettings) -> None:
+    path = "/api/v1/namespaces/default/events"
+    async with ApiServer(settings) as server, client(server) as probe:
+        for name, count in (("quiet", 3), ("noisy", 20)):
+            about = {"kind": "Plugin", "name": name, "namespace": "default", "uid": name}
+            for at in range(count):
+                event = {"involvedObject": about, "reason": "R", "metadata": {"name": f"{name}.{at:02}"}}
+                await probe.post(path, event)
+    async with ApiServer(replace(settings, most_events=10)) as server, client(server) as probe:
+        await probe.until(path, lambda reply: len(reply.names) <= 10)
+        kept = (await probe.get(path)).names
+    assert kept == [f"noisy.{at}" for at in range(15, 20)] + ["quiet.00", "quiet.01", "quiet.02"]
+
+
 async def test_too_many_requests_at_once_are_told_to_come_back(settings: ServerSettings) -> None:
     async with ApiServer(replace(settings, max_requests=1)) as server, client(server) as probe:
         async with probe.watch(f"{CONFIGMAPS}?watch=1") as watch:

@@ -133,7 +133,7 @@ class ApiServer:
         await self._install(writes)
         self._collector.start(self.records())
         self._start(self._collector.run())
-        self._start(expire_events(self._store, settings.event_ttl))
+        self._start(expire_events(self._store, settings.event_ttl, settings.most_events))
         if self._pods is None and not self._stores_pods:
             await clear_pods(self._store)
         elif self._pods is not None and not self._stores_pods:

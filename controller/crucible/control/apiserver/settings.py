@@ -31,6 +31,7 @@ class ServerSettings:
         watch_timeout: Seconds after which a watch without its own limit ends; clients start another.
         watch_queue: Events held for a slow watcher before its watch is closed.
         event_ttl: Seconds an Event is kept after it was last seen.
+        most_events: Events kept at most, of all kinds of objects together.
         bookmark_interval: Seconds between bookmarks on a watch that asks for them.
         history_events: Events kept for watches that resume and for lists read in pages.
         history_bytes: Bytes of objects kept for the same.
@@ -49,6 +50,7 @@ class ServerSettings:
     watch_timeout: float = 3600.0
     watch_queue: int = 1024
     event_ttl: float = 3600.0
+    most_events: int = 2000
     bookmark_interval: float = 60.0
     history_events: int = 8192
     history_bytes: int = 16 * 1024 * 1024
