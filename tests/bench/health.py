@@ -8,7 +8,9 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from docker_runtime import _runtime, bench
+import psutil
+from docker.errors import NotFound
+from docker_runtime import Bench, _runtime, bench
 from rows import Row, median, percentile
 from scene import Scene, plugin, scene
 
@@ -98,7 +100,7 @@ async def ready_again() -> list[Row]:
     with bench() as docker:
         async with scene(_runtime(docker.engine)) as made:
             made.apply(_serving("p"))
-            rows += _percentiles("docker-kill-to-ready", await _kills(made, _process_of), 500)
+            rows += _percentiles("docker-kill-to-ready", await _kills(made, _process_in(docker)), 500)
     return rows
 
 
@@ -128,20 +130,22 @@ def _pid_of(made: Scene) -> int | None:
     return next((one.pid for one in made.runtime.instances("uid-p") if one.state is State.RUNNING), None)
 
 
-def _process_of(made: Scene) -> int | None:
-    """Return the pid of the plugin in its container: the one that bears its program's name."""
-    if not any(one.state is State.RUNNING for one in made.runtime.instances("uid-p")):
-        return None
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                with open(f"{entry.path}/cmdline", "rb") as file:  # noqa: PTH123 - thousands of times
-                    words = file.read().split(b"\0")
-            except OSError:
-                continue
-            if words[0].rpartition(b"/")[2].startswith(b"python3") and b"/plugin/main.py" in words:
-                return int(entry.name)
-    return None
+def _process_in(docker: Bench) -> Callable[[Scene], int | None]:
+    """Return what finds the plugin's pid in its container, which docker-init is the parent of."""
+
+    def find(made: Scene) -> int | None:
+        running = [one for one in made.runtime.instances("uid-p") if one.state is State.RUNNING]
+        if not running:
+            return None
+        try:
+            place = f"crucible-bench{os.getpid()}-uid-p-{running[-1].slot}"
+            init = docker.client.inspect_container(place)["State"]["Pid"]
+            programs = [one for one in psutil.Process(init).children() if "/plugin/main.py" in one.cmdline()]
+        except (psutil.Error, ValueError, NotFound):
+            return None  # it has ended meanwhile
+        return programs[0].pid if programs else None
+
+    return find
 
 
 async def crash_loops() -> list[Row]:
