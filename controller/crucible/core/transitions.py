@@ -10,10 +10,10 @@ from crucible.model.decision import Event
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from crucible.model.status import PluginStatus
+    from crucible.model.status import Condition, PluginStatus
 
 _ILLS: Final = frozenset({"Degraded", "Stalled"})
-"""Conditions that nobody has to hear of before they hold for the first time."""
+"""Conditions of which nobody has to hear, for whatever reason, while they do not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,17 @@ class Transition:
 
 def transitions(before: PluginStatus, after: PluginStatus) -> tuple[Transition, ...]:
     """Return what is another condition, or holds for another reason, than before."""
-    known = {each.type: (each.status, each.reason) for each in before.conditions}
+    known = dict.fromkeys(_ILLS, ("False", "")) | {each.type: _standing(each) for each in before.conditions}
     return tuple(
         Transition(each.type, each.status, each.reason, each.message)
         for each in after.conditions
-        if known.get(each.type) != (each.status, each.reason)
-        and not (each.type in _ILLS and each.type not in known and each.status == "False")
+        if known.get(each.type) != _standing(each)
     )
+
+
+def _standing(condition: Condition) -> tuple[str, str]:
+    quiet = condition.type in _ILLS and condition.status == "False"
+    return condition.status, "" if quiet else condition.reason
 
 
 def announcements(found: Iterable[Transition], told: Iterable[Event]) -> tuple[Event, ...]:

@@ -30,6 +30,7 @@ def test_another_truth_and_another_reason_are_changes_and_another_message_is_non
     )
     assert transitions(UP, UP.model_copy(update={"observed_generation": 2})) == ()
     assert transitions(UP, status(("Ready", "True", "Running"), message="other")) == ()
+    assert transitions(UP, status(("Degraded", "False", "Suspended"))) == ()
 
 
 def test_what_was_never_ill_and_is_not_has_not_changed() -> None:
