@@ -50,7 +50,7 @@ class ServerSettings:
     watch_timeout: float = 3600.0
     watch_queue: int = 1024
     event_ttl: float = 3600.0
-    most_events: int = 2000
+    most_events: int = 1000
     bookmark_interval: float = 60.0
     history_events: int = 8192
-    history_bytes: int = 16 * 1024 * 1024
+    history_bytes: int = 8 * 1024 * 1024
