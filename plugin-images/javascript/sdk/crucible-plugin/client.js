@@ -4,6 +4,7 @@
 const net = require("node:net");
 const { current, traced } = require("./context.js");
 const { classes, errorOf } = require("./errors.js");
+const { Events } = require("./events.js");
 const { Flow, Stream } = require("./flow.js");
 const { Log } = require("./log.js");
 const { Store } = require("./store.js");
@@ -28,6 +29,8 @@ class Client {
     (name, headers, payload) => this.exchange(name, payload, { headers }),
     (name, headers) => this.#stream(name, undefined, { headers }),
   );
+
+  events = new Events((name, payload, options) => this.exchange(name, payload, options));
 
   constructor(path) {
     this.#path = path;

@@ -77,6 +77,34 @@ export interface Store {
   watch(prefix?: string): AsyncGenerator<Change>;
 }
 
+/** What somebody put, kept until it was taken. */
+export interface Event<T = any> {
+  readonly subject: string;
+  /** The plugin that put it; `PLUGIN@MACHINE` where that is another machine's. */
+  readonly caller: string;
+  readonly headers: Headers;
+  readonly payload: T;
+  /** By which it is said to be done. */
+  readonly sequence: string;
+}
+
+export interface FollowOptions {
+  /** Plugins and instances that name the same share its events; `main` unless given. */
+  subscription?: string;
+  signal?: AbortSignal;
+  raw?: boolean;
+}
+
+/** Durable events; they need a backbone. */
+export interface Events {
+  /** An error means that it may not be kept: put it again; with an `id` it is then kept once. */
+  put(subject: string, payload?: unknown, options?: { id?: string }): Promise<number>;
+  /** Undefined when none came within `timeout` milliseconds. It comes again unless a later take names it as `done`. */
+  take(pattern: string, options?: FollowOptions & { done?: Event; timeout?: number }): Promise<Event | undefined>;
+  /** Each event is done when the next one is asked for. */
+  follow(pattern: string, options?: FollowOptions): AsyncGenerator<Event>;
+}
+
 export interface Log {
   debug(message: string, fields?: Record<string, unknown>): void;
   info(message: string, fields?: Record<string, unknown>): void;
@@ -91,6 +119,7 @@ export class Plugin {
   config: any;
   readonly log: Log;
   readonly store: Store;
+  readonly events: Events;
   readonly connected: boolean;
   /** A generator answers with a stream, or with a list to callers that want no stream. */
   method(name: string, run: (request: Request) => unknown, options?: { raw?: boolean }): this;

@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from crucible_plugin.events import Events
+
 PRIORITIES = ("critical", "high", "normal", "low")
 DEFAULT_TIME = 30.0
 """Seconds for a call that says nothing else."""
@@ -72,6 +74,18 @@ class Client:
         """
         frame = self.exchange(name, to_bytes(payload), headers, timeout=timeout, priority=priority)
         return frame.payload if raw else from_bytes(frame.payload)
+
+    @property
+    def events(self) -> Events:
+        """Durable events, kept on the backbone until they were taken."""
+        from crucible_plugin.events import Events  # noqa: PLC0415 - who uses none does not pay for it
+
+        return Events(self.exchange, self.pause)
+
+    def pause(self, seconds: float) -> bool:
+        """Wait; say whether the program is to stop."""
+        time.sleep(seconds)
+        return False
 
     def stream(
         self,

@@ -140,6 +140,10 @@ class Plugin(Client):
             self._running.release()
         return self._stopping
 
+    def pause(self, seconds: float) -> bool:
+        """Wait, as ``wait`` does."""
+        return self.wait(seconds)
+
     def stop(self) -> None:
         """Ask the plugin to stop, as SIGTERM does."""
         if not self._stopping:

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from crucible_plugin import trace, wire
+from crucible_plugin.aio.events import Events
 from crucible_plugin.aio.flow import Flow, Stream
 from crucible_plugin.aio.store import Store
 from crucible_plugin.client import DEFAULT_TIME, GRACE, PATIENCE, PRIORITIES, traced
@@ -44,6 +45,11 @@ class Client:
         self._reading: asyncio.Task[None] | None = None
         self._connecting: asyncio.Lock | None = None
         self._closed = False
+
+    @property
+    def events(self) -> Events:
+        """Durable events, kept on the backbone until they were taken."""
+        return Events(self.exchange)
 
     @property
     def connected(self) -> bool:
