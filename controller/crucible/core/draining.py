@@ -52,7 +52,8 @@ def with_drain(world: World, decision: Decision) -> Decision:
             continue
         revisits.append(min(world.now + _POLL, since + spec.lifecycle.drain))
         if attempt not in known:
-            events.append(Event("Normal", "Draining", f"{found.name} finishes its calls and is given no new"))
+            words = f"{found.name} finishes its calls, and is given no new ones"
+            events.append(Event("Normal", "Draining", words))
     draining += [
         _report(each, known[each.slot.attempt])
         for each in world.instances
