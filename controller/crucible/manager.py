@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -73,6 +74,7 @@ class PluginManager:
         self._kubeconfig = None if kubeconfig is None else Path(kubeconfig)
         self._context = context
         self._stack = AsyncExitStack()
+        self._line = AsyncExitStack()
         self._client: Client | None = None
         self._bus: HostBus | None = None
         self._connecting = asyncio.Lock()
@@ -87,6 +89,7 @@ class PluginManager:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._line.aclose()
         await self._stack.aclose()
 
     async def _endpoint(self) -> Endpoint:
@@ -263,12 +266,13 @@ class PluginManager:
         end = time.monotonic() + seconds
         while True:
             try:
-                await self.call(f"{name}.{_NOBODYS}")
-            except NotFound:
-                return  # it is there, and offers no such method
+                with contextlib.suppress(NotFound):  # it is there, and offers no such method
+                    await self.call(f"{name}.{_NOBODYS}")
             except CallFailed as error:
                 if not error.retry or time.monotonic() > end:
                     raise
+            else:
+                return
             await asyncio.sleep(_PAUSE)
 
     async def publish(self, subject: str, payload: Any = None) -> int:  # noqa: ANN401 - the same
@@ -290,7 +294,8 @@ class PluginManager:
             end = time.monotonic() + BUS_PATIENCE
             while self._bus is None or not self._bus.connected:
                 try:
-                    self._bus = await self._stack.enter_async_context(HostBus(self._door(), self.namespace))
+                    await self._line.aclose()  # the one that broke
+                    self._bus = await self._line.enter_async_context(HostBus(self._door(), self.namespace))
                 except Unavailable:
                     if time.monotonic() > end:
                         raise

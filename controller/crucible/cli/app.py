@@ -62,7 +62,7 @@ _COMMANDS: Final = {
     "delete": _Entry("delete", "Stop plugins and remove all that was made for them."),
     "release": _Entry("release", "Let deleted plugins go whose operator is gone for good."),
     "operator": _Entry("operator", "Run plugins as pods of a Kubernetes cluster."),
-    "egress": _Entry("egress", "Let plugins of a Kubernetes cluster out, each to what it was granted."),
+    "egress": _Entry("egress", "Let plugins of a Kubernetes cluster out where they may."),
     "export": _Entry("export", "Print all that people asked for, to apply it again."),
     "backup": _Entry("backup", "Copy everything the local control plane keeps into one file."),
     "restore": _Entry("restore", "Put a backup in the place of what it kept."),
