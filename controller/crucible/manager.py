@@ -50,7 +50,7 @@ class PluginManager:
     state folder already. Leaving the block ends that control plane and no plugin: the next one adopts them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is named
         self,
         *,
         state: Path | str | None = None,
@@ -58,6 +58,7 @@ class PluginManager:
         kubeconfig: Path | str | None = None,
         context: str | None = None,
         namespace: str = "default",
+        backbone: Path | str | None = None,
     ) -> None:
         """Prepare; nothing starts yet.
 
@@ -67,10 +68,12 @@ class PluginManager:
             kubeconfig: of a cluster, or of a control plane that runs elsewhere; then nothing is started.
             context: of that file; None: its current one.
             namespace: where to act.
+            backbone: file that says how the local control plane is joined to other machines; None: not.
         """
         self.namespace = namespace
         self._places = Places(Path(state).absolute() if state is not None else default_root())
         self._runtime = runtime
+        self._backbone = None if backbone is None else Path(backbone).absolute()
         self._kubeconfig = None if kubeconfig is None else Path(kubeconfig)
         self._context = context
         self._stack = AsyncExitStack()
@@ -97,7 +100,9 @@ class PluginManager:
             return load_endpoint(self._kubeconfig, self._context)
         from crucible.bootstrap import UpOptions  # noqa: PLC0415 - a second; a cluster needs none of it
 
-        plane = EmbeddedPlane(UpOptions(self._places, runtime=self._runtime, host_always=True))
+        plane = EmbeddedPlane(
+            UpOptions(self._places, runtime=self._runtime, host_always=True, backbone=self._backbone)
+        )
         try:
             kubeconfig = await plane.start()
         except Conflict:

@@ -312,7 +312,7 @@ async def connect(
             _, made = await loop.create_connection(
                 lambda: Nats(name, heard), host, port, ssl=context, ssl_handshake_timeout=PATIENCE
             )
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, UnicodeError) as error:  # the last: of a host that can be no name
         raise Unavailable(f"{host}:{port}: {str(error) or 'no answer'}") from error
     try:
         await made.enter()

@@ -15,6 +15,7 @@ from typing import Annotated, Final
 import typer
 
 from crucible.cli.exits import Failed
+from crucible.cli.joining import checked
 from crucible.cli.options import Data, DataOutput
 from crucible.cli.printing import data_as
 from crucible.cli.terminal import note
@@ -98,6 +99,10 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     alerts: Annotated[
         Path | None, typer.Option("--alerts", metavar="FILE", help="Tell an Alertmanager what is wrong.")
     ] = None,
+    backbone: Annotated[
+        Path | None,
+        typer.Option("--backbone", metavar="FILE", help="Join other machines' plugins, as this file says."),
+    ] = None,
     show: Annotated[bool, typer.Option("--print", help="Print the unit, and change nothing.")] = False,
     output: DataOutput = Data.TEXT,
 ) -> None:
@@ -111,6 +116,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         *(("--manifests", str(manifests.resolve())) if manifests else ()),
         *(word for each in volume or () for word in ("--volume", each)),
         *(("--alerts", str(alerts.resolve())) if alerts else ()),
+        *(("--backbone", str(checked(backbone))) if backbone else ()),
         *("--log-format", "json"),
     )
     kept = tuple((key, os.environ[key]) for key in ("DOCKER_HOST",) if os.environ.get(key))

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from crucible.cli.exits import Failed
+from crucible.cli.joining import checked
 from crucible.cli.terminal import colourful, paint
 from crucible.cli.volumes import host_volumes
 from crucible.errors import CrucibleError, InvalidInput, NotFound
@@ -113,7 +114,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         secrets_key=secrets_key.absolute() if secrets_key else None,
         alerts=read_receiver(alerts, Path.cwd()) if alerts else None,
         volumes=host_volumes(volume or (), root),
-        backbone=_checked_backbone(backbone),
+        backbone=checked(backbone) if backbone else None,
         on_ready=lambda kubeconfig: _welcome(kubeconfig, default=root == default_root()),
     )
     try:
@@ -125,16 +126,6 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         if others is not None or foreseen is None:
             raise
         raise foreseen.exceptions[0] from None
-
-
-def _checked_backbone(file: Path | None) -> Path | None:
-    """Refuse a file that says nothing of use, before anything starts; later changes are read as they come."""
-    if file is None:
-        return None
-    from crucible.backbone.settings import read_settings  # noqa: PLC0415 - help does not need it
-
-    read_settings(file)
-    return file.absolute()
 
 
 def _check_folder(manifests: Path | None, root: Path) -> None:

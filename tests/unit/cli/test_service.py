@@ -178,3 +178,16 @@ def test_a_program_that_others_can_change_is_told_of(tmp_path: Path) -> None:
 def test_a_name_that_systemd_could_take_for_something_else_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput):
         command.command(command.Action.STATUS, name=name)
+
+
+def test_a_backbone_is_checked_now_and_joined_at_every_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "here", lambda: systemd(tmp_path, Init()))
+    file = tmp_path / "backbone.yaml"
+    file.write_text("machine: alpha\n")
+    with pytest.raises(InvalidInput, match="exactly one of listen"):
+        command.command(command.Action.INSTALL, tmp_path / "state", backbone=file, show=True)
+    file.write_text("machine: alpha\nlisten: 10.0.0.1\n")
+    command.command(command.Action.INSTALL, tmp_path / "state", backbone=file, show=True)
+    assert f"--backbone {file}" in capsys.readouterr().out
