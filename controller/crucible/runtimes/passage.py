@@ -206,9 +206,11 @@ class Passage:
         if not packet:
             self._abandon()
             raise Unavailable("no way into the instance's network: the usher died")
-        problem = json.loads(packet).get("problem")
-        if problem:
-            raise Unsupported(f"no way into the instance's network: {problem}")
+        answer = json.loads(packet)
+        if answer.get("gone"):
+            raise Unavailable("it does not run")
+        if answer.get("problem"):
+            raise Unsupported(f"no way into the instance's network: {answer['problem']}")
         return made
 
     def _open(self) -> socket.socket:

@@ -6,7 +6,8 @@ from where it is. The program for each request is a fork of this one: nothing th
 nothing of the sandbox is executed or read.
 
 A request is ``{"uid": 1900000000 | null, "namespaces": 1342177280, "sockets": 2}`` with a pidfd of one of the
-instance's processes attached; the answer is ``{}`` with that many sockets attached, or ``{"problem": "…"}``.
+instance's processes attached; the answer is ``{}`` with that many sockets attached, or ``{"problem": "…",
+"gone": …}``, where the last says that the process has ended.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -79,12 +81,13 @@ def _visit(link: socket.socket, request: dict[str, Any], process: int) -> NoRetu
         link.sendmsg([b"{}"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
     except OSError as error:
         with contextlib.suppress(OSError):
-            _refuse(link, f"cannot enter its network namespace: {error.strerror}")
+            gone = error.errno == errno.ESRCH
+            _refuse(link, f"cannot enter its network namespace: {error.strerror}", gone=gone)
     os._exit(0)
 
 
-def _refuse(link: socket.socket, problem: str) -> None:
-    link.send(json.dumps({"problem": problem}).encode())
+def _refuse(link: socket.socket, problem: str, *, gone: bool = False) -> None:
+    link.send(json.dumps({"problem": problem, "gone": gone}).encode())
 
 
 if __name__ == "__main__":
