@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from imagelib import rune
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="plugins start with every control enforced only where root runs the controller"
@@ -79,6 +80,15 @@ def test_a_program_in_webassembly_keeps_what_it_is_told_across_its_end(
     heading, *rows = crucible("top", "bus", "-A").out.splitlines()
     assert heading.split()[:3] == ["NAMESPACE", "PLUGIN", "CONNECTIONS"]
     assert ["default", "last-note", "1"] in [row.split()[:3] for row in rows]
+
+
+def test_a_script_in_rune_answers_and_counts(crucible: Any, eventually: Any) -> None:
+    rune.build(print)  # the process runtime looks for it there
+    ready(crucible, eventually, "rune", ("summarizer.summary", '{"text": ""}'))
+    asked = '{"text": "It rains. We stay in."}'
+    answer = json.loads(crucible("call", "summarizer.summary", asked, "-o", "json").out)
+    assert (answer["first"], answer["sentences"]) == ("It rains", 2)
+    assert crucible("store", "get", "summarizer", "total").out == str(answer["total"])
 
 
 def test_a_call_that_cannot_be_made_says_why_and_ends_with_its_code(

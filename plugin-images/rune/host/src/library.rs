@@ -10,6 +10,7 @@ use rune::{Context, ContextError, Module};
 use crate::exits;
 use crate::files::Files;
 use crate::signals;
+use crate::talk;
 
 /// The longest wait there is: a year.
 const LONGEST: f64 = 366.0 * 24.0 * 3600.0;
@@ -42,6 +43,7 @@ fn crucible(files: &Files) -> Result<Module, ContextError> {
     module.function("sleep", |seconds: f64| std::thread::sleep(span(seconds))).build()?;
     module.function("wait", |seconds: f64| signals::wait(span(seconds))).build()?;
     module.function("exit", exit).build()?;
+    talk::install(&mut module)?;
     Ok(module)
 }
 
@@ -71,11 +73,11 @@ fn config(files: &Files) -> Answer<Value> {
     from_json(&said(&path, files.read(&path))?)
 }
 
-fn from_json(text: &str) -> Answer<Value> {
+pub fn from_json(text: &str) -> Answer<Value> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-fn to_json(value: Value) -> Answer<String> {
+pub fn to_json(value: Value) -> Answer<String> {
     serde_json::to_string(&value).map_err(|error| error.to_string())
 }
 
@@ -83,7 +85,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |span| span.as_secs_f64())
 }
 
-fn span(seconds: f64) -> Duration {
+pub fn span(seconds: f64) -> Duration {
     // Not a number is no time at all.
     Duration::from_secs_f64(seconds.max(0.0).min(LONGEST))
 }

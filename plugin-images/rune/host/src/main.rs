@@ -1,5 +1,6 @@
 //! Runs one Rune script as a plugin: `pub fn main(arguments)`, within a budget of instructions, memory and time.
 
+mod bus;
 mod exits;
 mod files;
 mod library;
@@ -7,6 +8,8 @@ mod limits;
 mod options;
 mod report;
 mod signals;
+mod talk;
+mod wire;
 
 use std::future::Future;
 use std::pin::pin;

@@ -40,7 +40,22 @@ pub fn running() {
 ///
 /// A script that calls this ends by itself; SIGTERM does not end it.
 pub fn wait(time: Duration) -> bool {
+    wait_for(None, time).asked
+}
+
+/// How a wait ended.
+pub struct Waited {
+    /// The program was asked to stop.
+    pub asked: bool,
+    /// There is something to read.
+    pub readable: bool,
+}
+
+/// Wait until something can be read, if there is a descriptor, or the program is asked to stop.
+pub fn wait_for(descriptor: Option<i32>, time: Duration) -> Waited {
     POLITE.store(true, Relaxed);
+    let mut watched = libc::pollfd { fd: descriptor.unwrap_or(-1), events: libc::POLLIN, revents: 0 };
+    let mut ready = 0;
     let span = libc::timespec {
         tv_sec: time.as_secs().min(i64::MAX as u64) as libc::time_t,
         tv_nsec: libc::c_long::from(time.subsec_nanos() as i32),
@@ -52,11 +67,11 @@ pub fn wait(time: Duration) -> bool {
         libc::sigaddset(&mut held, libc::SIGTERM);
         libc::sigprocmask(libc::SIG_BLOCK, &held, &mut before);
         if !ASKED.load(Relaxed) {
-            libc::ppoll(null_mut(), 0, &span, &before);
+            ready = libc::ppoll(&mut watched, 1, &span, &before);
         }
         libc::sigprocmask(libc::SIG_SETMASK, &before, null_mut());
     }
-    ASKED.load(Relaxed)
+    Waited { asked: ASKED.load(Relaxed), readable: ready > 0 }
 }
 
 fn handle(signal: i32, handler: extern "C" fn(i32), flags: i32) {

@@ -1,0 +1,259 @@
+"""The bus as a Rune script has it: functions of ``crucible``, against the real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from imagelib import rune
+from raw import DEADLINE, Gone, words
+from sandboxless import until
+
+from crucible.bus.stores import Stores
+from crucible.bus.wire import Frame, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from raw import Raw
+
+    from conftest import Bus
+
+EXAMPLE = rune.REPOSITORY / "plugin-images/rune/example-bus/src/main.rn"
+RELAY = """
+pub fn main() {
+    crucible::open(["relay", "slow", "$config"])?;
+    crucible::subscribe("news.*")?;
+    crucible::ready()?;
+    loop {
+        let event = match crucible::next(60.0)? { Some(event) => event, None => continue };
+        match event.kind {
+            "call" if event.name == "slow" => match crucible::call_within("caps.never", (), 0.2) {
+                Ok(value) => crucible::answer(value)?,
+                Err(why) => crucible::fail(why)?,
+            },
+            "call" => match crucible::call("caps.up", event.payload) {
+                Ok(value) => crucible::answer(#{ value, "from": event.from })?,
+                Err(why) => crucible::fail(why)?,
+            },
+            "message" => { crucible::publish("told.again", event)?; }
+            "config" => if event.payload.good { crucible::answer(())? } else { crucible::fail("no luck")? },
+            "stop" => return Ok(7),
+            _ => (),
+        }
+    }
+}
+"""
+GRANTS = {"call": ("caps.*",), "publish": ("told.*",), "subscribe": ("news.*",)}
+
+
+@pytest.fixture(scope="session")
+def host() -> Path:
+    return rune.build(print)
+
+
+class Program:
+    """A script that runs in the host, outside of any sandbox."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @classmethod
+    async def start(cls, host: Path, folder: Path, bus: Path | None, text: str) -> Program:
+        for name in ("plugin", "config", "tmp"):
+            (folder / name).mkdir(exist_ok=True)
+        (folder / "plugin/main.rn").write_text(text)
+        process = await asyncio.create_subprocess_exec(
+            *(host, "--root", folder, "--fuel", "1000000", "--memory", str(32 << 20), "/plugin/main.rn"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={} if bus is None else {"CRUCIBLE_BUS": str(bus)},
+        )
+        return cls(process)
+
+    async def ended(self) -> tuple[int, str, str]:
+        out, said = await asyncio.wait_for(self.process.communicate(), DEADLINE)
+        assert self.process.returncode is not None
+        return self.process.returncode, out.decode(), said.decode()
+
+    async def close(self) -> None:
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.process.communicate()
+
+
+@pytest.fixture
+async def relay(bus: Bus, tmp_path: Path, host: Path) -> AsyncIterator[Program]:
+    program = await Program.start(host, tmp_path, bus.plugin("relay", **GRANTS), RELAY)
+    await ready(bus, "relay")
+    yield program
+    await program.close()
+
+
+@pytest.fixture
+async def stores(bus: Bus, tmp_path: Path) -> AsyncIterator[Stores]:
+    (tmp_path / "data").mkdir()
+    folder = os.open(tmp_path / "data", os.O_RDONLY | os.O_DIRECTORY)
+    stores = Stores(bus.broker.calls, bus.broker.ledger, folder)
+    bus.broker.calls.services.update(stores.services())
+    yield stores
+    await stores.close()
+    os.close(folder)
+
+
+async def ready(bus: Bus, name: str) -> None:
+    seat = bus.broker.roster.find("here", name)
+    assert seat is not None
+    await until(lambda: any(one.ready for one in seat.connections))
+
+
+async def capitals(client: Raw) -> None:
+    """Answer every call of ``up`` in capitals, and none of ``never``."""
+    try:
+        while True:
+            frame = await client.next()
+            if frame.kind == Kind.CALL and frame.name == "up":
+                client.send(Frame(Kind.ANSWER, frame.id, payload=frame.payload.upper()))
+    except Gone:
+        return
+
+
+async def asked(bus: Bus, method: str, payload: bytes) -> Frame:
+    """Ask the script something in the broker's name."""
+    connection = bus.broker.through("uid-here-relay/0-1/bus")
+    assert connection is not None
+    assert connection.seat is not None
+    answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+
+    class Patron:
+        def item(self, *_: object) -> None: ...
+        def credit(self, *_: object) -> None: ...
+        def ended(self, _: object, frame: Frame) -> None:
+            answer.set_result(frame)
+
+    bus.broker.calls.ask(connection, connection.seat, Frame(Kind.CALL, 1, method, payload), Patron())
+    return await asyncio.wait_for(answer, DEADLINE)
+
+
+@pytest.mark.usefixtures("relay")
+async def test_it_is_called_and_calls_others(bus: Bus) -> None:
+    server = await bus.add("caps", "up", "never")
+    serving = asyncio.create_task(capitals(server))
+    host = await bus.join(bus.host, namespace="here")
+    answered = await host.call(1, "relay.relay", b'"to be"')
+    assert json.loads(answered.payload) == {"value": "TO BE", "from": "$host"}
+    late = await host.call(3, "relay.slow")
+    assert (words(late), late.payload[:16]) == (("ERROR", 3, "Failed"), b"DeadlineExceeded")
+    bus.grant("relay", subscribe=("news.*",))
+    denied = await host.call(5, "relay.relay", b'"to be"')
+    assert words(denied) == ("ERROR", 5, "Failed")
+    assert denied.payload.startswith(
+        b"NotPermitted: the manifest lacks spec.capabilities.bus.call: [caps.up]"
+    )
+    await server.close()
+    await serving
+
+
+async def test_it_hears_and_tells_takes_its_configuration_and_ends_when_asked(
+    bus: Bus, relay: Program
+) -> None:
+    host = await bus.join(bus.host, namespace="here")
+    await host.ask(Frame(Kind.SUBSCRIBE, 1, "told.>"))
+    host.send(Frame(Kind.PUBLISH, 0, "news.today", b'{"rain":true}'))
+    told: dict[str, Any] = json.loads((await host.next()).payload)
+    assert told == {"kind": "message", "name": "news.today", "from": "$host", "payload": {"rain": True}}
+    for payload, expected in ((b'{"good":true}', Kind.ANSWER), (b'{"good":false}', Kind.ERROR)):
+        assert (await asked(bus, "$config", payload)).kind == expected
+    assert (await asked(bus, "$ping", b"there?")).payload == b"there?"
+    assert (await asked(bus, "$unknown", b"")).name == "NoSuchMethod"
+    relay.process.send_signal(signal.SIGTERM)
+    assert (await relay.ended())[0] == 7
+
+
+async def test_when_the_broker_cut_it_off_it_connects_anew(bus: Bus, relay: Program) -> None:
+    seat = bus.broker.roster.find("here", "relay")
+    assert seat is not None
+    (before,) = seat.connections
+    before.close()
+    await until(lambda: any(one is not before and one.subscriptions for one in seat.connections))
+    host = await bus.join(bus.host, namespace="here")
+    await host.ask(Frame(Kind.SUBSCRIBE, 1, "told.>"))
+    host.send(Frame(Kind.PUBLISH, 0, "news.today", b'"rain"'))
+    assert json.loads((await host.next()).payload)["payload"] == "rain"
+    assert relay.process.returncode is None
+
+
+@pytest.mark.usefixtures("stores")
+async def test_the_example_counts_in_its_store(bus: Bus, tmp_path: Path, host: Path) -> None:
+    grants: dict[str, Any] = {"publish": ("summaries.made",), "store": 10_000}
+    program = await Program.start(host, tmp_path, bus.plugin("summarizer", **grants), EXAMPLE.read_text())
+    await ready(bus, "summarizer")
+    client = await bus.join(bus.host, namespace="here")
+    await client.ask(Frame(Kind.SUBSCRIBE, 1, "summaries.*"))
+    for total in (1, 2):
+        client.send(
+            Frame(Kind.CALL, 2 * total + 1, "summarizer.summary", b'{"text":"It rains. We stay in."}')
+        )
+        frames = {frame.kind: frame for frame in [await client.next() for _ in range(2)]}
+        expected = {"first": "It rains", "sentences": 2, "total": total}
+        assert json.loads(frames[Kind.ANSWER].payload) == expected
+        assert json.loads(frames[Kind.MESSAGE].payload) == {"sentences": 2, "total": total}
+    wrong = await client.call(9, "summarizer.summary", b"[]")
+    assert (words(wrong), b"say which text" in wrong.payload) == (("ERROR", 9, "Failed"), True)
+    bus.grant("summarizer", store=10_000)
+    denied = await client.call(11, "summarizer.summary", b'{"text":""}')
+    assert denied.payload.startswith(b"NotPermitted")
+    await program.close()
+
+
+@pytest.mark.usefixtures("stores")
+async def test_a_store_is_changed_under_its_revisions(bus: Bus, tmp_path: Path, host: Path) -> None:
+    script = """
+        pub fn main() {
+            println!("{:?}", crucible::get("a"));
+            println!("{:?}", crucible::put("a", [1, 2], Some(0)));
+            println!("{:?}", crucible::put("a", 3, Some(0)));
+            println!("{:?}", crucible::put("a", 4, None));
+            println!("{}", crucible::get("a")?.map(|kept| kept.value).unwrap());
+            println!("{:?}", crucible::delete("a", Some(1)));
+            println!("{:?}", crucible::delete("a", None));
+            println!("{:?}", crucible::get("a b"));
+            println!("{:?}", crucible::next(0.0));
+        }"""
+    program = await Program.start(host, tmp_path, bus.plugin("notes", store=10_000), script)
+    code, out, said = await program.ended()
+    assert code == 0, said
+    lines = out.splitlines()
+    assert [lines[at] for at in (0, 1, 3, 4, 6, 8)] == [
+        "Ok(None)",
+        "Ok(1)",
+        "Ok(2)",
+        "4",
+        "Ok(())",
+        "Ok(None)",
+    ]
+    assert lines[2].startswith('Err("Conflict: is at revision 1')
+    assert lines[5].startswith('Err("Conflict: is at revision 2')
+    assert lines[7].startswith('Err("Malformed: header key')
+
+
+async def test_what_is_not_granted_or_not_there_is_an_error_to_the_script(
+    bus: Bus, tmp_path: Path, host: Path
+) -> None:
+    script = """
+        pub fn main() {
+            println!("{:?}", crucible::call("caps.up", ()));
+            println!("{:?}", crucible::publish("told.x", ()));
+            println!("{:?}", crucible::subscribe("news.*"));
+            println!("{:?}", crucible::put("a", 1, None));
+        }"""
+    _, out, _ = await (await Program.start(host, tmp_path, bus.plugin("poor"), script)).ended()
+    assert [line[:18] for line in out.splitlines()] == ['Err("NotPermitted:'] * 4
+    assert bus.faults("poor") == {"refused": 4}
+    _, out, _ = await (await Program.start(host, tmp_path, None, script)).ended()
+    assert out.startswith('Err("Unavailable: this plugin has no bus')
