@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from backboned import DEADLINE, until
+from backboned import DEADLINE, free_port, until
 from raw import Raw, words
 
 from crucible.backbone import server
-from crucible.backbone.authority import expiry, utc_now
+from crucible.backbone.authority import authority_in, expiry, utc_now
 from crucible.backbone.keeper import Keeper
+from crucible.backbone.server import ServerPlace
 from crucible.bus.credentials import context_of
 from crucible.bus.wire import Frame, Kind
 from crucible.companions import starting
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from backboned import Backbone
 
     from conftest import Pair
+    from crucible.model.backbone import Joining
 
 
 async def echo(client: Raw) -> None:
@@ -158,10 +163,42 @@ async def test_a_server_that_no_settings_ask_for_any_more_is_ended(backbone: Bac
     backbone.held = None
 
 
+async def test_a_certificate_that_ends_soon_is_made_anew_and_the_server_shows_it(tmp_path: Path) -> None:
+    file, place = tmp_path / "backbone.yaml", ServerPlace(tmp_path / "backbone", tmp_path.name)
+    port = free_port()
+    file.write_text(f"machine: alpha\nlisten: 127.0.0.1:{port}\n")
+    told: list[Joining] = []
+    keeper = Keeper(file, place, lambda joining: told.append(joining) if joining else None)
+    try:
+        await keeper._turn()
+        authority, now = authority_in(place.folder, utc_now()), utc_now()
+        held = keeper._held
+        kept = place.folder / "server.crt"
+        before = kept.read_text()
+        await keeper._turn()
+        assert kept.read_text() == before  # good for a while yet
+        ending = authority.server(["127.0.0.1"], now, timedelta(days=20))
+        kept.write_text(ending.certificate)
+        (place.folder / "server.key").write_text(ending.key)
+        await keeper._turn()
+        after = kept.read_text()
+        assert after not in {before, ending.certificate}
+        assert keeper._held == held  # the same process
+        context = context_of(told[-1])
+        async with asyncio.timeout(DEADLINE):
+            while await _shown_at(port, context) != after:
+                await asyncio.sleep(0.05)
+    finally:
+        await keeper._end()
+
+
 async def _shown(pair: Pair) -> str:
     """Return which certificate the server shows to whoever connects now."""
-    context = context_of(pair.backbone.joining("gamma"))
-    reader, writer = await asyncio.open_connection("127.0.0.1", pair.backbone.port, ssl=context)
+    return await _shown_at(pair.backbone.port, context_of(pair.backbone.joining("gamma")))
+
+
+async def _shown_at(port: int, context: ssl.SSLContext) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
     await asyncio.gather(writer.wait_closed(), return_exceptions=True)

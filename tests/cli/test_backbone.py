@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from backboned import free_port
 
 from crucible.backbone import server
 from crucible.backbone.server import ServerPlace
@@ -28,9 +28,7 @@ COMMAND = (sys.executable, "-m", "crucible")
 @pytest.fixture
 def places(tmp_path: Path) -> Iterator[Places]:
     """A state folder whose control plane has the server of a backbone; everything is ended afterwards."""
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port = one.getsockname()[1]
-    text = f"machine: alpha\nlisten: 127.0.0.1:{port}\nshare: {{default: {{machines: ['*']}}}}\n"
+    text = f"machine: alpha\nlisten: 127.0.0.1:{free_port()}\nshare: {{default: {{machines: ['*']}}}}\n"
     (tmp_path / "backbone.yaml").write_text(text)
     made = Places(tmp_path / "state")
     yield made
