@@ -11,6 +11,7 @@ import pytest
 HOLDS = """\
 import threading, time
 kept = bytearray(24 << 20)
+open("/tmp/scratch", "wb").write(bytes(3 << 20))
 for _ in range(3): threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 print("holding", flush=True)
 time.sleep(600)
@@ -30,7 +31,8 @@ def test_a_proposal_covers_what_was_used_and_changes_nothing(crucible: Any, mani
     assert found["seen"]["memory"] > 24 << 20
     assert proposed["memory"] in {f"{size}Mi" for size in range(36, 128, 4)}
     assert found["seen"]["pids"] == 4
-    assert (proposed["pids"], proposed["disk"]) == (8, "8Mi")
+    assert found["seen"]["disk"] >= 3 << 20
+    assert (proposed["pids"], proposed["disk"]) in {(8, "6Mi"), (8, "7Mi")}
     assert json.loads(crucible("get", "holds", "-o", "json").out)["spec"] == before
     text = crucible("learn", "holds", "--for", "1s").out
     assert "-    memory: 256Mi" in text

@@ -32,7 +32,7 @@ do all it does meanwhile. Nothing is changed: take the proposal over into the ma
 """
 _EVERY: Final = 1.0
 _PARTS: Final = ("capabilities", "resources")
-_UNSEEN: Final = "not watched, and left as they are: disk, openFiles, files, secrets, store, system calls"
+_UNSEEN: Final = "not watched, and left as they are: openFiles, files, secrets, store, system calls"
 
 
 @with_access
@@ -91,13 +91,20 @@ def _sample(facts: Mapping[str, Any]) -> Sample:
         memory=int(max(counted)) if counted else None,
         pids=facts["pids"],
         throttled=facts["throttledSeconds"],
+        disk=facts["disk"],
     )
 
 
 def document(peaks: Peaks, lesson: Lesson) -> dict[str, Any]:
     """Return everything as data; ``proposed`` can be merged into a manifest's ``spec``."""
     return {
-        "seen": {"cpu": peaks.cpu, "memory": peaks.memory, "pids": peaks.pids, "heldBack": peaks.held_back},
+        "seen": {
+            "cpu": peaks.cpu,
+            "memory": peaks.memory,
+            "pids": peaks.pids,
+            "disk": peaks.disk,
+            "heldBack": peaks.held_back,
+        },
         "proposed": {name: lesson.spec[name] for name in _PARTS if name in lesson.spec},
         "notes": [*lesson.notes, _UNSEEN],
     }
@@ -109,6 +116,7 @@ def report(spec: Mapping[str, Any], peaks: Peaks, lesson: Lesson, *, colour: boo
         f"cpu {peaks.cpu}m" if peaks.cpu is not None else "",
         f"memory {peaks.memory / (1 << 20):.1f}Mi" if peaks.memory is not None else "",
         f"pids {peaks.pids}" if peaks.pids is not None else "",
+        f"disk {peaks.disk / (1 << 20):.1f}Mi" if peaks.disk is not None else "",
     ]
     changes = list(
         difflib.unified_diff(_lines(spec), _lines(lesson.spec), "manifest", "proposal", lineterm="")

@@ -31,7 +31,7 @@ Other control planes need a metrics server, and say no more than CPU and MEMORY.
 plugins do on the bus of the local control plane.
 """
 _API: Final = "/apis/metrics.k8s.io/v1beta1"
-_COLUMNS: Final = ("INSTANCE", "CPU", "MEMORY", "PEAK", "PIDS", "CPU TIME", "THROTTLED")
+_COLUMNS: Final = ("INSTANCE", "CPU", "MEMORY", "PEAK", "PIDS", "DISK", "CPU TIME", "THROTTLED")
 _EGRESS_COLUMNS: Final = ("SENT", "RECEIVED", "OPEN", "ALLOWED", "DENIED")
 _SUFFIXES: Final[dict[str, Decimal | int]] = {
     "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": 1,
@@ -107,6 +107,7 @@ def _facts(item: Mapping[str, Any]) -> dict[str, Any]:
         "cores": _plain(total("cpu")),
         "memory": _plain(total("memory")),
         "memoryPeak": _plain(total(f"{names.GROUP}/memory-peak")),
+        "disk": _plain(total(f"{names.GROUP}/disk")),
         "pids": _plain(total(f"{names.GROUP}/pids")),
         "cpuSeconds": _plain(total(f"{names.GROUP}/cpu-seconds")),
         "throttledSeconds": _plain(total(f"{names.GROUP}/throttled-seconds")),
@@ -162,6 +163,7 @@ def _row(facts: Mapping[str, Any], *, everywhere: bool) -> list[str]:
         _shown(facts["memory"], _mebibytes),
         _shown(facts["memoryPeak"], _mebibytes),
         _shown(facts["pids"], str),
+        _shown(facts["disk"], _mebibytes),
         _shown(facts["cpuSeconds"], span),
         _shown(facts["throttledSeconds"], span),
     ]

@@ -77,6 +77,8 @@ def metrics_of(
         f"{names.GROUP}/throttled-seconds": f"{round(after.throttled * 1000)}m",
         f"{names.GROUP}/pids": str(after.pids),
     }
+    if after.disk is not None:
+        usage[f"{names.GROUP}/disk"] = f"{-(-after.disk // 1024)}Ki"
     if after.memory_peak is not None:
         usage[f"{names.GROUP}/memory-peak"] = f"{after.memory_peak >> 10}Ki"
     return {

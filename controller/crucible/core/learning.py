@@ -18,6 +18,7 @@ MEMORY_STEP: Final = 4 * MIB
 CPU_LEAST: Final = 20
 CPU_STEP: Final = 10
 PIDS_LEAST: Final = 4
+DISK_STEP: Final = MIB
 _DENIED: Final = frozenset({"EgressDenied", "BusDenied"})
 _NEARLY: Final = 0.95
 _GRANT: Final = re.compile(
@@ -38,6 +39,7 @@ class Sample:
         memory: the most bytes it held so far.
         pids: processes and threads now.
         throttled: seconds so far in which its cpu limit held it back.
+        disk: bytes in its scratch places now.
     """
 
     instance: str
@@ -45,6 +47,7 @@ class Sample:
     memory: int | None
     pids: int | None
     throttled: float | None
+    disk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +59,14 @@ class Peaks:
         memory: bytes.
         pids: processes and threads.
         held_back: an instance was held back by its cpu limit while it was watched.
+        disk: bytes in its scratch places.
     """
 
     cpu: int | None
     memory: int | None
     pids: int | None
     held_back: bool
+    disk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ def peaks_of(samples: Iterable[Sample]) -> Peaks:
         cpu=-(-int(max(cores) * 1_000_000) // 1000) if cores else None,
         memory=max(memory, default=None),
         pids=max(pids, default=None),
+        disk=max((sample.disk for sample in kept if sample.disk is not None), default=None),
         held_back=any(_grew(kept, name) for name in {sample.instance for sample in kept}),
     )
 
@@ -114,7 +120,8 @@ def lesson_of(spec: Mapping[str, Any], peaks: Peaks, grants: Grants) -> Lesson:
     """Return the smallest manifest that covers a run: half as much again as its peaks, rounded up.
 
     Memory in steps of 4 MiB and 8 MiB at least, cpu in steps of 10m and 20m at least, pids two more than that
-    and 4 at least. What nobody counted stays as it is.
+    and 4 at least; disk twice the peak in whole MiB, for /tmp has three quarters of it. What nobody counted
+    stays as it is.
     """
     changed: dict[str, Any] = copy.deepcopy(dict(spec))
     resources: dict[str, Any] = changed.setdefault("resources", {})
@@ -133,6 +140,10 @@ def lesson_of(spec: Mapping[str, Any], peaks: Peaks, grants: Grants) -> Lesson:
         if _touched(peaks.pids, resources.get("pids"), int):
             notes.append("pids: it came within 5 % of its limit and may want more than it could take")
         resources["pids"] = max(peaks.pids * 3 // 2 + 2, PIDS_LEAST)
+    if peaks.disk is not None:
+        if _touched(peaks.disk * 4 // 3, resources.get("disk"), parse_bytes):
+            notes.append("disk: /tmp came within 5 % of its share and may want more than it could take")
+        resources["disk"] = format_bytes(_up(peaks.disk * 2, DISK_STEP, DISK_STEP))
     for name, lines in sorted(grants.items()):
         part, _, field = name.partition(".")
         capabilities = changed["capabilities"] = dict(changed.get("capabilities") or {})

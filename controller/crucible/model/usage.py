@@ -18,6 +18,7 @@ class Usage:
         memory_peak: the most bytes ever held, file pages included; None where nobody counts.
         pids: processes and threads of the plugin now.
         throttled: seconds so far in which it could have run and its cpu limit held it.
+        disk: bytes in its scratch places now; None where nobody counts.
         cores: cores used lately, on average, where the host tells that and no total.
     """
 
@@ -28,6 +29,7 @@ class Usage:
     pids: int
     throttled: float
     cores: float | None = None
+    disk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from crucible.model.usage import Usage
+from crucible.runtimes.scratch import close_scratch
+from crucible.runtimes.scratch import used as in_scratch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +32,8 @@ class Gauge:
             overhead: processes in it that are not the plugin's.
         """
         self._overhead = overhead
+        self.scratch: tuple[int, ...] | None = None
+        """Its scratch places, opened; this closes them. None: not looked for yet."""
         self._files: dict[str, int] = {}
         for directory in directories:
             for name in _FILES:
@@ -42,6 +46,8 @@ class Gauge:
         """Close the files."""
         while self._files:
             os.close(self._files.popitem()[1])
+        opened, self.scratch = self.scratch or (), ()
+        close_scratch(opened)
 
     def process(self) -> int | None:
         """Return a pidfd of one of the group's processes, which the caller closes; None where it has none."""
@@ -63,7 +69,8 @@ class Gauge:
                 return None
             used, throttled = cpu
             peak = self._number("memory.peak", "memory.max_usage_in_bytes")
-            return Usage(now, used, memory, peak, self._pids(), throttled)
+            disk = in_scratch(self.scratch or ())
+            return Usage(now, used, memory, peak, self._pids(), throttled, disk=disk)
         except (OSError, ValueError):
             return None
 

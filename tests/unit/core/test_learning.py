@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from crucible.core.bus import refusal_event
 from crucible.core.egress import denial_event
 from crucible.core.learning import Peaks, Sample, grants_of, lesson_of, peaks_of
+from crucible.core.scratch import scratch_sizes
 from crucible.model.quantity import parse_bytes, parse_cpu
+from crucible.model.workload import Limits
 
 MIB = 1 << 20
 
@@ -44,6 +46,21 @@ def test_half_as_much_again_rounded_up() -> None:
     assert lesson.spec["resources"] == {"cpu": "160m", "memory": "32Mi", "pids": 9, "disk": "8Mi"}
     assert lesson.notes == ()
     assert spec["resources"]["memory"] == "256Mi"
+
+
+@given(disk=st.integers(0, 1 << 40))
+def test_what_was_seen_of_scratch_space_fits_where_it_was(disk: int) -> None:
+    found = lesson_of({}, Peaks(None, None, None, held_back=False, disk=disk), {}).spec["resources"]
+    limits = Limits(cpu=1, memory=1, pids=1, disk=parse_bytes(found["disk"]), open_files=1)
+    assert scratch_sizes(limits)[0] >= disk * 1.5 - 1
+    assert parse_bytes(found["disk"]) % MIB == 0
+
+
+def test_scratch_space_that_was_nearly_full_is_told_of() -> None:
+    spec = {"resources": {"disk": "8Mi"}}
+    lesson = lesson_of(spec, Peaks(None, None, None, held_back=False, disk=6 * MIB), {})
+    assert lesson.spec["resources"] == {"disk": "12Mi"}
+    assert [note.partition(":")[0] for note in lesson.notes] == ["disk"]
 
 
 def test_what_nobody_counted_stays() -> None:

@@ -18,6 +18,7 @@ from crucible.runtimes.process import proc
 from crucible.runtimes.process.cgroups import base as groups
 from crucible.runtimes.process.output import PIPE
 from crucible.runtimes.process.record import read_status, save
+from crucible.runtimes.scratch import close_scratch, open_scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,6 +178,20 @@ class Live:
             os.close(held)
             return None
         return held
+
+    def open_scratch(self) -> tuple[int, ...] | None:
+        """Open the plugin's scratch places; None while it has not begun, none where they cannot be opened."""
+        held = self.hold_plugin()
+        if held is None or self.main is None:
+            return None
+        try:
+            found = open_scratch(self.main)
+            if proc.ended(held):  # the number may have been another's by then
+                close_scratch(found)
+                return ()
+        finally:
+            os.close(held)
+        return found
 
     async def freeze(self) -> None:
         """Hold every process of this instance still.

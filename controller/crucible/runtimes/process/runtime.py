@@ -267,6 +267,8 @@ class ProcessRuntime:
             return None
         if live.gauge is None:
             live.gauge = Gauge(live.cgroups, groups.SANDBOX_PIDS)
+        if live.gauge.scratch is None:
+            live.gauge.scratch = live.open_scratch()
         return live.gauge.read(time.time())
 
     def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
