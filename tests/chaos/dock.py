@@ -13,7 +13,7 @@ import engine as engines
 from desired import Desired
 from docker.errors import APIError, DockerException
 from machine import BODY, Machine
-from places import Seen, chosen, pause
+from places import Seen, below, chosen, pause
 
 from crucible.runtimes.process import proc
 
@@ -126,7 +126,7 @@ class Dock(Machine):
         things += [(f"network {network['Name']}", network["Labels"].get(_UID, "")) for network in networks]
         things += [
             (str(folder), folder.parent.name)
-            for folder in (self.plane.places.root / "docker/instances").glob("*/*")
+            for folder in below(self.plane.places.root / "docker/instances", "*/*")
         ]
         # The network of all relays is everybody's while there is a relay.
         relays = any(entry["Labels"].get("dev.crucible.role") == "relay" for entry in self._containers(""))

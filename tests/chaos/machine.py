@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from desired import Desired
-from places import Seen, chosen, pause
+from places import Seen, below, chosen, pause
 from plane import DEADLINE, Plane
 
 from crucible.runtimes.process import proc
@@ -37,6 +37,8 @@ BODY = {
     "resources": {"memory": "32Mi"},
 }
 DISK = "48m"
+INTERPRETER = 16
+"""Descriptors that a controller has before it listens, at most."""
 
 
 class Machine:
@@ -170,13 +172,18 @@ class Machine:
         self._set_clock(float(step.pick % 14400 - 7200))
 
     async def few_descriptors(self, step: Step) -> None:
-        """Leave the controller room for as many descriptors as it has, and one or two more."""
+        """Leave the controller room for as many descriptors as it has, and one or two more.
+
+        One that has not come so far as to import all it needs is left alone: that would try Python, not us.
+        """
         pid = self.controller
         if pid is None:
             return
         with suppress(OSError, ProcessLookupError):
             _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
             held = max(int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir())
+            if held < INTERPRETER:
+                return
             before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (held + 1 + step.pick % 3, hard))
             await pause(step.lasts)
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
@@ -255,7 +262,7 @@ class Machine:
         root = self.plane.places.root
         things += [
             (str(folder), folder.parent.name)
-            for folder in (root / "process/instances").glob("*/*")
+            for folder in below(root / "process/instances", "*/*")
             if folder.is_dir()
         ]
         things += [(str(path), "") for path in (root / "process").glob("probe-*")]
