@@ -32,7 +32,7 @@ def cell(entry: dict[str, Any]) -> str:
         return ""
     if entry["tried"]:
         return f"{standing(entry)}: {entry['by']}"
-    return "-" if entry["level"] == "unavailable" else f"{entry['level']}: {entry['by']}"
+    return "-" if entry["level"] == "unavailable" else f"{entry['level']}, not tried: {entry['by']}"
 
 
 def standing(entry: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from crucible.errors import CrucibleError
 from crucible.model.enforcement import Control, Finding, Level
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable
     from pathlib import Path
 
     from crucible.breakout.verdict import Check, Tally
@@ -30,11 +30,13 @@ class Held:
         claim: how well it holds, and by what.
         fixed: it holds every plugin; otherwise only those that ask for its capability.
         tally: of the suite; None where it was not run, or has nothing about this control.
+        untried: why there is none; empty where there is one.
     """
 
     claim: Enforcement
     fixed: bool
     tally: Tally | None
+    untried: str = ""
 
     @property
     def ok(self) -> bool:
@@ -109,8 +111,25 @@ def held_of(capabilities: Capabilities, checks: Iterable[Check]) -> tuple[Held, 
     counted = {tally.control: tally for tally in tallies(capabilities, checks)}
     fixed = {entry.control for entry in enforcement_of(None, capabilities)}
     return tuple(
-        Held(entry, entry.control in fixed, counted.get(entry.control)) for entry in capabilities.controls
+        Held(
+            entry,
+            entry.control in fixed,
+            counted.get(entry.control),
+            "" if entry.control in counted else _untried(entry, fixed, tried=bool(counted)),
+        )
+        for entry in capabilities.controls
     )
+
+
+def _untried(claim: Enforcement, fixed: Collection[Control], *, tried: bool) -> str:
+    """Say why the suite has nothing about a control."""
+    if not tried:
+        return "the suite was not run"
+    if claim.level is Level.UNAVAILABLE:
+        return "not to be had here"
+    if claim.control not in fixed:
+        return "it holds only plugins that ask for it, and the suite's do not"
+    return "nothing here lets it be measured"
 
 
 async def _examine(  # noqa: PLR0913 - the two above, with what they have in common

@@ -32,8 +32,8 @@ Examples:
 
 Runs the breakout suite on every runtime there is: a hostile plugin tries some 250 ways out, each beside
 the right thing to do, and what the kernel says of its sandbox is compared with what was asked for. Takes
-about half a minute. Ends with 0 when everything a manifest can promise is enforced and held, with 1 when
-something is missing, weaker, or was got through.
+about half a minute. Ends with 0 when nothing that holds every plugin is missing, weaker, or was got
+through, with 1 otherwise; the last lines say what was not tried, and why.
 """
 _PYTHON: Final = (3, 11)
 _KERNEL: Final = (5, 10)
@@ -150,6 +150,7 @@ def _control(held: "Held") -> dict[str, Any]:
         "ok": held.ok,
         "passed": tally.passed if tally else 0,
         "tried": tally.tried if tally else 0,
+        "untried": held.untried,
         "failures": [
             {"name": check.name, "detail": check.detail} for check in (tally.failures if tally else ())
         ],
@@ -165,8 +166,7 @@ def report(findings: Sequence[Finding], examined: "Sequence[Examination]", *, co
             lines += [f"{one.runtime}: what a plugin is held to", *_controls(one.held, colour=colour)]
     fixes = _fixes([*findings, *(finding for one in examined for finding in one.findings)], examined)
     if not fixes:
-        said = "Everything a manifest can promise is enforced here."
-        return [*lines, "", paint(said, "green", on=colour)]
+        return [*lines, "", *(_ending(one, colour=colour) for one in examined if one.held)]
     count = sum(len(names) for names in fixes.values())
     return [
         *lines,
@@ -174,6 +174,18 @@ def report(findings: Sequence[Finding], examined: "Sequence[Examination]", *, co
         paint(f"{count} to mend:", "red", on=colour),
         *(f"  {', '.join(names)}: {fix}" for fix, names in fixes.items()),
     ]
+
+
+def _ending(one: "Examination", *, colour: bool) -> str:
+    """Say what was tried and held, and what was not tried and why: nothing is to be mended."""
+    tried = sum(held.tally is not None for held in one.held)
+    reasons: dict[str, list[str]] = {}
+    for held in one.held:
+        if held.untried:
+            reasons.setdefault(held.untried, []).append(held.claim.control.value)
+    said = f"{one.runtime}: {tried} of {len(one.held)} controls were tried, and held."
+    others = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+    return paint(said, "green", on=colour) + (f" Not tried: {others}." if others else "")
 
 
 def _listed(findings: Sequence[Finding], *, colour: bool) -> list[str]:

@@ -76,8 +76,28 @@ class TestDoctor:
         rows = [line.split() for line in lines]
         assert ["ok", "cpu", *["1", "of", "1", "how", "cpu", "holds"]] in rows
         assert ["ok", "memory", *["not", "tried", "how", "memory", "holds"]] in rows
-        assert lines[-1] == "Everything a manifest can promise is enforced here."
+        assert lines[-1].startswith("process: 1 of ")
+        assert " controls were tried, and held. Not tried: identity, " in lines[-1]
+        assert lines[-1].endswith("(it holds only plugins that ask for it, and the suite's do not).")
         assert examined.ok
+
+    def test_the_ending_claims_nothing_that_was_not_tried(self) -> None:
+        here = capabilities(LISTEN=Level.UNAVAILABLE)
+        examined = Examination("process", (), held_of(here, ()))
+        assert report([], [examined], colour=False)[-1].startswith(
+            f"process: 0 of {len(here.controls)} controls were tried, and held. Not tried: identity, "
+        )
+        (entry,) = (
+            each
+            for each in document([], [examined])["runtimes"]["process"]["controls"]
+            if each["control"] == "cpu"
+        )
+        assert (entry["tried"], entry["untried"]) == (0, "the suite was not run")
+        listens = held_of(here, CHECKS)
+        assert {held.untried for held in listens if held.claim.control is Control.LISTEN} == {
+            "not to be had here"
+        }
+        assert {held.untried for held in listens if held.claim.control is Control.CPU} == {""}
 
     def test_one_fix_is_named_once(self) -> None:
         here = capabilities(CPU=Level.UNAVAILABLE, MEMORY=Level.DEGRADED, LISTEN=Level.UNAVAILABLE)
