@@ -20,6 +20,10 @@ KERNELS_OWN: Final = ("/proc", "/dev", "/sys")
 ENGINES_OWN: Final = frozenset({"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"})
 """Files that a container engine mounts, of which only root may change the content."""
 DEVICES: Final = frozenset({"full", "null", "random", "tty", "urandom", "zero"})
+POD: Final = "kubernetes"
+"""The runtime that can give no limit of core files, and whose volumes are folders of a node."""
+SIZED_IN_PODS: Final = frozenset({"/dev/shm"})  # noqa: S108 - inside the sandbox
+"""Scratch space of a pod that is as large as its limit; who goes over that of another is ended."""
 MOST: Final = {
     "process": {"memlock": 64 << 10, "msgqueue": 64 << 10, "nice": 0, "rtprio": 0},
     "docker": {"memlock": 8 << 20, "msgqueue": 819_200, "nice": 0, "rtprio": 0},
@@ -36,12 +40,12 @@ def from_inside(readings: Mapping[str, Any], workload: Workload, runtime: str) -
     """Compare what was read inside with what a runtime compiled; a pod has an interface of its own."""
     status = {key: tuple(value) for key, value in readings["status"].items()}
     yield from status_checks(status, "inside")
-    yield from mount_checks(readings["mounts"], "inside")
+    yield from mount_checks(readings["mounts"], "inside", bits=runtime != POD)
     interfaces = readings["interfaces"]
     yield Check(
         Control.NETWORK,
         "inside: no interface but lo",
-        runtime == "kubernetes" or interfaces == ["lo"],
+        runtime == POD or interfaces == ["lo"],
         f"has {interfaces}",
     )
     odd = sorted(
@@ -63,7 +67,7 @@ def from_inside(readings: Mapping[str, Any], workload: Workload, runtime: str) -
     yield Check(
         Control.NAMESPACES, "inside: its session is its own", session > 0, f"is led by process {session}"
     )
-    yield from _limits(readings, workload, MOST[runtime])
+    yield from _limits(readings, workload, runtime)
 
 
 def status_checks(status: Mapping[str, Sequence[str]], where: str) -> Iterator[Check]:
@@ -81,8 +85,14 @@ def status_checks(status: Mapping[str, Sequence[str]], where: str) -> Iterator[C
     yield Check(Control.IDENTITY, f"{where}: is not root", "0" not in ids, f"has the ids {', '.join(ids)}")
 
 
-def mount_checks(mounts: Sequence[Mapping[str, Any]], where: str) -> Iterator[Check]:
-    """Every mount is read-only but scratch space, which is limited, and can hold no device and no set-uid."""
+def mount_checks(mounts: Sequence[Mapping[str, Any]], where: str, *, bits: bool = True) -> Iterator[Check]:
+    """Every mount is read-only but scratch space, which is limited, and can hold no device and no set-uid.
+
+    Args:
+        mounts: as the kernel lists them.
+        where: it was asked.
+        bits: scratch space itself heeds no set-uid bit and no device; a pod's volumes do, to no effect.
+    """
     changeable = [
         mount["at"]
         for mount in mounts
@@ -92,13 +102,15 @@ def mount_checks(mounts: Sequence[Mapping[str, Any]], where: str) -> Iterator[Ch
     ]
     said = f"{changeable} can be written" if changeable else "all of it is"
     yield Check(Control.ROOT_FS, f"{where}: everything but scratch space is read-only", not changeable, said)
+    if not bits:
+        return
     scratch = {mount["at"]: mount for mount in mounts if mount["at"] in WRITABLE}
     bare = [at for at, mount in scratch.items() if not {"nosuid", "nodev"} <= set(mount["options"])]
     said = f"{bare} lack it" if bare else "they have it"
     yield Check(Control.PRIVILEGES, f"{where}: scratch space has nosuid and nodev", not bare, said)
 
 
-def _limits(readings: Mapping[str, Any], workload: Workload, bounds: Mapping[str, int]) -> Iterator[Check]:
+def _limits(readings: Mapping[str, Any], workload: Workload, runtime: str) -> Iterator[Check]:
     limits = {name: tuple(value) for name, value in readings["limits"].items()}
     files = workload.limits.open_files
     yield Check(
@@ -107,18 +119,21 @@ def _limits(readings: Mapping[str, Any], workload: Workload, bounds: Mapping[str
         limits["nofile"] == (str(files), str(files)),
         f"is {limits['nofile']}",
     )
-    yield Check(
-        Control.PRIVILEGES,
-        "inside: the core limit is 1",
-        limits["core"] == ("1", "1"),
-        f"is {limits['core']}",
-    )
-    for name, most in bounds.items():
+    if runtime != POD:
+        yield Check(
+            Control.PRIVILEGES,
+            "inside: the core limit is 1",
+            limits["core"] == ("1", "1"),
+            f"is {limits['core']}",
+        )
+    for name, most in MOST[runtime].items():
         hard = limits[name][1]
         low = hard.isdecimal() and int(hard) <= most
         yield Check(Control.PRIVILEGES, f"inside: the limit of {name} is {most} or less", low, f"is {hard}")
     for path, most in zip(("/tmp", "/dev/shm"), scratch_sizes(workload.limits), strict=True):  # noqa: S108
         size = readings["scratch"][path]
+        if runtime == POD and path not in SIZED_IN_PODS:
+            continue
         yield Check(
             Control.DISK,
             f"inside: {path} is as large as promised",

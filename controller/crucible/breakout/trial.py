@@ -87,11 +87,14 @@ def workload(program: str = "main.py", config: str = "{}", **changes: Any) -> Wo
     return replace(made, **changes)
 
 
-def forbidden_calls() -> dict[str, int]:
-    """Return this machine's number of every system call that a Python plugin must not get through."""
-    table = numbers(platform.machine())
+def forbidden_calls(*machines: str) -> dict[str, dict[str, int]]:
+    """Return the numbers, by machine, of every system call that a Python plugin must not get through."""
     lost = PROFILE.allowed - PROFILES["python"].allowed
-    return {name: table[name] for name in sorted(PROFILE.denied | lost) if name in table}
+    tables = {machine: numbers(machine) for machine in machines}
+    return {
+        machine: {name: table[name] for name in sorted(PROFILE.denied | lost) if name in table}
+        for machine, table in tables.items()
+    }
 
 
 async def run_suite(runtime: Runtime, place: Path, said: Callable[[str], None]) -> tuple[Check, ...]:
@@ -136,7 +139,7 @@ async def attempt(runtime: Runtime, place: Path, *, routes_only: bool = False, *
             "hostPort": laid.port,
             "hostSocket": laid.socket,
             "hostPid": os.getpid() if runtime.capabilities.runtime == "process" else 0,
-            "calls": forbidden_calls(),
+            "calls": forbidden_calls(platform.machine()),
             "routesOnly": routes_only,
         }
         asked = workload(config=json.dumps(config), **changes)

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from crucible import __version__
 from crucible.cli import exits
+from crucible.cli.operator import PullPolicy, UserNamespaces
 from crucible.cli.options import Data, DataOutput
 from crucible.cli.table import table
 from crucible.cli.terminal import colourful, note, paint
 from crucible.cli.up import RuntimeName
-from crucible.model.enforcement import Finding, Level
+from crucible.errors import InvalidInput
+from crucible.model.enforcement import Control, Finding, Level
 
 if TYPE_CHECKING:
     from crucible.breakout.examination import Examination, Held
@@ -29,11 +32,14 @@ Examples:
   crucible doctor --runtime docker
   crucible doctor --quick
   crucible doctor -o json
+  crucible doctor --kubernetes --namespace crucible-doctor
 
 Runs the breakout suite on every runtime there is: a hostile plugin tries some 250 ways out, each beside
 the right thing to do, and what the kernel says of its sandbox is compared with what was asked for. Takes
 about half a minute. Ends with 0 when nothing that holds every plugin is missing, weaker, or was got
 through, with 1 otherwise; the last lines say what was not tried, and why.
+With --kubernetes it runs in six pods of the cluster, made as the operator makes plugins' pods, and removes
+them; that can take some minutes, for a kubelet takes its time to end a pod that fills a disk.
 """
 _PYTHON: Final = (3, 11)
 _KERNEL: Final = (5, 10)
@@ -41,7 +47,7 @@ _KERNEL: Final = (5, 10)
 _COLOURS: Final = {"ok": "green", "-": "dim"}
 
 
-def command(
+def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     output: DataOutput = Data.TEXT,
     runtime: Annotated[
         RuntimeName | None,
@@ -55,10 +61,54 @@ def command(
         bool, typer.Option("--quick", help="Say what is claimed; do not try to break out.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="The same as -o json.")] = False,
+    kubernetes: Annotated[
+        bool, typer.Option("--kubernetes", help="Not this host: the cluster that KUBECONFIG names.")
+    ] = False,
+    namespace: Annotated[
+        str,
+        typer.Option("--namespace", "-n", metavar="NS", help="Of the pods. Default: the kubeconfig's."),
+    ] = "",
+    kubeconfig: Annotated[
+        Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Instead of KUBECONFIG's.")
+    ] = None,
+    images: Annotated[
+        str, typer.Option("--images", metavar="PREFIX", help="As the operator has it: PREFIX/python:TAG.")
+    ] = "crucible",
+    image_tag: Annotated[
+        str, typer.Option("--image-tag", metavar="TAG", help="Default: this program's version.")
+    ] = __version__,
+    image_pull_policy: Annotated[
+        PullPolicy,
+        typer.Option("--image-pull-policy", metavar="Always|IfNotPresent|Never", help="When nodes pull."),
+    ] = PullPolicy.IF_NOT_PRESENT,
+    image_pull_secret: Annotated[
+        str, typer.Option("--image-pull-secret", metavar="NAME", help="A Secret of that namespace.")
+    ] = "",
+    seccomp: Annotated[
+        str,
+        typer.Option("--seccomp", metavar="FILE", help="As the operator has it. Default: RuntimeDefault."),
+    ] = "",
+    user_namespaces: Annotated[
+        UserNamespaces,
+        typer.Option("--user-namespaces", metavar="auto|on|off", help="auto: from Kubernetes 1.33 on."),
+    ] = UserNamespaces.AUTO,
 ) -> None:
-    """Try out what this host can enforce, and say how to mend what it cannot."""
-    findings = host()
-    examined = asyncio.run(_examine(runtime, tried=not quick))
+    """Try out what this host, or a cluster, can enforce, and say how to mend what it cannot."""
+    if kubernetes:
+        if runtime is not None:
+            raise InvalidInput("--kubernetes and --runtime: choose one")
+        from crucible.breakout.cluster import Place, examine_cluster  # noqa: PLC0415 - loads clients
+        from crucible.runtimes.kubernetes import KubernetesSettings  # noqa: PLC0415 - the same
+
+        settings = KubernetesSettings(
+            images.rstrip("/"), image_tag, image_pull_policy.value, image_pull_secret, seccomp
+        )
+        place = Place(kubeconfig, namespace, settings, user_namespaces.value)
+        findings: list[Finding] = []
+        examined = [asyncio.run(examine_cluster(place, _progress, tried=not quick))]
+    else:
+        findings = host()
+        examined = asyncio.run(_examine(runtime, tried=not quick))
     form = Data.JSON if json else output
     if form is Data.TEXT:
         print("\n".join(report(findings, examined, colour=colourful())))
@@ -159,7 +209,7 @@ def _control(held: "Held") -> dict[str, Any]:
 
 def report(findings: Sequence[Finding], examined: "Sequence[Examination]", *, colour: bool) -> list[str]:
     """Return the lines of a report: what there is, the table of controls, then what mends the rest."""
-    lines = ["This host:", *_listed(findings, colour=colour)]
+    lines = ["This host:", *_listed(findings, colour=colour)] if findings else []
     for one in examined:
         lines += [f"{one.runtime}: what it needs", *_listed(one.findings, colour=colour)]
         if one.held:
@@ -244,13 +294,19 @@ def _fixes(findings: Sequence[Finding], examined: "Sequence[Examination]") -> di
             if held.ok:
                 continue
             broken = held.tally is not None and not held.tally.holds
-            fix = _BROKEN if broken else _fix_of("", held.claim.by)
+            unheeded = one.runtime == "kubernetes" and held.claim.control is Control.NETWORK
+            fix = (_UNHEEDED if unheeded else _BROKEN) if broken else _fix_of("", held.claim.by)
             found.setdefault(fix, []).append(held.claim.control.value)
     return found
 
 
 _BROKEN: Final = (
     "a control that should hold was got through: run no plugins you do not trust here, and report it"
+)
+
+_UNHEEDED: Final = (
+    "this cluster's network does not enforce NetworkPolicies, or not all of one: install a network plugin "
+    "that does, and leave plugins.networkPolicies=unknown until this passes"
 )
 
 

@@ -74,7 +74,7 @@ def attempts(config: dict[str, Any]) -> dict[str, Attempt]:
         "climb out of the root": Attempt("rootFilesystem", climb, list_own),
         "find a set-uid program": Attempt("rootFilesystem", find_set_uid, list_own),
         "make a set-uid program that works": Attempt(
-            "privileges", make_set_uid, partial(run_own, "/tmp/ran")
+            "privileges", partial(make_set_uid, pod=bool(config.get("pod"))), partial(run_own, "/tmp/ran")
         ),
         "find descriptors left open": Attempt("namespaces", find_descriptors, duplicate),
         "open the first process's descriptors": Attempt("privileges", open_init, duplicate),
@@ -154,8 +154,7 @@ def climb() -> Outcome:
 
 def find_set_uid() -> Outcome:
     """Look for programs that run as someone else, where that would have an effect."""
-    with open("/proc/self/status") as status:
-        held = any(line.split() == ["NoNewPrivs:", "1"] for line in status)
+    held = _gains_nothing()
     for folder, below, names in os.walk("/"):
         if folder == "/":
             below[:] = [name for name in below if name not in {"proc", "sys"}]
@@ -166,9 +165,19 @@ def find_set_uid() -> Outcome:
     return nothing("no file has the bit, or it has no effect")
 
 
-def make_set_uid() -> Outcome:
-    """Run a program of its own with the bit of another group, where the place lets it have an effect."""
+def _gains_nothing() -> bool:
+    with open("/proc/self/status") as status:
+        return any(line.split() == ["NoNewPrivs:", "1"] for line in status)
+
+
+def make_set_uid(*, pod: bool) -> Outcome:
+    """Run a program of its own with the bit of another group, where the place lets it have an effect.
+
+    A volume of a pod heeds the bit; there it is no_new_privs alone that takes its effect.
+    """
     os.makedirs("/tmp/bits", exist_ok=True)
+    if pod and _gains_nothing():
+        return nothing("no_new_privs keeps it without effect")
     flags = os.statvfs("/tmp/bits").f_flag
     return nothing("/tmp ignores the bit") if flags & os.ST_NOSUID else got("/tmp honours the bit")
 

@@ -41,7 +41,11 @@ REFUSED = {1: "EPERM", 13: "EACCES", 38: "ENOSYS"}
 
 
 def attempts(config: dict[str, Any]) -> dict[str, Attempt]:
-    """Return what to try; ``calls`` of ``config`` are system calls that must not be let through, by name."""
+    """Return what to try.
+
+    Of ``config``: ``calls`` are system calls that must not be let through, by machine and name; ``pod``: it
+    is one.
+    """
     machine = platform.machine()
     return {
         "mount a file system": Attempt("privileges", mount, use_tmp),
@@ -70,7 +74,11 @@ def attempts(config: dict[str, Any]) -> dict[str, Attempt]:
             for verb, request in TERMINAL.items()
         },
         "turn off the randomness of addresses": Attempt("systemCalls", personality, ask_personality),
-        "let the host's crash handler be called": Attempt("privileges", dump_core, ask_limits),
+        **(
+            {}  # a pod cannot be given a limit of core files
+            if config.get("pod")
+            else {"let the host's crash handler be called": Attempt("privileges", dump_core, ask_limits)}
+        ),
         **(
             {"call as another machine does": Attempt("systemCalls", partial(call, X32 | 39), own_pid)}
             if machine == "x86_64"
@@ -79,7 +87,7 @@ def attempts(config: dict[str, Any]) -> dict[str, Attempt]:
         "call what no kernel has": Attempt("systemCalls", partial(call, 999), own_pid),
         **{
             f"call {name}": Attempt("systemCalls", partial(call, number), own_pid)
-            for name, number in config.get("calls", {}).items()
+            for name, number in config.get("calls", {}).get(machine, {}).items()
         },
     }
 

@@ -41,8 +41,8 @@ def attempts(config: dict[str, Any]) -> dict[str, Attempt]:
     """Return what to try.
 
     Of ``config``: ``hostPort`` and ``hostSocket`` listen on the host, ``hostAddresses`` are the host's own,
-    ``otherPort`` is one that another plugin listens on, ``routesOnly`` says not to connect where there is a
-    route: that one is there is bad enough.
+    ``otherPort`` is one that another plugin listens on, ``neighbours`` are addresses and ports by name,
+    ``routesOnly`` says not to connect where there is a route: that one is there is bad enough.
     """
     port, path = config.get("hostPort") or 22, config.get("hostSocket") or "/run/docker.sock"
     bare = config.get("routesOnly", False)
@@ -62,6 +62,10 @@ def attempts(config: dict[str, Any]) -> dict[str, Attempt]:
             f"reach {name}": Attempt("network", partial(reach, where, routes_only=bare), own_port)
             for name, where in PLACES.items()
         },
+        **{
+            f"reach {name}": Attempt("network", partial(connect, (where[0], int(where[1]))), own_port)
+            for name, where in {**config.get("neighbours", {}), **api_server()}.items()
+        },
         "send a datagram to the world": Attempt("network", partial(send, routes_only=bare), own_datagram),
         "smuggle data out in names": Attempt("network", partial(ask_names, routes_only=bare), own_name),
         **({} if config.get("pod") else {"find an interface": Attempt("network", interfaces, own_interface)}),
@@ -75,6 +79,12 @@ def attempts(config: dict[str, Any]) -> dict[str, Attempt]:
         },
         "configure an interface": Attempt("privileges", configure, own_interface),
     }
+
+
+def api_server() -> dict[str, tuple[str, str]]:
+    """Return where a cluster's API server is, as every pod is told."""
+    host = os.environ.get("KUBERNETES_SERVICE_HOST")
+    return {"the cluster's API server": (host, os.environ["KUBERNETES_SERVICE_PORT"])} if host else {}
 
 
 def gateways() -> list[str]:

@@ -28,7 +28,12 @@ def attempts(config: dict[str, Any]) -> dict[str, Attempt]:
         "signal everything": Attempt("namespaces", signal_all, signal_child),
         "renice others": Attempt("namespaces", partial(renice, pid), renice_self),
         "take the highest priority": Attempt("privileges", take_priority, renice_self),
-        "trace the sandbox's first process": Attempt("systemCalls", trace_init, signal_child),
+        # Where it is let through it would stop this very program, which in a pod is the first process.
+        **(
+            {}
+            if config.get("untraced")
+            else {"trace the sandbox's first process": Attempt("systemCalls", trace_init, signal_child)}
+        ),
         "become root": Attempt("privileges", become_root, stay_who_it_is),
         "take root's group": Attempt("privileges", take_group, stay_who_it_is),
         "give a file to root": Attempt("privileges", give_away, own_file),

@@ -13,13 +13,16 @@ DISK, FILES = 64, 4096
 
 def attempts(config: dict[str, Any]) -> dict[str, Attempt]:
     """Return what to try."""
-    del config
+    some = partial(fill_some, "/tmp/some")
+    disk = {
+        "fill the disk": Attempt("disk", partial(fill, "/tmp/filled"), some),
+        "reserve the disk": Attempt("disk", reserve, some),
+    }
     return {
-        "fill the disk": Attempt("disk", partial(fill, "/tmp/filled"), partial(fill_some, "/tmp/some")),
+        **({} if config.get("pod") else disk),  # a kubelet ends the pod that did, a while later
         "fill the shared memory": Attempt(
             "disk", partial(fill, "/dev/shm/filled"), partial(fill_some, "/dev/shm/some")
         ),
-        "reserve the disk": Attempt("disk", reserve, partial(fill_some, "/tmp/some")),
         "open files without end": Attempt("openFiles", open_without_end, open_some),
         "raise its limit of files": Attempt("openFiles", raise_limits, open_some),
         "run in real time": Attempt("privileges", run_in_real_time, yield_time),
