@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from crucible.breakout.examination import held_of
+from crucible.breakout.grants import lay_out
 from crucible.breakout.trial import Sources, run_suite
 from crucible.breakout.verdict import tallies
 from crucible.cli.doctor import _control
+from crucible.model.enforcement import Control
 
 if TYPE_CHECKING:
     from crucible.breakout.verdict import Check
@@ -28,7 +31,13 @@ async def suite(harness: Any, place: Path) -> tuple[Check, ...]:
         (harness.sources / name).symlink_to(made.path_of(name))
     bait = place / "bait"
     bait.mkdir(mode=0o755)
-    return await run_suite(harness.runtime, bait, lambda _: None)
+    with tempfile.TemporaryDirectory(prefix="crucible-volumes-") as name:
+        Path(name).chmod(0o711)
+        grants = lay_out(Path(name) / "volumes")
+        harness.volumes = grants.volumes
+        harness.secrets |= {name: grants.secrets_of("default", name) for name in ("bait", "other")}
+        await harness.reopen()
+        return await run_suite(harness.runtime, bait, lambda _: None, grants)
 
 
 def as_the_readme_was_made(harness: Any) -> bool:
@@ -50,6 +59,7 @@ async def test_nothing_gets_out_and_what_is_promised_works(real: Any, tmp_path: 
     assert failures == []
     held = held_of(real.runtime.capabilities, checks)
     assert [one.claim.control for one in held if one.fixed and not one.tally] == []
+    assert {Control.FILES, Control.SECRETS} <= {one.claim.control for one in held if one.tally}
     if as_the_readme_was_made(real):
         tried = {one.claim.control: standing(_control(one)) for one in held if one.tally}
         rows = [line.split(" | ") for line in README.read_text().splitlines() if line.startswith("| ")]

@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crucible.breakout.grants import lay_out
 from crucible.breakout.trial import Sources, run_suite
 from crucible.breakout.verdict import tallies
 from crucible.core.enforce import enforcement_of
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable
     from pathlib import Path
 
+    from crucible.breakout.grants import Grants
     from crucible.breakout.verdict import Check, Tally
     from crucible.model.enforcement import Capabilities, Enforcement
     from crucible.runtimes.base import Runtime
@@ -76,13 +78,15 @@ async def examine_process(place: Path, say: Callable[[str], None], *, tried: boo
     from crucible.runtimes.process import ProcessRuntime, ProcessSettings  # noqa: PLC0415 - one at a time
 
     sources = Sources(place / "suite")
-    settings = ProcessSettings(place / "process", control_plane=_control_plane())
-    runtime = ProcessRuntime(settings, sources.path_of)
+    grants = lay_out(place / "volumes")
+    settings = ProcessSettings(place / "process", control_plane=_control_plane(), volumes=grants.volumes)
+    runtime = ProcessRuntime(settings, sources.path_of, grants.secrets_of)
     say("process: preparing a sandbox")
     try:
         async with _opened(runtime):
             findings = await runtime.diagnose()
-            return await _examine("process", runtime, findings, place, say, tried=tried)
+            suite = (place, grants) if tried else None
+            return await _examine("process", runtime, findings, say, suite)
     except CrucibleError as error:
         return Examination("process", (_problem("sandbox", error),))
 
@@ -92,16 +96,18 @@ async def examine_docker(place: Path, say: Callable[[str], None], *, tried: bool
     from crucible.runtimes.docker import DockerRuntime, DockerSettings, diagnose  # noqa: PLC0415 - loads the SDK
 
     sources = Sources(place / "suite")
-    settings = DockerSettings(place / "docker", _control_plane())
+    grants = lay_out(place / "volumes")
+    settings = DockerSettings(place / "docker", _control_plane(), volumes=grants.volumes)
     say("docker: asking the engine")
     findings = await diagnose(settings)
     if any(finding.name == "engine" and not finding.ok for finding in findings):
         return Examination("docker", tuple(findings))
     without_image = any(finding.name == "python plugins" and not finding.ok for finding in findings)
-    runtime = DockerRuntime(settings, sources.path_of)
+    runtime = DockerRuntime(settings, sources.path_of, grants.secrets_of)
     try:
         async with _opened(runtime):
-            return await _examine("docker", runtime, findings, place, say, tried=tried and not without_image)
+            suite = (place, grants) if tried and not without_image else None
+            return await _examine("docker", runtime, findings, say, suite)
     except CrucibleError as error:
         return Examination("docker", (*_other(findings), _problem("suite", error)))
 
@@ -132,20 +138,19 @@ def _untried(claim: Enforcement, fixed: Collection[Control], *, tried: bool) -> 
     return "nothing here lets it be measured"
 
 
-async def _examine(  # noqa: PLR0913 - the two above, with what they have in common
+async def _examine(
     name: str,
     runtime: Runtime,
     findings: Iterable[Finding],
-    place: Path,
     say: Callable[[str], None],
-    *,
-    tried: bool,
+    suite: tuple[Path, Grants] | None,
 ) -> Examination:
+    """Do what the two above have in common; ``suite`` is where to run it, and with what, or None."""
     checks: tuple[Check, ...] = ()
-    if tried:
-        bait = place / "bait"
+    if suite is not None:
+        bait = suite[0] / "bait"
         bait.mkdir(mode=0o755)
-        checks = await run_suite(runtime, bait, lambda what: say(f"{name}: trying {what}"))
+        checks = await run_suite(runtime, bait, lambda what: say(f"{name}: trying {what}"), suite[1])
     return Examination(name, _other(findings), held_of(runtime.capabilities, checks))
 
 

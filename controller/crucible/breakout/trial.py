@@ -27,6 +27,7 @@ from crucible.model.workload import Limits, Slot, Workload
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from crucible.breakout.grants import Grants
     from crucible.model.instance import Exit, Instance
     from crucible.runtimes.base import Runtime
 
@@ -97,19 +98,25 @@ def forbidden_calls(*machines: str) -> dict[str, dict[str, int]]:
     }
 
 
-async def run_suite(runtime: Runtime, place: Path, said: Callable[[str], None]) -> tuple[Check, ...]:
+async def run_suite(
+    runtime: Runtime, place: Path, said: Callable[[str], None], grants: Grants | None = None
+) -> tuple[Check, ...]:
     """Try everything, and return what came of it.
 
     Args:
         runtime: an open one, that finds the sources of :class:`Sources` by name.
         place: a folder of the host, for the bait.
         said: told what is being tried, in words.
+        grants: what the runtime was opened with for the suite; None: nothing.
 
     Raises:
         Unavailable: the runtime does not answer, or the suite's program never ran.
     """
     said("every way out")
     found = list((await attempt(runtime, place)).checks)
+    if grants is not None:
+        said("more than was granted")
+        found += await _granted(runtime, grants)
     for what, alone in (
         ("memory", _memory),
         ("files", _inodes),
@@ -158,6 +165,23 @@ async def attempt(runtime: Runtime, place: Path, *, routes_only: bool = False, *
         raise Unavailable(f"the suite's program did not come to its end; it last said: {last}")
     inside = expected.from_inside(heard.readings, asked, runtime.capabilities.runtime)
     return Seen((*heard.checks, *inside, *seen, visitors), heard.readings)
+
+
+async def _granted(runtime: Runtime, grants: Grants) -> tuple[Check, ...]:
+    """Make every attempt with what was granted; nothing where a runtime has nothing to grant.
+
+    Raises:
+        Unavailable: the program never ran, or did not come to its end.
+    """
+    fields, granted = grants.asked(runtime.capabilities)
+    if not granted:
+        return ()
+    asked = workload(config=json.dumps({"granted": granted}), **fields)
+    async with _running(runtime, asked) as lines:
+        heard = listen([line async for line in lines])
+    if not heard.complete:
+        raise Unavailable("the suite's program did not come to its end with what it was granted")
+    return heard.checks
 
 
 def _seen_from_here(asked: Workload) -> tuple[Check, ...]:
