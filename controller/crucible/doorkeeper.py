@@ -125,12 +125,15 @@ class Doorkeeper:
         return f"{code}: {text}"[:_TOLD] if code else ""
 
     async def open_calls(self, plugin_uid: str, slots: Sequence[Slot]) -> Mapping[int, int | None]:
-        """Ask the broker how many calls instances have that are given no new ones; none where it is gone."""
+        """Ask the broker how many calls instances have that are given no new ones.
+
+        None where it does not answer: it may be busy, and they too.
+        """
         keys = {slot.attempt: f"{plugin_uid}/{slot}/{Door.BUS}" for slot in slots}
         try:
             found = await self.liaison.open_calls(list(keys.values()))
         except Unavailable:
-            return dict.fromkeys(keys, 0)
+            return dict.fromkeys(keys)
         return {attempt: found.get(key) for attempt, key in keys.items()}
 
     def forget(self, plugin_uid: str) -> None:

@@ -97,7 +97,7 @@ def test_a_call_that_is_open_is_finished_before_the_instance_is_stopped(
             lambda: crucible("call", "slow.nothing").err.find("no method") > 0,
             lambda: crucible("describe", "slow").out,
         )
-        call = beside.submit(crucible, "call", "slow.work")
+        call = beside.submit(crucible, "call", "slow.work", "--timeout", "50s")
         eventually(lambda: "asked" in crucible("logs", "slow").out, lambda: crucible("describe", "slow").out)
         crucible("restart", "slow")
         eventually(lambda: "Draining" in crucible("events", "slow").out, lambda: crucible("events", "slow"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from crucible.doorkeeper import Doorkeeper
 from crucible.model.door import Door, Doorway
+from crucible.model.workload import Slot
 from crucible.runtimes.fake import FakeHost, FakeRuntime
 from crucible.settings import Places
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     import pytest
 
     from crucible.model.decision import Event
+
+
+async def test_while_the_broker_does_not_answer_nobody_is_taken_to_be_done(tmp_path: Path) -> None:
+    doors = Doorkeeper(FakeRuntime(FakeHost()), Places(tmp_path), "plane")
+    assert await doors.open_calls("uid", [Slot(0, 1), Slot(1, 4)]) == {1: None, 4: None}
 
 
 def way(door: Door, plugin: str) -> Doorway:
