@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from raw import Gone, Raw, words
+from sandboxless import until
 
 from crucible.bus import doors, wire
+from crucible.bus.room import Room
 from crucible.bus.wire import Frame, Kind
 from crucible.model.door import Door, Doorway
 
@@ -149,6 +151,31 @@ async def test_a_caller_that_never_reads_its_answers_is_cut_off(
     with pytest.raises(ConnectionError):
         await ask_for_ever(client)
     assert bus.faults("deaf") == {"unread": 1}
+
+
+async def test_what_deaf_ones_keep_waiting_is_bounded_in_all_and_others_still_hear(bus: Bus) -> None:
+    limit = 256 * 1024
+    bus.broker.room = Room(limit)
+    publisher = await bus.add("publisher", publish=("news",))
+    for number in range(4):
+        deaf = await bus.add(f"deaf{number}", subscribe=("news",))
+        await deaf.ask(Frame(Kind.SUBSCRIBE, 1, "news"))
+        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    for ident in range(1, 401, 2):  # 4 MB for each, of which a socket and its buffer hold a part
+        await publisher.ask(Frame(Kind.PUBLISH, ident, "news", b"x" * 20_000))
+    held = bus.broker.room.total
+    assert limit <= held <= limit + 4 * 21_000
+    assert all(bus.faults(f"deaf{number}")["missed"] for number in range(4))
+    listener = await bus.add("listener", subscribe=("news",))
+    await listener.ask(Frame(Kind.SUBSCRIBE, 1, "news"))
+    await publisher.ask(Frame(Kind.PUBLISH, 401, "news", b"heard"))
+    assert (await listener.next()).payload == b"heard"
+    for seat in list(bus.broker.roster):
+        for connection in list(seat.connections):
+            if seat.name.startswith("deaf"):
+                connection.close()
+                connection._transport.abort()  # type: ignore[union-attr]
+    await until(lambda: bus.broker.room.total == 0)
 
 
 FLOOD = """

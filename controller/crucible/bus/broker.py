@@ -20,6 +20,7 @@ from crucible.bus.hello import read_hello, welcome
 from crucible.bus.ledger import Fault, Ledger
 from crucible.bus.messages import Messages
 from crucible.bus.queue import Bounds, FairQueue
+from crucible.bus.room import Room
 from crucible.bus.roster import Roster, Seat
 from crucible.bus.services import Plain, services_of
 from crucible.bus.wire import BrokenFrame, Code, Frame, Kind
@@ -39,6 +40,8 @@ BURST_TIME: Final = 0.0005
 """Seconds in which they may come."""
 TURN: Final = 8
 """Frames handled before sockets are looked at again."""
+ROOM: Final = 64 * 1024 * 1024
+"""Bytes of frames that may wait for all connections together; for who has little, up to twice that in all."""
 CONNECTIONS_LIMIT: Final = 8
 """Of one door."""
 _SCRATCH: Final = 64 * 1024
@@ -61,6 +64,7 @@ class Broker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.scratch = memoryview(bytearray(_SCRATCH))
+        self.room = Room(ROOM)
         self.roster = Roster()
         self.ledger = Ledger(loop.time)
         self.calls = Calls(loop, self.roster, self.ledger)

@@ -11,6 +11,7 @@ from crucible.bus.wire import BrokenFrame, Code, Frame
 
 if TYPE_CHECKING:
     from crucible.bus.call import Call
+    from crucible.bus.room import Room
     from crucible.bus.roster import Seat
     from crucible.bus.topics import Subscription
     from crucible.model.door import Doorway
@@ -26,6 +27,8 @@ _LOW_WATER: Final = 16 * 1024
 class Desk(Protocol):
     """Whom connections bring their frames to."""
 
+    room: Room
+    """What waits for all connections together."""
     scratch: memoryview
     """Where all connections read into, one after the other."""
 
@@ -95,7 +98,8 @@ class Connection(asyncio.BufferedProtocol):
         self.window = 0
         self.calls: dict[int, Call] = {}
         self.given: dict[int, Call] = {}
-        self.waiting: FairQueue[Call] = FairQueue()
+        owner = f"{doorway.namespace}/{doorway.plugin}"
+        self.waiting: FairQueue[Call] = FairQueue(room=desk.room, owner=owner)
         self.subscriptions: dict[int, Subscription] = {}
         self.pending = 0
         self.ready = False
@@ -103,7 +107,7 @@ class Connection(asyncio.BufferedProtocol):
         self._desk = desk
         self._loop = loop
         self._decoder = wire.Decoder()
-        self._outbox: FairQueue[bytes] = FairQueue()
+        self._outbox: FairQueue[bytes] = FairQueue(room=desk.room, owner=owner)
         self._fresh: list[bytes] = []
         self._fresh_bytes = 0
         self._paused = False
@@ -157,6 +161,7 @@ class Connection(asyncio.BufferedProtocol):
         self.closing = True
         self._transport = None
         self._stop_clock()
+        self._outbox.clear()
         self._desk.closed(self)
 
     # What the desk calls.

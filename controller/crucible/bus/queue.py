@@ -12,7 +12,10 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from crucible.bus.room import Room
 
 WEIGHTS: Final = (8, 4, 2, 1)
 """Units of a round, by priority."""
@@ -132,10 +135,19 @@ class _Class(Generic[Item]):
 class FairQueue(Generic[Item]):
     """Work that waits, and the order in which it is taken."""
 
-    __slots__ = ("_bounds", "_classes", "_credit", "_senders", "_size", "count")
+    __slots__ = ("_bounds", "_classes", "_credit", "_owner", "_room", "_senders", "_size", "count")
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
+    def __init__(self, bounds: Bounds | None = None, room: Room | None = None, owner: str = "") -> None:
+        """Begin with nothing.
+
+        Args:
+            bounds: how much may wait here.
+            room: that all queues share; None: it is not counted.
+            owner: for whom it waits.
+        """
         self.count = 0
+        self._room = room
+        self._owner = owner
         self._bounds = bounds or Bounds()
         self._classes: tuple[_Class[Item], ...] = tuple(_Class() for _ in WEIGHTS)
         self._credit = list(WEIGHTS)
@@ -159,6 +171,7 @@ class FairQueue(Generic[Item]):
             and waiting + size <= bounds.sender_bytes
             and self.count < bounds.count
             and self._size + size <= bounds.bytes
+            and (self._room is None or self._room.has(self._owner))
         )
 
     def push(self, sender: str, priority: int, item: Item, size: int) -> Ticket[Item] | None:
@@ -169,6 +182,8 @@ class FairQueue(Generic[Item]):
         """
         if not self.fits(sender, size):
             return None
+        if self._room is not None:
+            self._room.take(self._owner, size)
         count, waiting = self._senders.get(sender, (0, 0))
         self._senders[sender] = (count + 1, waiting + size)
         self.count += 1
@@ -195,6 +210,11 @@ class FairQueue(Generic[Item]):
             self._classes[priority].discard(ticket)
             self._leave(ticket)
 
+    def clear(self) -> None:
+        """Drop all that waits."""
+        while self.count:
+            self.pop()
+
     def waiting(self, sender: str) -> int:
         """Return how many pieces a sender has waiting."""
         return self._senders.get(sender, (0, 0))[0]
@@ -209,6 +229,8 @@ class FairQueue(Generic[Item]):
             self._senders[sender] = (count - 1, waiting - ticket.size)
         self.count -= 1
         self._size -= ticket.size
+        if self._room is not None:
+            self._room.give_back(self._owner, ticket.size)
         if not self.count:
             self._credit = list(WEIGHTS)
 

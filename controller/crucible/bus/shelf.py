@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crucible.bus.bucket import Bucket
 from crucible.bus.records import about_of
+from crucible.bus.room import has_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 MEMORY: Final = 96 * 1024 * 1024
 """Bytes that the keys of all open stores may take of the broker's memory, which is 512 MiB.
 
-While more are taken, only stores below an equal share of it take further keys. So all together never take
-more than twice as much, and none that is small is refused because others are large.
+While more are taken, only stores with less than 1.5 MiB of it take further keys, up to twice as much in all:
+none that is small is refused because others are large.
 """
 
 
@@ -69,7 +70,7 @@ class Shelf:
             Changed, Full, OSError: as :meth:`Bucket.put`.
         """
         bucket = self.open(member)
-        may_grow = self.memory < self._limit or bucket.memory < self._limit // len(self._open)
+        may_grow = has_room(self._limit, self.memory, bucket.memory)
         size = member.grants.store or 0
         with self._counting(bucket):
             return bucket, bucket.put(key, value, expected, size, may_grow=may_grow)

@@ -35,12 +35,12 @@ def fill(shelf: Shelf, who: Member, count: int, first: int = 0) -> int:
 
 
 def test_who_fills_the_memory_is_refused_and_who_has_little_is_not(folder: int) -> None:
-    room = footprint(KEY) * 100
+    room = footprint(KEY) * 1280
     shelf = Shelf(folder, room)
-    assert fill(shelf, member("greedy"), 1000) == 100
+    assert fill(shelf, member("greedy"), 2000) == 1280
     for name in ("a", "b", "c"):
-        assert fill(shelf, member(name), 20) == 20
-    assert fill(shelf, member("greedy"), 1, first=500) == 0
+        assert fill(shelf, member(name), 30) == 20
+    assert fill(shelf, member("greedy"), 1, first=5000) == 0
     shelf.put(member("greedy"), f"{0:0{len(KEY)}}", b"another value", None)
     with pytest.raises(Full, match="all stores"):
         shelf.put(member("greedy"), "new", b"", None)
@@ -48,13 +48,11 @@ def test_who_fills_the_memory_is_refused_and_who_has_little_is_not(folder: int) 
 
 
 def test_however_many_collude_no_more_than_twice_the_memory_is_taken(folder: int) -> None:
-    room = footprint(KEY) * 100
+    room = footprint(KEY) * 64
     shelf = Shelf(folder, room)
-    for name in "abcdefgh":
-        fill(shelf, member(name), 1000)
-    for name in "abcdefgh":
-        fill(shelf, member(name), 1000, first=5000)
-    assert shelf.memory <= 2 * room
+    names = [f"p{number}" for number in range(100)]
+    assert [fill(shelf, member(name), 100) for name in names] == [64] + [1] * 64 + [0] * 35
+    assert shelf.memory == 2 * room
     shelf.close()
     assert shelf.memory == 0
 
