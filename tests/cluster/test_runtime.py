@@ -12,7 +12,7 @@ from kubelet import Fate
 
 from crucible.control.cluster import ClusterClient
 from crucible.control.kubeconfig import load_endpoint
-from crucible.errors import NotFound, Unsupported
+from crucible.errors import NotFound, Unavailable, Unsupported
 from crucible.model.instance import State
 from crucible.model.workload import Limits, Slot, Workload
 from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
@@ -122,7 +122,9 @@ async def test_what_it_cannot_do_it_says(local: LocalGround, owned: Workload) ->
             await runtime.exec(owned.plugin_uid, FIRST, ["sh"], stdin=False, tty=False)
         with pytest.raises(NotFound):
             await runtime.exec(owned.plugin_uid, Slot(0, 9), ["sh"], stdin=False, tty=False)
-        assert await runtime.usage(owned.plugin_uid, FIRST) is None
+        with pytest.raises(Unavailable, match="no metrics of p-0-1"):
+            await runtime.usage(owned.plugin_uid, FIRST)
+        assert await runtime.usage(owned.plugin_uid, Slot(0, 9)) is None
 
 
 async def test_a_cluster_that_does_not_answer_is_an_outage_until_it_does(
