@@ -27,40 +27,85 @@ WINDOW = 16
 """Items of a stream that may be on their way before they are asked for again."""
 
 
-class Flow:
-    """One end of a stream: items out as far as there is credit, items in as they are asked for."""
+class Course:
+    """What is known of one end of a call, waited for by threads or by tasks: what came, and what may go.
 
-    def __init__(self, line: Line, ident: int, priority: int) -> None:
+    Attributes:
+        end: the frame that ended it; None: it goes on.
+    """
+
+    def __init__(self, send: Callable[[wire.Frame], object], ident: int, priority: int) -> None:
         self.id = ident
         self.priority = priority
-        self.box: Box = SimpleQueue()
         self.end: wire.Frame | None = None
-        self.finished = False
-        self._line = line
+        self._send = send
+        self._finished = False
         self._credit = 0
         self._owed = 0
         self._items: deque[wire.Frame] = deque()
 
+    @property
+    def over(self) -> bool:
+        """No more items come."""
+        return self.end is not None or self._finished
+
+    def note(self, frame: wire.Frame) -> None:
+        """Take what the other side said."""
+        if frame.kind == wire.ITEM:
+            self._finished = bool(frame.flags & wire.LAST)
+            if frame.payload or not self._finished:
+                self._items.append(frame)
+        elif frame.kind == wire.CREDIT:
+            self._credit += int.from_bytes(frame.payload, "big")
+        else:
+            self.end = frame
+
     def say(self, kind: int, payload: bytes = b"", flags: int = 0) -> None:
         """Send a frame of this call."""
-        self._line.send(wire.Frame(kind, self.id, payload=payload, priority=self.priority, flags=flags))
+        self._send(wire.Frame(kind, self.id, payload=payload, priority=self.priority, flags=flags))
 
     def cancel(self) -> None:
         """Say that the answer is not wanted; the broker ends the call at once."""
-        try:
-            self.say(wire.CANCEL)
-        except Unavailable:
-            return  # so has the call
+        if self.end is None:
+            try:
+                self.say(wire.CANCEL)
+            except Unavailable:
+                return  # so has the call
+
+    def grant(self) -> None:
+        """Let the other side send more, once half of what it may is used up."""
+        if self._owed <= WINDOW // 2:
+            more = WINDOW - self._owed
+            self._owed += more
+            self.say(wire.CREDIT, more.to_bytes(4, "big"))
+
+    def item(self) -> wire.Frame:
+        """Return the item that came first; there is one."""
+        self._owed -= 1
+        return self._items.popleft()
+
+    def give(self, payload: bytes, flags: int) -> None:
+        """Send an item; there is credit for it."""
+        self._credit -= 1
+        self.say(wire.ITEM, payload, flags)
+
+
+class Flow(Course):
+    """One end of a stream: items out as far as there is credit, items in as they are asked for."""
+
+    def __init__(self, line: Line, ident: int, priority: int) -> None:
+        super().__init__(line.send, ident, priority)
+        self.box: Box = SimpleQueue()
+        self._line = line
 
     def next(self, due: float | None) -> wire.Frame | None:
         """Return the next item; None when there are no more."""
         while not self._items:
-            if self.end is not None or self.finished:
+            if self.over:
                 return None
-            self._grant()
+            self.grant()
             self._take(due)
-        self._owed -= 1
-        return self._items.popleft()
+        return self.item()
 
     def put(self, payload: bytes, due: float | None, flags: int = 0) -> bool:
         """Send an item once there is credit for it; False when the call has ended instead."""
@@ -68,28 +113,14 @@ class Flow:
             if self.end is not None:
                 return False
             self._take(due)
-        self._credit -= 1
-        self.say(wire.ITEM, payload, flags)
+        self.give(payload, flags)
         return True
-
-    def _grant(self) -> None:
-        if self._owed <= WINDOW // 2:
-            more = WINDOW - self._owed
-            self._owed += more
-            self.say(wire.CREDIT, more.to_bytes(4, "big"))
 
     def _take(self, due: float | None) -> None:
         frame = self._line.wait(self.box, due)
         if frame is None:
             raise DeadlineExceeded("nothing came in time")
-        if frame.kind == wire.ITEM:
-            self.finished = bool(frame.flags & wire.LAST)
-            if frame.payload or not self.finished:
-                self._items.append(frame)
-        elif frame.kind == wire.CREDIT:
-            self._credit += int.from_bytes(frame.payload, "big")
-        else:
-            self.end = frame
+        self.note(frame)
 
 
 class Asked:
@@ -185,7 +216,39 @@ class Message:
         self.missed = int(frame.headers.get("missed", "0")) + missed
 
 
-class Stream:
+class Talk:
+    """What streams have in common, waited for by threads or by tasks.
+
+    Attributes:
+        result: the answer after the last item; None before.
+    """
+
+    def __init__(self, course: Course, close: Callable[[int], object], *, raw: bool) -> None:
+        self.result: Any = None
+        self._course = course
+        self._close = close
+        self._raw = raw
+
+    def cancel(self) -> None:
+        """End the call, unless it has ended."""
+        self._close(self._course.id)
+        self._course.cancel()
+
+    def _read(self, frame: wire.Frame) -> Any:  # noqa: ANN401 - what the other side sent
+        return frame.payload if self._raw else from_bytes(frame.payload)
+
+    def _settle(self) -> None:
+        """Keep the answer, or raise the error, of a call that has ended."""
+        end = self._course.end
+        if end is None:
+            return
+        self._close(self._course.id)
+        if end.kind == wire.ERROR:
+            raise error_of(end.name, end.payload, end.headers)
+        self.result = self._read(end)
+
+
+class Stream(Talk):
     """A call with items both ways. Iterate over it; leave its ``with`` block to end it early.
 
     Attributes:
@@ -193,11 +256,9 @@ class Stream:
     """
 
     def __init__(self, flow: Flow, due: float | None, close: Callable[[int], object], *, raw: bool) -> None:
-        self.result: Any = None
+        super().__init__(flow, close, raw=raw)
         self._flow = flow
         self._due = due
-        self._close = close
-        self._raw = raw
 
     def __enter__(self) -> Self:
         return self
@@ -209,7 +270,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[Any]:
         while (frame := self.next_frame()) is not None:
-            yield frame.payload if self._raw else from_bytes(frame.payload)
+            yield self._read(frame)
 
     def next_frame(self) -> wire.Frame | None:
         """Return the next item with its headers; None after the last.
@@ -236,18 +297,3 @@ class Stream:
         """Say that no more items come from here."""
         if not self._flow.put(b"", self._due, wire.LAST):
             self._settle()
-
-    def cancel(self) -> None:
-        """End the call, unless it has ended."""
-        self._close(self._flow.id)
-        if self._flow.end is None:
-            self._flow.cancel()
-
-    def _settle(self) -> None:
-        end = self._flow.end
-        if end is None:
-            return
-        self._close(self._flow.id)
-        if end.kind == wire.ERROR:
-            raise error_of(end.name, end.payload, end.headers)
-        self.result = end.payload if self._raw else from_bytes(end.payload)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from _thread import allocate_lock
 
 from crucible_plugin import trace, wire
 from crucible_plugin.calls import Flow, Request, Stream
-from crucible_plugin.errors import Cancelled, DeadlineExceeded, Unavailable, error_of
+from crucible_plugin.errors import Cancelled, DeadlineExceeded, error_of
 from crucible_plugin.line import Line
-from crucible_plugin.logs import Log
 from crucible_plugin.payloads import from_bytes, to_bytes
+from crucible_plugin.speaker import DEFAULT_TIME, GRACE, Speaker, gone, traced
 from crucible_plugin.store import Store
-from crucible_plugin.surroundings import Surroundings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,17 +18,10 @@ if TYPE_CHECKING:
 
     from crucible_plugin.events import Events
 
-PRIORITIES = ("critical", "high", "normal", "low")
-DEFAULT_TIME = 30.0
-"""Seconds for a call that says nothing else."""
-PATIENCE = 10.0
-"""Seconds in which the broker should be there at the start."""
-GRACE = 1.0
-"""Seconds by which the broker may be late with its word that a call is."""
 CLIENT = "crucible-plugin-python/1"
 
 
-class Client:
+class Client(Speaker):
     """One end of the bus.
 
     Attributes:
@@ -40,14 +31,10 @@ class Client:
     """
 
     def __init__(self) -> None:
-        self.surroundings = Surroundings()
-        self.log = Log()
+        super().__init__()
         self.store = Store(self._ask, self._watch)
         self._line = Line(self.surroundings.bus, self)
         self._flows: dict[int, Flow] = {}
-        self._lock = allocate_lock()
-        self._last_id = -1
-        self._refused: set[str] = set()
 
     def call(  # noqa: PLR0913 - each is named
         self,
@@ -138,25 +125,16 @@ class Client:
 
     def lost(self) -> None:
         """End what was open."""
-        why = b"the bus went away; it is not known whether the call was done"
         for flow in list(self._flows.values()):
-            flow.box.put(wire.Frame(wire.ERROR, flow.id, "Unavailable", why))
+            flow.box.put(gone(flow.id))
 
     def receive(self, frame: wire.Frame) -> None:
         """Take a frame: part of a call of ours, or an error that no call waits for."""
         flow = self._flows.get(frame.id)
         if flow is not None:
             flow.box.put(frame)
-        elif frame.kind == wire.ERROR:
+        else:
             self._told(frame)
-
-    def _told(self, frame: wire.Frame) -> None:
-        """Log an error that no call waits for; a refused subject once."""
-        subject = frame.headers.get("subject", "")
-        if not subject or subject not in self._refused:
-            self._refused.add(subject)
-            why = frame.payload.decode(errors="replace")
-            self.log.warning("refused", code=frame.name, why=why, subject=subject)
 
     # Calls under way.
 
@@ -188,12 +166,8 @@ class Client:
         flags: int = 0,
     ) -> Flow:
         self._ensure()
-        urgency = 2 if priority is None else PRIORITIES.index(priority)
-        left = 0 if due is None else max(int((due - time.monotonic()) * 1000), 1)
-        left = min(left, wire.LONGEST_DEADLINE)
-        return self._open(
-            wire.Frame(wire.CALL, self._id(), name, payload, traced(headers), urgency, left, flags)
-        )
+        left = None if due is None else due - time.monotonic()
+        return self._open(self._call_frame(name, payload, headers, left=left, priority=priority, flags=flags))
 
     def _open(self, frame: wire.Frame) -> Flow:
         flow = Flow(self._line, frame.id, frame.priority)
@@ -235,18 +209,6 @@ class Client:
             request.calls.pop(ident, None)
 
     def _ensure(self) -> None:
-        if not self.surroundings.bus:
-            raise Unavailable("this plugin has no bus: grant it something under capabilities.bus")
+        patience = self._patience()
         if not self._line.connected:
-            self._line.connect(PATIENCE if self._last_id < 0 else 0)
-
-    def _id(self) -> int:
-        with self._lock:
-            self._last_id = (self._last_id + 2) & 0xFFFFFFFF
-            return self._last_id
-
-
-def traced(headers: dict[str, str]) -> dict[str, str]:
-    """Return what goes with what is said as part of the current work."""
-    span = trace.current.get()
-    return headers if span is None else {**span.headers, **headers}
+            self._line.connect(patience)

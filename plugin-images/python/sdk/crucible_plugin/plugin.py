@@ -7,11 +7,12 @@ import time
 from _thread import allocate_lock, start_new_thread
 
 from crucible_plugin import wire
-from crucible_plugin.client import CLIENT, DEFAULT_TIME, PATIENCE, Client
+from crucible_plugin.client import CLIENT, Client
 from crucible_plugin.crew import Crew, Lane
 from crucible_plugin.errors import BusError, Unavailable
 from crucible_plugin.offers import Offer, answer, check_method, handle, request_of
 from crucible_plugin.payloads import to_bytes
+from crucible_plugin.speaker import DEFAULT_TIME, PATIENCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

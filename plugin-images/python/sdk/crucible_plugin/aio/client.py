@@ -9,11 +9,9 @@ from crucible_plugin import trace, wire
 from crucible_plugin.aio.events import Events
 from crucible_plugin.aio.flow import Flow, Stream
 from crucible_plugin.aio.store import Store
-from crucible_plugin.client import DEFAULT_TIME, GRACE, PATIENCE, PRIORITIES, traced
 from crucible_plugin.errors import BusError, DeadlineExceeded, Unavailable, error_of
-from crucible_plugin.logs import Log
 from crucible_plugin.payloads import from_bytes, to_bytes
-from crucible_plugin.surroundings import Surroundings
+from crucible_plugin.speaker import DEFAULT_TIME, GRACE, Speaker, gone, traced
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _CHUNK = 65536
 
 
-class Client:
+class Client(Speaker):
     """One end of the bus.
 
     Attributes:
@@ -35,12 +33,9 @@ class Client:
     """
 
     def __init__(self) -> None:
-        self.surroundings = Surroundings()
-        self.log = Log()
+        super().__init__()
         self.store = Store(self._ask, self._watch)
         self._flows: dict[int, Flow] = {}
-        self._last_id = -1
-        self._refused: set[str] = set()
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
         self._connecting: asyncio.Lock | None = None
@@ -81,8 +76,9 @@ class Client:
     ) -> Stream:
         """Call a method that answers with many items: ``async with await plugin.stream(…) as items:``."""
         await self._ensure()
-        left = 0 if timeout is None else _milliseconds(timeout)
-        flow = self._open(self._call_frame(name, to_bytes(payload), {}, left, priority, wire.STREAM))
+        flow = self._open(
+            self._call_frame(name, to_bytes(payload), {}, left=timeout, priority=priority, flags=wire.STREAM)
+        )
         return Stream(flow, timeout, self._forget, raw=raw)
 
     async def publish(self, subject: str, payload: object = None, *, confirm: bool = False) -> int:
@@ -111,7 +107,7 @@ class Client:
         request = trace.serving.get()
         if request is not None and request.due is not None:
             left = min(left, request.due - time.monotonic())
-        frame = self._call_frame(name, payload, headers or {}, _milliseconds(left), priority)
+        frame = self._call_frame(name, payload, headers or {}, left=left, priority=priority)
         return await self.finished(self._open(frame), left)
 
     async def finished(self, flow: Flow, seconds: float) -> wire.Frame:
@@ -140,18 +136,6 @@ class Client:
             raise Unavailable("the bus is not there just now")
         self._writer.write(data)
 
-    def _call_frame(  # noqa: PLR0913, PLR0917 - one call has so many sides
-        self,
-        name: str,
-        payload: bytes,
-        headers: dict[str, str],
-        left: int,
-        priority: str | None,
-        flags: int = 0,
-    ) -> wire.Frame:
-        urgency = wire.NORMAL if priority is None else PRIORITIES.index(priority)
-        return wire.Frame(wire.CALL, self._id(), name, payload, traced(headers), urgency, left, flags)
-
     def _open(self, frame: wire.Frame) -> Flow:
         flow = Flow(self.send, frame.id, frame.priority)
         self.send(frame)
@@ -161,25 +145,20 @@ class Client:
     def _forget(self, ident: int) -> None:
         self._flows.pop(ident, None)
 
-    def _id(self) -> int:
-        self._last_id = (self._last_id + 2) & 0xFFFFFFFF
-        return self._last_id
-
     async def _ask(self, name: str, headers: dict[str, str], payload: bytes) -> wire.Frame:
         return await self.exchange(name, payload, headers)
 
     async def _watch(self, name: str, headers: dict[str, str]) -> Stream:
         await self._ensure()
-        flow = self._open(self._call_frame(name, b"", headers, 0, None, wire.STREAM))
+        flow = self._open(self._call_frame(name, b"", headers, left=None, flags=wire.STREAM))
         return Stream(flow, None, self._forget, raw=False)
 
     # The connection.
 
     async def _ensure(self) -> None:
-        if not self.surroundings.bus:
-            raise Unavailable("this plugin has no bus: grant it something under capabilities.bus")
+        patience = self._patience()
         if not self.connected:
-            await self.connect(PATIENCE if self._last_id < 0 else 0)
+            await self.connect(patience)
 
     async def connect(self, patience: float) -> None:
         """Connect unless that is done, trying for so many seconds.
@@ -259,21 +238,16 @@ class Client:
 
     def lost(self) -> None:
         """End what was open."""
-        why = b"the bus went away; it is not known whether the call was done"
         for flow in list(self._flows.values()):
-            flow.receive(wire.Frame(wire.ERROR, flow.id, "Unavailable", why))
+            flow.receive(gone(flow.id))
 
     def receive(self, frame: wire.Frame) -> None:
         """Take a frame: part of a call of ours, or an error that no call waits for."""
         flow = self._flows.get(frame.id)
         if flow is not None:
             flow.receive(frame)
-        elif frame.kind == wire.ERROR and not (frame.id and frame.name == "Cancelled"):
-            subject = frame.headers.get("subject", "")
-            if not subject or subject not in self._refused:
-                self._refused.add(subject)
-                why = frame.payload.decode(errors="replace")
-                self.log.warning("refused", code=frame.name, why=why, subject=subject)
+        else:
+            self._told(frame)
 
 
 async def _chunk(reader: asyncio.StreamReader) -> bytes:
@@ -281,7 +255,3 @@ async def _chunk(reader: asyncio.StreamReader) -> bytes:
     if not data:
         raise ConnectionResetError("the broker closed it")
     return data
-
-
-def _milliseconds(seconds: float) -> int:
-    return min(max(int(seconds * 1000), 1), wire.LONGEST_DEADLINE)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from crucible_plugin import wire
-from crucible_plugin.calls import WINDOW, Asked
-from crucible_plugin.errors import Cancelled, DeadlineExceeded, Unavailable, error_of
+from crucible_plugin.calls import Asked, Course, Talk
+from crucible_plugin.errors import Cancelled, DeadlineExceeded
 from crucible_plugin.payloads import from_bytes, to_bytes
 
 TYPE_CHECKING = False
@@ -18,55 +17,26 @@ if TYPE_CHECKING:
     from crucible_plugin.trace import Trace
 
 
-class Flow:
+class Flow(Course):
     """One end of a stream: items out as far as there is credit, items in as they are asked for."""
 
     def __init__(self, send: Callable[[wire.Frame], object], ident: int, priority: int) -> None:
-        self.id = ident
-        self.priority = priority
-        self.end: wire.Frame | None = None
-        self._send = send
+        super().__init__(send, ident, priority)
         self._changed = asyncio.Event()
-        self._finished = False
-        self._credit = 0
-        self._owed = 0
-        self._items: deque[wire.Frame] = deque()
 
     def receive(self, frame: wire.Frame) -> None:
         """Take what the other side said."""
-        if frame.kind == wire.ITEM:
-            self._finished = bool(frame.flags & wire.LAST)
-            if frame.payload or not self._finished:
-                self._items.append(frame)
-        elif frame.kind == wire.CREDIT:
-            self._credit += int.from_bytes(frame.payload, "big")
-        else:
-            self.end = frame
+        self.note(frame)
         self._changed.set()
-
-    def say(self, kind: int, payload: bytes = b"", flags: int = 0) -> None:
-        """Send a frame of this call."""
-        self._send(wire.Frame(kind, self.id, payload=payload, priority=self.priority, flags=flags))
-
-    def cancel(self) -> None:
-        """Say that the answer is not wanted; the broker ends the call at once."""
-        if self.end is None:
-            try:
-                self.say(wire.CANCEL)
-            except Unavailable:
-                return  # so has the call
 
     async def next(self) -> wire.Frame | None:
         """Return the next item; None when there are no more."""
         while not self._items:
-            if self.end is not None or self._finished:
+            if self.over:
                 return None
-            if self._owed <= WINDOW // 2:
-                self.say(wire.CREDIT, (WINDOW - self._owed).to_bytes(4, "big"))
-                self._owed = WINDOW
+            self.grant()
             await self._change()
-        self._owed -= 1
-        return self._items.popleft()
+        return self.item()
 
     async def put(self, payload: bytes, flags: int = 0) -> bool:
         """Send an item once there is credit for it; False when the call has ended instead."""
@@ -74,8 +44,7 @@ class Flow:
             if self.end is not None:
                 return False
             await self._change()
-        self._credit -= 1
-        self.say(wire.ITEM, payload, flags)
+        self.give(payload, flags)
         return True
 
     async def ended(self) -> wire.Frame:
@@ -111,7 +80,7 @@ class Request(Asked):
             raise Cancelled("the caller wants no more")
 
 
-class Stream:
+class Stream(Talk):
     """A call with items both ways. Iterate over it; leave its ``async with`` block to end it early.
 
     Attributes:
@@ -121,10 +90,8 @@ class Stream:
     def __init__(
         self, flow: Flow, timeout: float | None, close: Callable[[int], object], *, raw: bool
     ) -> None:
-        self.result: Any = None
+        super().__init__(flow, close, raw=raw)
         self._flow = flow
-        self._close = close
-        self._raw = raw
         self._due = None if timeout is None else asyncio.get_running_loop().time() + timeout
 
     async def __aenter__(self) -> Self:
@@ -135,7 +102,7 @@ class Stream:
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         while (frame := await self.next_frame()) is not None:
-            yield frame.payload if self._raw else from_bytes(frame.payload)
+            yield self._read(frame)
 
     async def next_frame(self) -> wire.Frame | None:
         """Return the next item with its headers; None after the last.
@@ -166,17 +133,3 @@ class Stream:
         """Say that no more items come from here."""
         if not await self._flow.put(b"", wire.LAST):
             self._settle()
-
-    def cancel(self) -> None:
-        """End the call, unless it has ended."""
-        self._close(self._flow.id)
-        self._flow.cancel()
-
-    def _settle(self) -> None:
-        end = self._flow.end
-        if end is None:
-            return
-        self._close(self._flow.id)
-        if end.kind == wire.ERROR:
-            raise error_of(end.name, end.payload, end.headers)
-        self.result = end.payload if self._raw else from_bytes(end.payload)

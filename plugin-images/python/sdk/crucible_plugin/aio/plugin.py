@@ -10,11 +10,11 @@ from crucible_plugin import trace, wire
 from crucible_plugin.aio.client import CLIENT, Client
 from crucible_plugin.aio.flow import Flow, Request
 from crucible_plugin.calls import Message
-from crucible_plugin.client import PATIENCE
 from crucible_plugin.crew import LANE_LIMIT
 from crucible_plugin.errors import BusError, Cancelled, Unavailable
 from crucible_plugin.offers import check_method, told
 from crucible_plugin.payloads import from_bytes, to_bytes
+from crucible_plugin.speaker import PATIENCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
