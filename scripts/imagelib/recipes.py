@@ -30,12 +30,16 @@ _MEANS: Final = {
 }
 TYPES: Final = tuple(_MEANS)
 _PACKAGES: Final = {
-    "python": ("python3",),
+    "python": ("python3", "libgcc-s1", "libstdc++6"),
     "javascript": ("nodejs",),
     "wasm": ("python3",),
     "binary": ("libc6", "libgcc-s1", "libstdc++6"),
     "rune": (),
 }
+# What compiled programs and packages expect of any host.
+_USUAL: Final = re.compile(
+    r".*/(libc|libm|libdl|libpthread|librt|libresolv|libgcc_s|libstdc\+\+)\.so\.[0-9]+"
+)
 _PYTHON: Final = re.compile(r"python(3\.\d+)-minimal")
 _PATH: Final = "PATH=/usr/local/bin:/usr/bin:/bin"
 # What the wasm host, and the library it stands on, import of the standard library and its extensions.
@@ -87,10 +91,7 @@ def fill(type_: str, tree: Tree, found: Mapping[Package, Path]) -> Made:
         case "wasm":
             return _wasm(tree, found)
         case "binary":
-            wanted = re.compile(
-                r".*/(libc|libm|libdl|libpthread|librt|libresolv|libgcc_s|libstdc\+\+)\.so\.[0-9]+"
-            )
-            tree.take(lambda place: wanted.fullmatch(place) is not None)
+            tree.take(lambda place: _USUAL.fullmatch(place) is not None)
             tree.take_libraries()
             return Made(before=())
         case _:
@@ -133,6 +134,7 @@ def python(tree: Tree, found: Mapping[Package, Path], *, sdk: bool = False) -> M
     tree.take(wanted)
     if sdk:
         _copy_sdk(tree, "python", place)
+        tree.take(lambda place: _USUAL.fullmatch(place) is not None)
         tree.link("usr/bin/python3", version)  # a name that manifests can hold whatever the release
     tree.take_libraries()
     tree.compile_python(f"usr/bin/{version}", place)

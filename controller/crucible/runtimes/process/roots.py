@@ -128,7 +128,7 @@ def python_recipe() -> Recipe:
             (f"usr/bin/{version}", binary),
             *((f"{place}/lib-dynload/{path.name}", path) for path in modules),
             *((f"{place}/{name}", path) for name, path in sdk("python")),
-            *_needed((binary, *modules)),
+            *sorted({**dict(_needed((binary, *modules))), **_usual(binary)}.items()),
         ),
         trees=((place, standard),),
         compiled=(place,),
@@ -154,7 +154,15 @@ def node_recipe(node: Path) -> Recipe:
 
 def binary_recipe() -> Recipe:
     """Describe a root with the C library and its loader: enough for static and simple dynamic programs."""
-    binary = Path("/proc/self/exe").resolve()
+    return Recipe(
+        type="binary",
+        program=Program(),
+        files=tuple(sorted(_usual(Path("/proc/self/exe").resolve()).items())),
+    )
+
+
+def _usual(binary: Path) -> dict[str, Path]:
+    """Return what compiled programs and packages expect of any host: where in a root, and which file."""
     needed = dict(_needed((binary,)))
     loader = elf.loader(binary)
     libc = next((path for path in needed.values() if path.name.startswith("libc.")), None)
@@ -167,7 +175,7 @@ def binary_recipe() -> Recipe:
         }
     if loader is not None:
         beside[str(loader).lstrip("/")] = loader
-    return Recipe(type="binary", program=Program(), files=tuple(sorted(beside.items())))
+    return beside
 
 
 def wasm_recipe(wasmtime: Path) -> Recipe:
