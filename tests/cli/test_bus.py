@@ -103,7 +103,7 @@ def test_a_call_that_is_open_is_finished_before_the_instance_is_stopped(
         eventually(lambda: "Draining" in crucible("events", "slow").out, lambda: crucible("events", "slow"))
         eventually(
             lambda: "about to be stopped" in crucible("call", "slow.work").err,
-            lambda: crucible("describe", "slow").out,
+            lambda: (call.done() and call.result(), crucible("describe", "slow").out),
         )
         (instance,) = seen(crucible, "slow")["status"]["draining"]
         assert (instance["ordinal"], instance["attempt"]) == (0, 1)

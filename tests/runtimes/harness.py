@@ -396,7 +396,9 @@ class ProcessHarness(Common):
         mark = f"crucible:{self.control_plane}/".encode()
         found = [str(path) for path in (self.state / "instances").rglob("*")]
         found += [str(pid) for pid in processes() if mark in cmdline(pid)]
-        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/**/crucible-{self.control_plane}")]
+        group = f"crucible-{self.control_plane}"
+        # Unlike a glob, a walk does not mind groups of others that go meanwhile.
+        found += [f"{at}/{group}" for at, inside, _ in os.walk("/sys/fs/cgroup") if group in inside]
         return found + [
             line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.place) in line
         ]
