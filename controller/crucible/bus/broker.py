@@ -28,7 +28,7 @@ from crucible.model.bus import HOST
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from crucible.bus.call import Call
     from crucible.model.bus import Member
@@ -102,6 +102,11 @@ class Broker:
     def know(self, member: Member) -> None:
         """Take one Plugin that is new or has changed."""
         self._follow(*self.roster.put(member))
+
+    def forget(self, uids: Collection[str]) -> None:
+        """Cut off the Plugins that are no more, and nobody who came meanwhile and is still to be told of."""
+        self._follow((), self.roster.drop(uids))
+        self.ledger.keep({seat.member.key for seat in self.roster})
 
     def _follow(self, changed: Iterable[Seat], gone: Iterable[Seat]) -> None:
         for seat in changed:

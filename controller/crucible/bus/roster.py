@@ -9,7 +9,7 @@ from crucible.core.bus import may_call, may_publish, may_subscribe
 from crucible.model.bus import HOST, Grants, Member
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from crucible.bus.connection import Connection
 
@@ -116,6 +116,13 @@ class Roster:
             changed += new
             gone += old
         return changed, gone
+
+    def drop(self, uids: Collection[str]) -> list[Seat]:
+        """Forget some Plugins; return their seats."""
+        gone = [seat for seat in self if not seat.is_host and seat.member.uid in uids]
+        for seat in gone:
+            del self._seats[seat.member.key]
+        return gone
 
     def put(self, member: Member) -> tuple[list[Seat], list[Seat]]:
         """Take one Plugin; return as :meth:`update` does."""

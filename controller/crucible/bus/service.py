@@ -143,7 +143,7 @@ class BusService:
         if gone:
             for uid in gone:
                 self._members.drop(uid)
-            self.broker.update(self._members)
+            self.broker.forget(gone)
         await self._note(known)
 
     async def _note(self, members: Iterable[Member]) -> None:
