@@ -10,10 +10,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from pathlib import Path
 
 from ground import LocalGround, insist
 from rows import Row
+
+from crucible.control.apiserver import ServerSettings
 
 PLUGINS = 1000
 MANY = 10_000
@@ -199,11 +202,13 @@ async def _all_in_phase(ground: LocalGround, count: int, generation: int, phase:
 
 
 async def _revision(ground: LocalGround) -> int:
-    """Return how much was ever written to the server, once nothing is any more."""
+    """Return how much was ever written to the server, once nothing is any more, Events that go included."""
     seen = -1
+    most = next(each.default for each in fields(ServerSettings) if each.name == "most_events")
     while True:
         found = int((await ground.client.get(ground.plugins))["metadata"]["resourceVersion"])
-        if found == seen:
+        events = (await ground.client.get("/api/v1/events"))["items"]
+        if found == seen and len(events) <= most:
             return found
         seen = found
         await asyncio.sleep(1)
