@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crucible.core.ending import wind_down
-from crucible.core.statement import status_of
+from crucible.core.statement import of_one_reason
 from crucible.model.decision import Decision, Event, Freeze, Thaw
 from crucible.model.instance import State
 from crucible.model.status import Phase
@@ -37,14 +37,9 @@ def hold_still(world: World, spec: PluginSpec) -> Decision:
     still = [instance for instance in world.instances if instance.alive and instance.frozen]
     message = f"{len(still)} of {len(still) + len(moving)} instances frozen; run 'crucible thaw' to go on"
     said = [each.model_copy(update={"ready": False}) for each in world.status.instances]
-    status = status_of(
-        world,
-        Phase.FROZEN,
-        ("Ready", False, "Frozen", message),
-        ("Progressing", bool(moving), "Frozen", message),
-        ("Degraded", False, "Frozen", message),
-        ("Stalled", False, "Frozen", message),
-    ).model_copy(update={**_kept(world.status), "instances": tuple(said)})
+    status = of_one_reason(world, Phase.FROZEN, ("Frozen", message), progressing=bool(moving)).model_copy(
+        update={**_kept(world.status), "instances": tuple(said)}
+    )
     entered = world.status.phase is not Phase.FROZEN
     events = (Event("Normal", "Frozen", "held still until 'crucible thaw'"),) if entered else ()
     freeze = tuple(Freeze(instance.slot) for instance in moving if instance.state is State.RUNNING)
@@ -55,14 +50,9 @@ def thaw(world: World) -> Decision:
     """Let everything that is held still go on, and note when; what follows from it comes next."""
     frozen = [instance for instance in world.instances if instance.alive and instance.frozen]
     message = f"{len(frozen)} frozen instances go on"
-    status = status_of(
-        world,
-        Phase.STARTING,
-        ("Ready", False, "Thawed", message),
-        ("Progressing", True, "Thawed", message),
-        ("Degraded", False, "Thawed", message),
-        ("Stalled", False, "Thawed", message),
-    ).model_copy(update={**_kept(world.status), "instances": world.status.instances, "thawed_at": world.now})
+    status = of_one_reason(world, Phase.STARTING, ("Thawed", message), progressing=True).model_copy(
+        update={**_kept(world.status), "instances": world.status.instances, "thawed_at": world.now}
+    )
     event = Event("Normal", "Thawed", message)
     return Decision(tuple(Thaw(instance.slot) for instance in frozen), status, (event,), world.now)
 

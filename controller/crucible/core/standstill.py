@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crucible.core.statement import status_of
+from crucible.core.statement import of_one_reason
 from crucible.model.decision import Decision, Event
 from crucible.model.instance import State
 from crucible.model.status import Phase, Replica
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 def refused(world: World, reason: str, message: str, down: Verdict) -> Decision:
     """Report on a Plugin that may not run here as it is."""
-    status = status_of(
+    status = of_one_reason(
         world,
         Phase.REFUSED,
-        ("Ready", False, reason, message),
-        ("Progressing", any(instance.alive for instance in world.instances), reason, message),
-        ("Degraded", True, reason, message),
-        ("Stalled", True, reason, message),
+        (reason, message),
+        progressing=any(instance.alive for instance in world.instances),
+        degraded=True,
+        stalled=True,
     ).model_copy(update={"instances": _at_rest(world)})
     said = any(
         condition.type == "Stalled" and condition.reason == reason and condition.message == message[:2048]
@@ -39,14 +39,9 @@ def suspended(world: World, down: Verdict) -> Decision:
     resting = not any(instance.alive for instance in world.instances)
     message = "every instance is stopped; set spec.suspend to false to resume" if resting else "stopping"
     phase = Phase.SUSPENDED if resting else Phase.STOPPING
-    status = status_of(
-        world,
-        phase,
-        ("Ready", False, "Suspended", message),
-        ("Progressing", not resting, "Suspended", message),
-        ("Degraded", False, "Suspended", message),
-        ("Stalled", False, "Suspended", message),
-    ).model_copy(update={"instances": _at_rest(world)})
+    status = of_one_reason(world, phase, ("Suspended", message), progressing=not resting).model_copy(
+        update={"instances": _at_rest(world)}
+    )
     entered = world.status.phase not in {Phase.SUSPENDED, Phase.STOPPING}
     events = (Event("Normal", "Suspended", "suspended by spec.suspend"),) if entered else ()
     return Decision(down.actions, status, events, down.revisit)
@@ -64,14 +59,9 @@ def without_secret(world: World, message: str) -> Decision:
 
 def fetching(world: World, message: str) -> Decision:
     """Report on a Plugin whose source is on its way. What runs goes on running."""
-    status = status_of(
-        world,
-        Phase.PENDING,
-        ("Ready", False, "Pulling", message),
-        ("Progressing", True, "Pulling", message),
-        ("Degraded", False, "Pulling", message),
-        ("Stalled", False, "Pulling", message),
-    ).model_copy(update={"instances": world.status.instances})
+    status = of_one_reason(world, Phase.PENDING, ("Pulling", message), progressing=True).model_copy(
+        update={"instances": world.status.instances}
+    )
     begun = any(condition.reason == "Pulling" for condition in world.status.conditions)
     return Decision((), status, () if begun else (Event("Normal", "Pulling", message),))
 
@@ -79,13 +69,13 @@ def fetching(world: World, message: str) -> Decision:
 def attended(world: World, reach: Reach, down: Verdict) -> Decision:
     """Report on an endpoint that someone else runs."""
     reason = "Reachable" if reach.ok else "Unreachable"
-    status = status_of(
+    status = of_one_reason(
         world,
         Phase.RUNNING if reach.ok else Phase.PENDING,
-        ("Ready", reach.ok, reason, reach.message),
-        ("Progressing", any(instance.alive for instance in world.instances), reason, reach.message),
-        ("Degraded", not reach.ok, reason, reach.message),
-        ("Stalled", False, reason, reach.message),
+        (reason, reach.message),
+        ready=reach.ok,
+        progressing=any(instance.alive for instance in world.instances),
+        degraded=not reach.ok,
     ).model_copy(update={"ready_replicas": int(reach.ok)})
     said = any(condition.reason == reason for condition in world.status.conditions)
     events = () if said else (Event("Normal" if reach.ok else "Warning", reason, reach.message),)
@@ -98,14 +88,9 @@ def without_runtime(world: World) -> Decision:
 
 
 def _held_up(world: World, reason: str, message: str) -> Decision:
-    status = status_of(
-        world,
-        Phase.PENDING,
-        ("Ready", False, reason, message),
-        ("Progressing", False, reason, message),
-        ("Degraded", True, reason, message),
-        ("Stalled", True, reason, message),
-    ).model_copy(update={"instances": world.status.instances})
+    status = of_one_reason(world, Phase.PENDING, (reason, message), degraded=True, stalled=True).model_copy(
+        update={"instances": world.status.instances}
+    )
     said = any(
         condition.type == "Stalled" and condition.message == status.conditions[-1].message
         for condition in world.status.conditions
@@ -117,27 +102,15 @@ def terminating(world: World) -> PluginStatus:
     """Report on a Plugin that is being deleted."""
     count = len(world.instances)
     message = f"{count} instance{'' if count == 1 else 's'} left to clear away"
-    return status_of(
-        world,
-        Phase.TERMINATING,
-        ("Ready", False, "Deleting", message),
-        ("Progressing", True, "Deleting", message),
-        ("Degraded", False, "Deleting", message),
-        ("Stalled", False, "Deleting", message),
-    )
+    return of_one_reason(world, Phase.TERMINATING, ("Deleting", message), progressing=True)
 
 
 def outliving(world: World, first: tuple[str, ...]) -> Decision:
     """Report on a Plugin that is being deleted, and goes on until those that need it are gone."""
     message = f"goes after {', '.join(first)}, which need it and are being deleted too"
-    status = status_of(
-        world,
-        Phase.TERMINATING,
-        ("Ready", False, "Deleting", message),
-        ("Progressing", True, "Deleting", message),
-        ("Degraded", False, "Deleting", message),
-        ("Stalled", False, "Deleting", message),
-    ).model_copy(update={"instances": world.status.instances})
+    status = of_one_reason(world, Phase.TERMINATING, ("Deleting", message), progressing=True).model_copy(
+        update={"instances": world.status.instances}
+    )
     return Decision((), status)
 
 

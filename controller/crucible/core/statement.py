@@ -38,6 +38,37 @@ def status_of(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
     )
 
 
+def of_one_reason(  # noqa: PLR0913 - one word for each condition
+    world: World,
+    phase: Phase,
+    why: tuple[str, str],
+    *,
+    ready: bool = False,
+    progressing: bool = False,
+    degraded: bool = False,
+    stalled: bool = False,
+) -> PluginStatus:
+    """Build a status in which every condition has the same reason and message.
+
+    Args:
+        world: what is.
+        phase: in a word.
+        why: reason, message.
+        ready: whether that condition holds; so the others.
+        progressing: the same.
+        degraded: the same.
+        stalled: the same.
+    """
+    return status_of(
+        world,
+        phase,
+        ("Ready", ready, *why),
+        ("Progressing", progressing, *why),
+        ("Degraded", degraded, *why),
+        ("Stalled", stalled, *why),
+    )
+
+
 def _spec_of(world: World) -> PluginSpec | None:
     return world.spec if isinstance(world.spec, PluginSpec) else None
 
