@@ -15,8 +15,8 @@ import typer
 
 from crucible import __version__
 from crucible.cli import exits
-from crucible.cli.operator import PullPolicy, UserNamespaces
-from crucible.cli.options import Data, DataOutput
+from crucible.cli.operator import UserNamespaces
+from crucible.cli.options import Data, DataOutput, ImagePullPolicy, ImageTag, PullPolicy
 from crucible.cli.table import table
 from crucible.cli.terminal import colourful, note, paint
 from crucible.cli.up import RuntimeName
@@ -74,13 +74,8 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     images: Annotated[
         str, typer.Option("--images", metavar="PREFIX", help="As the operator has it: PREFIX/python:TAG.")
     ] = "crucible",
-    image_tag: Annotated[
-        str, typer.Option("--image-tag", metavar="TAG", help="Default: this program's version.")
-    ] = __version__,
-    image_pull_policy: Annotated[
-        PullPolicy,
-        typer.Option("--image-pull-policy", metavar="Always|IfNotPresent|Never", help="When nodes pull."),
-    ] = PullPolicy.IF_NOT_PRESENT,
+    image_tag: ImageTag = __version__,
+    image_pull_policy: ImagePullPolicy = PullPolicy.IF_NOT_PRESENT,
     image_pull_secret: Annotated[
         str, typer.Option("--image-pull-secret", metavar="NAME", help="A Secret of that namespace.")
     ] = "",

@@ -1,11 +1,10 @@
 """``crucible egress``."""
 
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from crucible.cli.up import LogFormat
+from crucible.cli.options import HealthPort, LogAs, LogFormat, MetricsPort, OutsideCluster, Verbose
 
 EXAMPLES: Final = """\b
 Examples:
@@ -52,22 +51,11 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Until the cluster says whose a connection is: a pod's address is told late.",
         ),
     ] = 10.0,
-    health_port: Annotated[
-        int, typer.Option("--health-port", metavar="PORT", min=0, max=65535, help="For /healthz and /readyz.")
-    ] = 8080,
-    metrics_port: Annotated[
-        int,
-        typer.Option(
-            "--metrics-port", metavar="PORT", min=0, max=65535, help="For /metrics; may be the same."
-        ),
-    ] = 9090,
-    kubeconfig: Annotated[
-        Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Outside of a cluster.")
-    ] = None,
-    log_format: Annotated[
-        LogFormat, typer.Option("--log-format", metavar="text|json", help="How to write the log.")
-    ] = LogFormat.TEXT,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
+    health_port: HealthPort = 8080,
+    metrics_port: MetricsPort = 9090,
+    kubeconfig: OutsideCluster = None,
+    log_format: LogAs = LogFormat.TEXT,
+    verbose: Verbose = False,
 ) -> None:
     """Let plugins' pods out to what their manifests list, and nowhere else, until SIGTERM."""
     from crucible.gateway import GatewayOptions, run  # noqa: PLC0415 - loads the client of clusters

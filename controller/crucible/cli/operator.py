@@ -9,7 +9,17 @@ from typing import Annotated, Final
 import typer
 
 from crucible import __version__
-from crucible.cli.up import LogFormat
+from crucible.cli.options import (
+    HealthPort,
+    ImagePullPolicy,
+    ImageTag,
+    LogAs,
+    LogFormat,
+    MetricsPort,
+    OutsideCluster,
+    PullPolicy,
+    Verbose,
+)
 from crucible.cli.volumes import claim_volumes
 
 EXAMPLES: Final = """\b
@@ -22,14 +32,6 @@ Inside a cluster it signs in with the pod's service account, elsewhere with the 
 --kubeconfig or KUBECONFIG names. Of several one works, the one that holds the Lease; the others stand by.
 It listens on every address of its pod: what it serves there is health and figures, nothing else.
 """
-
-
-class PullPolicy(StrEnum):
-    """When nodes ask a registry; the words are Kubernetes' own."""
-
-    ALWAYS = "Always"
-    IF_NOT_PRESENT = "IfNotPresent"
-    NEVER = "Never"
 
 
 class UserNamespaces(StrEnum):
@@ -67,13 +69,8 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     images: Annotated[
         str, typer.Option("--images", metavar="PREFIX", help="Types run from PREFIX/TYPE:TAG.")
     ] = "crucible",
-    image_tag: Annotated[
-        str, typer.Option("--image-tag", metavar="TAG", help="Default: this program's version.")
-    ] = __version__,
-    image_pull_policy: Annotated[
-        PullPolicy,
-        typer.Option("--image-pull-policy", metavar="Always|IfNotPresent|Never", help="When nodes pull."),
-    ] = PullPolicy.IF_NOT_PRESENT,
+    image_tag: ImageTag = __version__,
+    image_pull_policy: ImagePullPolicy = PullPolicy.IF_NOT_PRESENT,
     image_pull_secret: Annotated[
         str,
         typer.Option("--image-pull-secret", metavar="NAME", help="A Secret in each namespace of plugins."),
@@ -137,18 +134,9 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="The Service of `crucible egress`. Default: none, network.connect is refused.",
         ),
     ] = "",
-    health_port: Annotated[
-        int, typer.Option("--health-port", metavar="PORT", min=0, max=65535, help="For /healthz and /readyz.")
-    ] = 8080,
-    metrics_port: Annotated[
-        int,
-        typer.Option(
-            "--metrics-port", metavar="PORT", min=0, max=65535, help="For /metrics; may be the same."
-        ),
-    ] = 9090,
-    kubeconfig: Annotated[
-        Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Outside of a cluster.")
-    ] = None,
+    health_port: HealthPort = 8080,
+    metrics_port: MetricsPort = 9090,
+    kubeconfig: OutsideCluster = None,
     alerts: Annotated[
         str,
         typer.Option(
@@ -158,10 +146,8 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Tell an Alertmanager what is wrong.",
         ),
     ] = "",
-    log_format: Annotated[
-        LogFormat, typer.Option("--log-format", metavar="text|json", help="How to write the log.")
-    ] = LogFormat.TEXT,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
+    log_format: LogAs = LogFormat.TEXT,
+    verbose: Verbose = False,
 ) -> None:
     """Run plugins as pods of a cluster, until SIGTERM; the plugins go on."""
     from crucible.operating import Images, OperatorOptions, run  # noqa: PLC0415 - loads the whole operator

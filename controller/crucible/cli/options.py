@@ -74,6 +74,41 @@ ObjectOutput = Annotated[
 DataOutput = Annotated[Data, typer.Option("--output", "-o", metavar="text|json|yaml", help="How to print.")]
 
 
+class LogFormat(StrEnum):
+    """How to write the log."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class PullPolicy(StrEnum):
+    """When nodes ask a registry; the words are Kubernetes' own."""
+
+    ALWAYS = "Always"
+    IF_NOT_PRESENT = "IfNotPresent"
+    NEVER = "Never"
+
+
+# Of programs that run until they are told to stop, on this machine or in pods.
+LogAs = Annotated[LogFormat, typer.Option("--log-format", metavar="text|json", help="How to write the log.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")]
+HealthPort = Annotated[
+    int, typer.Option("--health-port", metavar="PORT", min=0, max=65535, help="For /healthz and /readyz.")
+]
+MetricsPort = Annotated[
+    int,
+    typer.Option("--metrics-port", metavar="PORT", min=0, max=65535, help="For /metrics; may be the same."),
+]
+OutsideCluster = Annotated[
+    Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Outside of a cluster.")
+]
+ImageTag = Annotated[str, typer.Option("--image-tag", metavar="TAG", help="Default: this program's version.")]
+ImagePullPolicy = Annotated[
+    PullPolicy,
+    typer.Option("--image-pull-policy", metavar="Always|IfNotPresent|Never", help="When nodes pull."),
+]
+
+
 def with_access(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, whose first parameter is an Access, the four options that make one."""
 

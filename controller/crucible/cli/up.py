@@ -11,6 +11,7 @@ import typer
 
 from crucible.cli.exits import Failed
 from crucible.cli.joining import checked
+from crucible.cli.options import LogAs, LogFormat, Verbose
 from crucible.cli.terminal import colourful, paint
 from crucible.cli.volumes import host_volumes
 from crucible.errors import CrucibleError, InvalidInput, NotFound
@@ -37,13 +38,6 @@ With --manifests a folder is kept applied: what is in it, and in the folders bel
 back when someone changes it; what it brought is removed when no file holds it any more. A file with a
 mistake is named in the log, and what it gave before stays.
 """
-
-
-class LogFormat(StrEnum):
-    """How to write the log."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class RuntimeName(StrEnum):
@@ -93,10 +87,8 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         Path | None,
         typer.Option("--backbone", metavar="FILE", help="Join other machines' plugins, as this file says."),
     ] = None,
-    log_format: Annotated[
-        LogFormat, typer.Option("--log-format", metavar="text|json", help="How to write the log.")
-    ] = LogFormat.TEXT,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")] = False,
+    log_format: LogAs = LogFormat.TEXT,
+    verbose: Verbose = False,
 ) -> None:
     """Run the control plane on this machine, until Ctrl-C."""
     from crucible.bootstrap import UpOptions, run  # noqa: PLC0415 - loads the whole operator; help does not
