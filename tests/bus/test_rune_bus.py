@@ -166,9 +166,15 @@ async def test_it_hears_and_tells_takes_its_configuration_and_ends_when_asked(
     await host.ask(Frame(Kind.SUBSCRIBE, 1, "told.>"))
     host.send(Frame(Kind.PUBLISH, 0, "news.today", b'{"rain":true}'))
     told: dict[str, Any] = json.loads((await host.next()).payload)
-    assert told == {"kind": "message", "name": "news.today", "from": "$host", "payload": {"rain": True}}
-    for payload, expected in ((b'{"good":true}', Kind.ANSWER), (b'{"good":false}', Kind.ERROR)):
-        assert (await asked(bus, "$config", payload)).kind == expected
+    assert told == {
+        "kind": "message",
+        "name": "news.today",
+        "from": "$host",
+        "payload": {"rain": True},
+        "missed": 0,
+    }
+    for payload, kind in ((b'{"good":true}', Kind.ANSWER), (b'{"good":false}', Kind.ERROR)):
+        assert (await asked(bus, "$config", payload)).kind == kind
     assert (await asked(bus, "$ping", b"there?")).payload == b"there?"
     assert (await asked(bus, "$unknown", b"")).name == "NoSuchMethod"
     relay.process.send_signal(signal.SIGTERM)
@@ -220,6 +226,7 @@ async def test_a_store_is_changed_under_its_revisions(bus: Bus, tmp_path: Path, 
             println!("{:?}", crucible::put("a", 3, Some(0)));
             println!("{:?}", crucible::put("a", 4, None));
             println!("{}", crucible::get("a")?.map(|kept| kept.value).unwrap());
+            println!("{}", crucible::keys("", "")?.keys[0].key);
             println!("{:?}", crucible::delete("a", Some(1)));
             println!("{:?}", crucible::delete("a", None));
             println!("{:?}", crucible::get("a b"));
@@ -229,17 +236,36 @@ async def test_a_store_is_changed_under_its_revisions(bus: Bus, tmp_path: Path, 
     code, out, said = await program.ended()
     assert code == 0, said
     lines = out.splitlines()
-    assert [lines[at] for at in (0, 1, 3, 4, 6, 8)] == [
+    assert [lines[at] for at in (0, 1, 3, 4, 5, 7, 9)] == [
         "Ok(None)",
         "Ok(1)",
         "Ok(2)",
         "4",
+        "a",
         "Ok(())",
         "Ok(None)",
     ]
     assert lines[2].startswith('Err("Conflict: is at revision 1')
-    assert lines[5].startswith('Err("Conflict: is at revision 2')
-    assert lines[7].startswith('Err("Malformed: header key')
+    assert lines[6].startswith('Err("Conflict: is at revision 2')
+    assert lines[8].startswith('Err("Malformed: header key')
+
+
+async def test_messages_that_find_no_room_are_counted(bus: Bus, tmp_path: Path, host: Path) -> None:
+    script = """
+        pub fn main() {
+            crucible::open(["none"])?;
+            crucible::subscribe("news.*")?;
+            crucible::call("caps.up", ())?;
+            while let Some(event) = crucible::next(0.0)? { if event.missed != 0 { return 9; } }
+            crucible::call("caps.up", ())?;
+            Ok(crucible::next(60.0)?.unwrap().missed)
+        }"""
+    running = await Program.start(host, tmp_path, bus.plugin("idle", **GRANTS), script)
+    server = await bus.add("caps", "up", publish=("news.*",))
+    for told in (70, 1):
+        asked = await server.next()
+        server.send(*[Frame(Kind.PUBLISH, 0, "news.today")] * told, Frame(Kind.ANSWER, asked.id))
+    assert (await running.ended())[0] == 6
 
 
 async def test_what_is_not_granted_or_not_there_is_an_error_to_the_script(
@@ -251,9 +277,12 @@ async def test_what_is_not_granted_or_not_there_is_an_error_to_the_script(
             println!("{:?}", crucible::publish("told.x", ()));
             println!("{:?}", crucible::subscribe("news.*"));
             println!("{:?}", crucible::put("a", 1, None));
+            println!("{:?}", crucible::keys("", ""));
+            println!("{:?}", crucible::put_event("told.x", (), None));
+            println!("{:?}", crucible::take_event("news.*", "main", None, 1.0));
         }"""
     _, out, _ = await (await Program.start(host, tmp_path, bus.plugin("poor"), script)).ended()
-    assert [line[:18] for line in out.splitlines()] == ['Err("NotPermitted:'] * 4
-    assert bus.faults("poor") == {"refused": 4}
+    assert [line[:18] for line in out.splitlines()] == ['Err("NotPermitted:'] * 7
+    assert bus.faults("poor") == {"refused": 7}
     _, out, _ = await (await Program.start(host, tmp_path, None, script)).ended()
     assert out.startswith('Err("Unavailable: this plugin has no bus')

@@ -39,6 +39,10 @@ IMPORTS = """
   (import "crucible" "store_put" (func $put (param i32 i32 i32 i32 i64) (result i32)))
   (import "crucible" "store_delete" (func $delete (param i32 i32 i64) (result i32)))
   (import "crucible" "store_revision" (func $revision (result i64)))
+  (import "crucible" "store_list" (func $list (param i32 i32 i32 i32) (result i32)))
+  (import "crucible" "event_put" (func $put_event (param i32 i32 i32 i32 i32 i32) (result i32)))
+  (import "crucible" "event_take" (func $take_event (param i32 i32 i32 i32 i64 i32) (result i32)))
+  (import "crucible" "bus_missed" (func $missed (result i64)))
   (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
   (memory (export "memory") 1)
   (data (i32.const 16) "relay")
@@ -75,6 +79,7 @@ RELAY = f"""(module {IMPORTS}
       (if (i32.eq (local.get $what) (i32.const 2)) (then (call $again)))
       (if (i32.eq (local.get $what) (i32.const 3)) (then (call $configured)))
       (br $forever))))"""
+LISTED = '{"keys":[{"key":"a/key","revision":2,"size":7}],"more":false,"used":268,"size":10000}'
 GRANTS = {"call": ("caps.up",), "publish": ("told.*",), "subscribe": ("news.*",)}
 
 
@@ -198,6 +203,17 @@ async def asked(bus: Bus, method: str, payload: bytes) -> Frame:
         ("(call $call (i32.const 32) (i32.const 7) (i32.const 0) (i32.const 0) (i32.const 0))", 3),
         ("(call $publish (i32.const 64) (i32.const 10) (i32.const 0) (i32.const 0))", 3),
         ("(call $subscribe (i32.const 48) (i32.const 6))", 3),
+        (
+            "(call $put_event (i32.const 64) (i32.const 10) (i32.const 0) (i32.const 0)"
+            " (i32.const 0) (i32.const 0))",
+            3,
+        ),
+        (
+            "(call $take_event (i32.const 48) (i32.const 6) (i32.const 0) (i32.const 0)"
+            " (i64.const 0) (i32.const 0))",
+            3,
+        ),
+        ("(call $list (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))", 3),
         ("(call $get (i32.const 96) (i32.const 5))", 3),
         ("(call $next (i32.const 0))", 0),
         ("(call $unready (i32.const 80) (i32.const 7))", 0),
@@ -220,6 +236,8 @@ async def test_a_store_is_changed_under_its_revisions(bus: Bus, tmp_path: Path) 
     put = "(call $put (i32.const 96) (i32.const 5) (i32.const 80) (i32.const 7) (i64.const {}))"
     get, revision = "(call $get (i32.const 96) (i32.const 5))", "(i32.wrap_i64 (call $revision))"
     delete = "(call $delete (i32.const 96) (i32.const 5) (i64.const {}))"
+    listing = "(call $list (i32.const 96) (i32.const 2) (i32.const 0) (i32.const 0))"
+    length = "(call $take (i32.const 0) (i32.const 2048) (i32.const 0))"
     path = bus.plugin("notes", store=10_000)
     for body, code in (
         (get, 12),
@@ -228,12 +246,32 @@ async def test_a_store_is_changed_under_its_revisions(bus: Bus, tmp_path: Path) 
         (f"(i32.add {put.format(1)} {revision})", 2),
         (f"(i32.add {get} {revision})", 2),
         (f"(i32.add {get} (call $take (i32.const 0) (i32.const 2048) (i32.const 3)))", 7),
+        (f"(i32.add {listing} {length})", len(LISTED)),
         (delete.format(1), 11),
         (delete.format(-1), 0),
     ):
         assert (await (await Program.start(tmp_path, path, exiting(body))).ended())[0] == code, body
     await stores.close()
     os.close(folder)
+
+
+async def test_messages_that_find_no_room_are_counted(bus: Bus, tmp_path: Path) -> None:
+    # It asks to be told, waits for an answer that comes after 70 messages, and looks at the last of them.
+    body = """
+      (if (call $subscribe (i32.const 48) (i32.const 6)) (then (call $exit (i32.const 9))))
+      (drop (call $call (i32.const 32) (i32.const 7) (i32.const 0) (i32.const 0) (i32.const 0)))
+      (loop $rest (br_if $rest (call $next (i32.const 0))))
+      (drop (call $call (i32.const 32) (i32.const 7) (i32.const 0) (i32.const 0) (i32.const 0)))
+      (drop (call $next (i32.const -1)))
+      (local.set $code (i32.wrap_i64 (call $missed)))
+      (call $exit (local.get $code))"""
+    program = f'(module {IMPORTS} (func (export "_start") (local $code i32) {body}))'
+    running = await Program.start(tmp_path, bus.plugin("idle", **GRANTS), program)
+    server = await bus.add("caps", "up", publish=("news.*",))
+    for told in (70, 1):
+        asked = await server.next()
+        server.send(*[Frame(Kind.PUBLISH, 0, "news.today")] * told, Frame(Kind.ANSWER, asked.id))
+    assert (await running.ended())[0] == 6
 
 
 @pytest.mark.parametrize(

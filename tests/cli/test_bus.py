@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from imagelib import rune
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -216,10 +217,65 @@ def seen(crucible: Any, name: str = "asker") -> dict[str, Any]:
     return found
 
 
-def test_the_controllers_events_are_heard_on_the_bus(crucible: Any, apply: Any, eventually: Any) -> None:
-    program = ASKER.replace("\nbus.next()\n", "\nwhile True: print(bus.next(), flush=True)\n")
+LISTENERS = {
+    "python": ("main.py", ASKER.replace("\nbus.next()\n", "\nwhile True: print(bus.next(), flush=True)\n")),
+    "rune": (
+        "main.rn",
+        """
+pub fn main() {
+    crucible::open([])?;
+    crucible::subscribe("crucible.events.>")?;
+    println!("done");
+    while let Some(event) = crucible::next(600.0)? {
+        if event.kind == "stop" { return Ok(0); }
+        println!("{} {} {}", event.from, event.name, event.payload["type"]);
+    }
+}
+""",
+    ),
+    "wasm": (
+        "main.wat",
+        """(module
+  (import "crucible" "bus_open" (func $open (param i32 i32 i32) (result i32)))
+  (import "crucible" "bus_subscribe" (func $subscribe (param i32 i32) (result i32)))
+  (import "crucible" "bus_next" (func $next (param i32) (result i32)))
+  (import "crucible" "bus_take" (func $take (param i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "crucible.events.>")
+  (data (i32.const 48) "done\\0a")
+  (func $print (param $at i32) (param $size i32)
+    (i32.store (i32.const 0) (local.get $at))
+    (i32.store (i32.const 4) (local.get $size))
+    (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
+  (func $piece (param $which i32)
+    (call $print (i32.const 4096) (call $take (local.get $which) (i32.const 4096) (i32.const 4096)))
+    (call $print (i32.const 52) (i32.const 1)))
+  (func (export "_start")
+    (if (call $open (i32.const 0) (i32.const 0) (i32.const 0)) (then unreachable))
+    (if (call $subscribe (i32.const 16) (i32.const 17)) (then unreachable))
+    (call $print (i32.const 48) (i32.const 5))
+    (loop $forever
+      (if (i32.eq (call $next (i32.const -1)) (i32.const 2))
+        (then (call $piece (i32.const 2)) (call $piece (i32.const 1)) (call $piece (i32.const 0))))
+      (br $forever))))""",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", LISTENERS)
+def test_the_controllers_events_are_heard_on_the_bus(
+    crucible: Any, apply: Any, eventually: Any, language: str
+) -> None:
+    if language == "rune":
+        rune.build(print)
+    name, program = LISTENERS[language]
     capabilities = {"bus": {"subscribe": ["crucible.events.>"]}}
-    apply(manifest("listener", program, capabilities, [(SUBSCRIBE, "crucible.events.>", {})]))
+    listener = manifest("listener", program, capabilities, [(SUBSCRIBE, "crucible.events.>", {})])
+    listener["spec"] |= {"type": language, "entrypoint": [name]}
+    listener["spec"]["source"]["inline"][name] = listener["spec"]["source"]["inline"].pop("main.py")
+    applied = apply(listener)
+    assert applied.code == 0, applied.err
     eventually(lambda: "done" in crucible("logs", "listener").out, lambda: crucible("describe", "listener"))
     apply(manifest("newcomer", ASKED, {"bus": {}}))
     eventually(

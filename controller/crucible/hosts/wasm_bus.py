@@ -15,6 +15,7 @@ import socket
 import struct
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wasmtime import FuncType, Memory, Trap, ValType
@@ -35,7 +36,9 @@ NOTHING, CALLED, TOLD, CONFIGURED = range(4)
 WINDOW: Final = 8
 """Calls that line up at most; the broker holds back further ones."""
 MESSAGES: Final = 64
-"""Messages that line up at most; later ones are lost."""
+"""Messages that line up at most; later ones are lost, and counted."""
+NUMBERS: Final = {"store_revision": "revision", "event_sequence": "sequence", "bus_missed": "missed"}
+"""Functions that return a number which came with what is looked at, by its header."""
 GRACE: Final = 1.0
 """Seconds by which the broker may be late with its word that a call is."""
 _HELLO, _CALL, _ANSWER, _ERROR, _CANCEL = 1, 3, 4, 5, 6
@@ -123,6 +126,7 @@ class Bus:
         self._kept = bytearray()
         self._answers: dict[int, Frame | None] = {}
         self._events: deque[Frame] = deque()
+        self._missed = 0
         self._serving = 0
         self._last = -1
 
@@ -151,6 +155,23 @@ class Bus:
         self.got = self._ask(Frame(_SUBSCRIBE, ident, pattern), time.monotonic() + _HANDSHAKE)
         self._patterns[ident] = pattern
         return 0
+
+    def take_event(self, pattern: str, subscription: str, done: int, time_left: int) -> int:
+        """Take the oldest durable event that fits; return 1, or 0 when none came in time."""
+        headers = {"pattern": pattern, **({"subscription": subscription} if subscription else {})}
+        if done > 0:
+            headers["done"] = str(done)
+        try:
+            self.call("$events.take", b"", time_left, headers)
+        except Failure as failure:
+            if failure.code != "DeadlineExceeded":
+                raise
+            return NOTHING
+        return 1
+
+    def number(self, header: str) -> int:
+        """Return a number that came with what is looked at; 0: none did."""
+        return int(self.got.headers.get(header, "0"))
 
     def next(self, milliseconds: int) -> int:
         """Take the call, message or configuration that came first; wait for it as long as is said."""
@@ -264,13 +285,21 @@ class Bus:
     def _receive(self, frame: Frame) -> None:
         if frame.id in self._answers and frame.kind not in (_CALL, _MESSAGE):
             self._answers[frame.id] = frame
-        elif frame.kind == _MESSAGE and len(self._events) < MESSAGES:
-            self._events.append(frame)
+        elif frame.kind == _MESSAGE:
+            self._told(frame)
         elif frame.kind == _CANCEL:
             self._serving = 0 if self._serving == frame.id else self._serving
             self._events = deque(one for one in self._events if one.id != frame.id or one.kind != _CALL)
         elif frame.kind == _CALL:
             self._called(frame)
+
+    def _told(self, frame: Frame) -> None:
+        missed = self._missed + int(frame.headers.get("missed", "0"))
+        if len(self._events) >= MESSAGES:
+            self._missed = missed + 1
+            return
+        self._missed = 0
+        self._events.append(frame._replace(headers={**frame.headers, "missed": str(missed)}))
 
     def _called(self, frame: Frame) -> None:
         if frame.name == "$ping":
@@ -337,7 +366,7 @@ def define(linker: Linker, bus: Bus) -> None:
         got = bus.got
         fields = {
             _PAYLOAD: got.payload,
-            _NAME: got.name.encode(),
+            _NAME: (got.name or got.headers.get("subject", "")).encode(),
             _FROM: got.headers.get("from", "").encode(),
         }
         return memory.put(fields.get(what, b""), at, size)
@@ -367,12 +396,28 @@ def define(linker: Linker, bus: Bus) -> None:
         [*one, i64],
         lambda m, at, size, old: bus.call("$store.delete", b"", 0, _store(m.text(at, size), old)),
     )
-    linker.define_func(
-        "crucible",
-        "store_revision",
-        FuncType([], [i64]),
-        lambda: int(bus.got.headers.get("revision", "0")),
+    offer(
+        "store_list",
+        two,
+        lambda m, a, b, c, d: bus.call(
+            "$store.list", b"", 0, {"prefix": m.text(a, b), "after": m.text(c, d)}
+        ),
     )
+    offer(
+        "event_put",
+        [*two, *one],
+        lambda m, a, b, c, d, e, f: bus.call(
+            "$events.put", m.piece(c, d), 0, _event(m.text(a, b), m.text(e, f))
+        ),
+    )
+    offer(
+        "event_take",
+        [*two, i64, i32],
+        lambda m, a, b, c, d, done, time: bus.take_event(m.text(a, b), m.text(c, d), done, time),
+    )
+    for name, header in NUMBERS.items():
+        work = partial(bus.number, header)
+        linker.define_func("crucible", name, FuncType([], [i64]), work)
 
 
 def own() -> Bus:
@@ -383,3 +428,13 @@ def own() -> Bus:
 def _store(key: str, revision: int) -> dict[str, str]:
     """Return the headers of a change; a negative revision: whichever is there."""
     return {"key": key} if revision < 0 else {"key": key, "revision": str(revision)}
+
+
+def _page(prefix: str, after: str) -> dict[str, str]:
+    """Return the headers of a list of keys."""
+    return {"prefix": prefix, "after": after}
+
+
+def _event(subject: str, ident: str) -> dict[str, str]:
+    """Return the headers of a durable event; without an identifier it is kept as often as it is put."""
+    return {"subject": subject, "id": ident} if ident else {"subject": subject}

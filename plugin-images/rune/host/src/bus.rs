@@ -13,7 +13,7 @@ use crate::wire::{self, Frame};
 
 /// Calls that line up at most; the broker holds back further ones.
 const WINDOW: u32 = 8;
-/// Messages that line up at most; later ones are lost.
+/// Messages that line up at most; later ones are lost, and counted.
 const MESSAGES: usize = 64;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const DEFAULT_TIME: Duration = Duration::from_secs(30);
@@ -43,6 +43,7 @@ pub struct Bus {
     kept: Vec<u8>,
     awaited: Option<(u32, Option<Frame>)>,
     events: VecDeque<Frame>,
+    missed: u64,
     serving: Option<Frame>,
     last: u32,
 }
@@ -237,8 +238,7 @@ impl Bus {
 
     fn receive(&mut self, frame: Frame) -> Outcome<()> {
         match (&mut self.awaited, frame.kind) {
-            (_, wire::MESSAGE) if self.events.len() < MESSAGES => self.events.push_back(frame),
-            (_, wire::MESSAGE) => {}
+            (_, wire::MESSAGE) => self.told(frame),
             (_, wire::CANCEL) => {
                 self.serving.take_if(|call| call.id == frame.id);
                 self.events.retain(|one| one.kind != wire::CALL || one.id != frame.id);
@@ -248,6 +248,17 @@ impl Bus {
             _ => {}
         }
         Ok(())
+    }
+
+    fn told(&mut self, mut frame: Frame) {
+        self.missed += frame.number("missed");
+        if self.events.len() >= MESSAGES {
+            self.missed += 1;
+            return;
+        }
+        frame.headers.retain(|(name, _)| name != "missed");
+        frame.headers.push(("missed".to_owned(), std::mem::take(&mut self.missed).to_string()));
+        self.events.push_back(frame);
     }
 
     fn called(&mut self, frame: Frame) -> Outcome<()> {

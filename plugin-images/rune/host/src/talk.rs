@@ -34,6 +34,9 @@ pub fn install(module: &mut Module) -> Result<(), ContextError> {
     module.function("get", get).build()?;
     module.function("put", put).build()?;
     module.function("delete", delete).build()?;
+    module.function("keys", keys).build()?;
+    module.function("put_event", put_event).build()?;
+    module.function("take_event", take_event).build()?;
     Ok(())
 }
 
@@ -61,7 +64,8 @@ fn answer(value: Value) -> Outcome<()> {
     bus(|bus| bus.answer(payload.as_bytes()))
 }
 
-/// Return what came: an object with `kind` (`call`, `message`, `config`, `stop`), `name`, `from`, `payload`.
+/// Return what came: an object with `kind` (`call`, `message`, `config`, `stop`), `name`, `from`, `payload`;
+/// of a message `missed` too: how many before it were lost.
 fn next(seconds: f64) -> Outcome<Option<Value>> {
     let frame = match bus(|bus| Ok(bus.next(span(seconds))))? {
         Next::Nothing => return Ok(None),
@@ -75,7 +79,11 @@ fn next(seconds: f64) -> Outcome<Option<Value>> {
     };
     // What is no JSON arrives as (), as does nothing at all.
     let payload = serde_json::from_slice(&frame.payload).unwrap_or(serde_json::Value::Null);
-    let told = json!({"kind": kind, "name": frame.name, "from": frame.header("from"), "payload": payload});
+    let mut told =
+        json!({"kind": kind, "name": frame.name, "from": frame.header("from"), "payload": payload});
+    if frame.kind == wire::MESSAGE {
+        told["missed"] = frame.number("missed").into();
+    }
     object(&told).map(Some)
 }
 
@@ -87,17 +95,54 @@ fn get(key: &str) -> Outcome<Option<Value>> {
     };
     let value: serde_json::Value = serde_json::from_slice(&found.payload)
         .map_err(|error| format!("Malformed: {key} holds no JSON: {error}"))?;
-    object(&json!({"value": value, "revision": revision_of(found.header("revision"))})).map(Some)
+    object(&json!({"value": value, "revision": number(&found, "revision")})).map(Some)
 }
 
 fn put(key: &str, value: Value, revision: Option<i64>) -> Outcome<i64> {
     let payload = to_json(value)?;
     let done = bus(|bus| bus.call("$store.put", payload.as_bytes(), header(key, revision), None))?;
-    Ok(revision_of(done.header("revision")))
+    Ok(number(&done, "revision"))
 }
 
 fn delete(key: &str, revision: Option<i64>) -> Outcome<()> {
     bus(|bus| bus.call("$store.delete", b"", header(key, revision), None)).map(|_| ())
+}
+
+/// Return `#{keys, more, used, size}`: keys that begin with a text and come after another.
+fn keys(prefix: &str, after: &str) -> Outcome<Value> {
+    let asked = pairs([("prefix", prefix), ("after", after)]);
+    value_of(&bus(|bus| bus.call("$store.list", b"", asked, None))?.payload)
+}
+
+/// Keep a durable event; return its number once it is safe. With an identifier it is kept once only.
+fn put_event(subject: &str, value: Value, ident: Option<String>) -> Outcome<i64> {
+    let payload = to_json(value)?;
+    let mut headers = pairs([("subject", subject)]);
+    headers.extend(ident.map(|ident| ("id".to_owned(), ident)));
+    Ok(number(&bus(|bus| bus.call("$events.put", payload.as_bytes(), headers, None))?, "sequence"))
+}
+
+/// Take the oldest durable event that fits, `#{name, from, sequence, payload}`; None when none came in time. It
+/// comes again unless a later take says its sequence as `done`.
+fn take_event(pattern: &str, subscription: &str, done: Option<i64>, seconds: f64) -> Outcome<Option<Value>> {
+    let mut headers = pairs([("pattern", pattern), ("subscription", subscription)]);
+    headers.extend(done.map(|sequence| ("done".to_owned(), sequence.to_string())));
+    let frame = match bus(|bus| bus.call("$events.take", b"", headers, Some(span(seconds)))) {
+        Err(why) if why.starts_with("DeadlineExceeded") => return Ok(None),
+        other => other?,
+    };
+    let payload = serde_json::from_slice(&frame.payload).unwrap_or(serde_json::Value::Null);
+    let told = json!({
+        "name": frame.header("subject"),
+        "from": frame.header("from"),
+        "sequence": number(&frame, "sequence"),
+        "payload": payload,
+    });
+    object(&told).map(Some)
+}
+
+fn pairs<const N: usize>(named: [(&str, &str); N]) -> Vec<(String, String)> {
+    named.map(|(name, text)| (name.to_owned(), text.to_owned())).into()
 }
 
 fn header(key: &str, revision: Option<i64>) -> Vec<(String, String)> {
@@ -105,8 +150,8 @@ fn header(key: &str, revision: Option<i64>) -> Vec<(String, String)> {
     std::iter::once(named).chain(revision.map(|number| ("revision".to_owned(), number.to_string()))).collect()
 }
 
-fn revision_of(text: &str) -> i64 {
-    text.parse().unwrap_or(0)
+fn number(frame: &wire::Frame, header: &str) -> i64 {
+    i64::try_from(frame.number(header)).unwrap_or(i64::MAX)
 }
 
 fn value_of(payload: &[u8]) -> Outcome<Value> {

@@ -35,6 +35,11 @@ impl Frame {
         self.headers.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
+    /// Return the number in a header; 0 where there is none.
+    pub fn number(&self, name: &str) -> u64 {
+        self.header(name).parse().unwrap_or(0)
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.payload).into_owned()
     }
