@@ -48,7 +48,11 @@ class Raw:
 
     @classmethod
     async def greet(cls, path: Path | str, **hello: Any) -> Raw:
-        client = await cls.connect(path)
+        return await (await cls.connect(path)).greeted(**hello)
+
+    async def greeted(self, **hello: Any) -> Raw:
+        """Introduce oneself."""
+        client = self
         client.send(Frame(Kind.HELLO, payload=json.dumps({"wire": [1], **hello}).encode()))
         answer = await client.next()
         assert answer.kind == Kind.WELCOME, answer

@@ -1,10 +1,10 @@
-"""A small certificate authority of the backbone's own: who vouches for its server and for its machines."""
+"""A small certificate authority of our own: for the backbone's server and machines, and for brokers."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -47,7 +47,7 @@ class Authority:
     """
 
     certificate: str
-    _key: ec.EllipticCurvePrivateKey
+    _key: ec.EllipticCurvePrivateKey = field(repr=False)
 
     def machine(self, identity: str, now: datetime, life: timedelta = LIFE) -> Issued:
         """Return a certificate for a machine: it can be a client, and no server."""
@@ -142,18 +142,24 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _make(certificate: Path, key: Path, now: datetime) -> None:
+def fresh_authority(common: str, now: datetime, life: timedelta = AUTHORITY_LIFE) -> Authority:
+    """Return an authority that nobody but this process has the key of, as long as it lives."""
     made = ec.generate_private_key(ec.SECP256R1())
-    name = _name("crucible-backbone-ca")
+    name = _name(common)
     signed = (
-        _builder(name, name, made.public_key(), now, AUTHORITY_LIFE)
+        _builder(name, name, made.public_key(), now, life)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(made.public_key()), critical=False)
         .add_extension(_usage(signs=True), critical=True)
         .sign(made, hashes.SHA256())
     )
-    write_private(key, _private(made))
-    write_private(certificate, _pem(signed))
+    return Authority(_pem(signed), made)
+
+
+def _make(certificate: Path, key: Path, now: datetime) -> None:
+    made = fresh_authority("crucible-backbone-ca", now)
+    write_private(key, _private(made._key))  # noqa: SLF001 - its own file
+    write_private(certificate, made.certificate)
 
 
 def _builder(

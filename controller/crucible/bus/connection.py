@@ -129,6 +129,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the clock for HELLO."""
+        if self.closing:
+            cast("asyncio.Transport", transport).abort()
+            return
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
         self._partial = self._loop.call_later(HELLO_TIME, self._too_slow)
@@ -209,8 +212,13 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(data)
 
     def close(self) -> None:
-        """End it once what was sent is written, or after a while if the client does not read."""
-        if not self.closing and self._transport is not None:
+        """End it once what was sent is written, or after a while if the client does not read.
+
+        One that has not begun never does.
+        """
+        if self._transport is None:
+            self.closing = True
+        elif not self.closing:
             self.flush()
             self.closing = True
             self._stop_clock()

@@ -1,4 +1,4 @@
-"""From the words of a :class:`Joining` to a TLS context: version 1.3, both sides show who they are."""
+"""TLS contexts: version 1.3 only, from certificates and keys that lie in memory."""
 
 from __future__ import annotations
 
@@ -13,18 +13,42 @@ if TYPE_CHECKING:
 
 
 def context_of(joining: Joining) -> ssl.SSLContext:
-    """Return how to speak TLS to the backbone.
+    """Return how to speak TLS to the backbone: both sides show who they are.
 
     Raises:
         Unavailable: the certificates are none.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context = _version_3(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cadata=joining.authority)
         _load(context, f"{joining.certificate}\n{joining.key}")
     except (ssl.SSLError, ValueError) as error:
         raise Unavailable(f"the certificates for the backbone cannot be used: {error}") from error
+    return context
+
+
+def serving(certificate: str, key: str) -> ssl.SSLContext:
+    """Return how to speak TLS to plugins, who are known by other means: this side alone shows who it is.
+
+    Args:
+        certificate: in PEM, those of who vouches for it included.
+        key: its key, in PEM.
+
+    Raises:
+        Unavailable: they are none.
+    """
+    context = _version_3(ssl.PROTOCOL_TLS_SERVER)
+    context.num_tickets = 0  # each connection is one handshake, which nobody can replay
+    try:
+        _load(context, f"{certificate}\n{key}")
+    except (ssl.SSLError, ValueError) as error:
+        raise Unavailable(f"the certificate for the bus cannot be used: {error}") from error
+    return context
+
+
+def _version_3(protocol: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
 
 

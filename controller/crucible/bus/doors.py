@@ -1,4 +1,4 @@
-"""The sockets that clients connect to: who may, how many, how often."""
+"""The sockets that clients connect to: who may, how many, how often; with or without TLS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Final
 from crucible.bus.ledger import Fault
 
 if TYPE_CHECKING:
+    import ssl
+
     from crucible.bus.broker import Broker
+    from crucible.bus.connection import Connection
     from crucible.model.door import Doorway
 
 _CREDENTIALS: Final = struct.Struct("3i")
@@ -20,6 +23,11 @@ _BURST: Final = 32
 _RATE: Final = 16.0
 _REST: Final = 0.25
 """Seconds for which a door that is asked too often is not looked at."""
+_GREETING: Final = 8
+"""Connections of one door that may be at TLS's greetings at once; they count as open only after that."""
+_HANDSHAKE: Final = 10.0
+_GOODBYE: Final = 2.0
+"""Seconds for TLS's last words, which whoever was cut off may leave unanswered."""
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +35,25 @@ log = logging.getLogger(__name__)
 class Entrance:
     """Accepts connections on one listening socket, until closed."""
 
-    def __init__(self, broker: Broker, doorway: Doorway, listener: socket.socket) -> None:
+    def __init__(
+        self, broker: Broker, doorway: Doorway, listener: socket.socket, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Accept from now on.
+
+        Args:
+            broker: whom who comes is brought to.
+            doorway: who that is.
+            listener: where they come; closed with this.
+            tls: how they speak; None: as they are, which is for a socket of the kernel's own.
+        """
         self.doorway = doorway
         self._broker = broker
+        self._tls = tls
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._tokens = float(_BURST)
         self._counted = self._loop.time()
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._beginning: dict[asyncio.Task[None], Connection] = {}
         self._rest: asyncio.TimerHandle | None = None
         listener.setblocking(False)
         self._listen()
@@ -45,6 +64,8 @@ class Entrance:
         if self._rest is not None:
             self._rest.cancel()
         self._listener.close()
+        for connection in self._beginning.values():
+            connection.close()
         self._broker.shut(self.doorway.key)
 
     def _listen(self) -> None:
@@ -92,15 +113,43 @@ class Entrance:
             )
             client.close()
             return
-        connection = self._broker.connect(self.doorway)
+        greeting = self._tls is not None and len(self._beginning) >= _GREETING
+        connection = None if greeting else self._broker.connect(self.doorway)
         if connection is None:
             client.close()
             return
-        task: asyncio.Task[object] = self._loop.create_task(
-            self._loop.connect_accepted_socket(lambda: connection, client)
+        task = self._loop.create_task(begin(self._broker, connection, client, self._tls))
+        self._beginning[task] = connection
+        task.add_done_callback(self._beginning.pop)
+
+
+async def begin(
+    broker: Broker, connection: Connection, client: socket.socket, tls: ssl.SSLContext | None
+) -> None:
+    """Let a connection speak through a socket; one that does not speak TLS as it should is closed.
+
+    Args:
+        broker: where that is counted.
+        connection: whose it becomes.
+        client: the socket; closed with it.
+        tls: how to speak; None: plainly.
+    """
+    loop = asyncio.get_running_loop()
+    if tls is None:
+        await loop.connect_accepted_socket(lambda: connection, client)
+        return
+    try:
+        await loop.connect_accepted_socket(
+            lambda: connection,
+            client,
+            ssl=tls,
+            ssl_handshake_timeout=_HANDSHAKE,
+            ssl_shutdown_timeout=_GOODBYE,
         )
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    except OSError as error:  # of which ssl.SSLError is one
+        client.close()
+        doorway = connection.doorway
+        broker.ledger.fault(doorway.namespace, doorway.plugin, Fault.MALFORMED, f"no TLS: {error}")
 
 
 def user_of(client: socket.socket) -> int:

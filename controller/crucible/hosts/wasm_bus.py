@@ -115,10 +115,11 @@ def decode(kept: bytearray) -> Frame | None:
 class Bus:
     """One connection to the broker, made anew when it breaks."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, address: str, authority: str = "") -> None:
         self.got = Frame(_ANSWER)
         """What the functions that read look at: the last answer, call, message or error."""
-        self._path = path
+        self._address = address
+        self._authority = authority
         self._socket: socket.socket | None = None
         self._methods: list[str] = []
         self._flags = 0
@@ -226,16 +227,12 @@ class Bus:
     def _connect(self) -> None:
         if self._socket is not None:
             return
-        if not self._path:
+        if not self._address:
             raise Failure("Unavailable", "this plugin has no bus: grant it something under capabilities.bus")
-        fresh = socket.socket(socket.AF_UNIX)
-        fresh.settimeout(_HANDSHAKE)
         try:
-            fresh.connect(self._path)
-        except OSError as error:
-            fresh.close()
+            self._socket = _reach(self._address, self._authority)
+        except (OSError, ValueError) as error:
             raise Failure("Unavailable", f"the bus is not there: {error}") from None
-        self._socket = fresh
         hello = {"wire": [1], "client": "crucible-wasm/1", "methods": self._methods, "window": WINDOW}
         self._send(Frame(_HELLO, payload=json.dumps(hello).encode()))
         self._answers[0] = None
@@ -315,6 +312,45 @@ class Bus:
         self._socket, self._serving = None, 0
         self._kept.clear()
         self._events = deque(one for one in self._events if one.kind == _MESSAGE)
+
+
+def _reach(address: str, authority: str) -> socket.socket:
+    """Connect to a Unix socket; or by TLS 1.3, to whom the authority vouches for by its name."""
+    scheme, found, rest = address.rpartition("://")
+    if not found:
+        return _unix(address)
+    path = rest if rest.startswith("/") else ""
+    host, _, port = rest.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    named = host and "/" not in host and port.isascii() and port.isdigit()
+    if scheme != "tls" or not authority or not (path or named):
+        raise ValueError("CRUCIBLE_BUS is tls://HOST:PORT or tls:///PATH, and CRUCIBLE_BUS_CA a certificate")
+    import ssl  # noqa: PLC0415 - most have no use for it
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.hostname_checks_common_name = False
+    context.load_verify_locations(cafile=authority)
+    plain = _unix(path) if path else socket.create_connection((host, int(port)), _HANDSHAKE)
+    try:
+        if not path:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return context.wrap_socket(plain, server_hostname="crucible-bus" if path else host)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _unix(path: str) -> socket.socket:
+    found = socket.socket(socket.AF_UNIX)
+    found.settimeout(_HANDSHAKE)
+    try:
+        found.connect(path)
+    except BaseException:
+        found.close()
+        raise
+    return found
 
 
 class _Within:
@@ -422,7 +458,7 @@ def define(linker: Linker, bus: Bus) -> None:
 
 def own() -> Bus:
     """Return this plugin's."""
-    return Bus(os.environ.get("CRUCIBLE_BUS", ""))
+    return Bus(os.environ.get("CRUCIBLE_BUS", ""), os.environ.get("CRUCIBLE_BUS_CA", ""))
 
 
 def _store(key: str, revision: int) -> dict[str, str]:

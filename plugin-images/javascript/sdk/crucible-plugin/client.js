@@ -1,7 +1,7 @@
 // What a program says on the bus: calls, streams, messages, its store; over a connection that is made anew.
 "use strict";
 
-const net = require("node:net");
+const { reach } = require("./reach.js");
 const { current, traced } = require("./context.js");
 const { classes, errorOf } = require("./errors.js");
 const { Events } = require("./events.js");
@@ -17,7 +17,8 @@ const GRACE = 1000;
 const PAUSES = [50, 100, 200, 500, 1000, 2000];
 
 class Client {
-  #path;
+  #address;
+  #authority;
   #socket;
   #connecting;
   #closed = false;
@@ -32,12 +33,13 @@ class Client {
 
   events = new Events((name, payload, options) => this.exchange(name, payload, options));
 
-  constructor(path) {
-    this.#path = path;
+  constructor(address, authority) {
+    this.#address = address;
+    this.#authority = authority;
   }
 
   get hasBus() {
-    return Boolean(this.#path);
+    return Boolean(this.#address);
   }
 
   get connected() {
@@ -194,7 +196,7 @@ class Client {
 
   #attempt() {
     return new Promise((resolve, reject) => {
-      const socket = net.connect(this.#path);
+      let socket;
       const decoder = new Decoder();
       let greeted = false;
       const gone = (why) => {
@@ -220,10 +222,16 @@ class Client {
           socket.destroy();
         }
       };
-      socket.on("connect", () => {
+      const greet = () => {
         const hello = { wire: [1], client: "crucible-plugin-javascript/1", ...this.hello() };
         socket.write(encode({ kind: kinds.HELLO, payload: toBytes(hello) }));
-      });
+      };
+      try {
+        socket = reach(this.#address, this.#authority, greet);
+      } catch (error) {
+        reject(new classes.Unavailable(`the bus is not there: ${error.message}`));
+        return;
+      }
       socket.on("data", (chunk) => {
         try {
           for (const frame of decoder.feed(chunk)) {

@@ -25,7 +25,7 @@ class Plugin extends Client {
   #drain;
 
   constructor({ window = 64, drain = 5000 } = {}) {
-    super(process.env.CRUCIBLE_BUS);
+    super(process.env.CRUCIBLE_BUS, process.env.CRUCIBLE_BUS_CA);
     this.#window = window;
     this.#drain = drain;
     const path = process.env.CRUCIBLE_CONFIG;

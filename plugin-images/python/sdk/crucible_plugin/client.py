@@ -33,7 +33,7 @@ class Client(Speaker):
     def __init__(self) -> None:
         super().__init__()
         self.store = Store(self._ask, self._watch)
-        self._line = Line(self.surroundings.bus, self)
+        self._line = Line(self.surroundings.bus, self.surroundings.bus_authority, self)
         self._flows: dict[int, Flow] = {}
 
     def call(  # noqa: PLR0913 - each is named

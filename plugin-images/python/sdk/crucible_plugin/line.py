@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from crucible_plugin.tls import TlsSocket
+
     Box = SimpleQueue[wire.Frame | None]
+    Connected = Socket | TlsSocket
 
     class Desk(Protocol):
         """Whom frames are brought to."""
@@ -57,10 +60,11 @@ _BUSY_CHECK = 1.0
 class Line:
     """One connection to the broker, made anew whenever it breaks."""
 
-    def __init__(self, path: str, desk: Desk) -> None:
-        self._path = path
+    def __init__(self, address: str, authority: str, desk: Desk) -> None:
+        self._address = address
+        self._authority = authority
         self._desk = desk
-        self._socket: Socket | None = None
+        self._socket: Connected | None = None
         self._poll = select.poll()
         self._decoder = wire.Decoder()
         self._writing = allocate_lock()
@@ -104,16 +108,16 @@ class Line:
 
     def _connect(self) -> list[wire.Frame]:
         """Connect and return what came first: the WELCOME, and perhaps more."""
-        fresh = Socket(AF_UNIX)
         decoder = wire.Decoder()
         try:
-            frames = _greet(fresh, self._path, self._desk.hello(), decoder)
+            fresh = _reach(self._address, self._authority)
+            try:
+                frames = _greet(fresh, self._desk.hello(), decoder)
+            except BaseException:
+                fresh.close()
+                raise
         except OSError as error:
-            fresh.close()
             raise Unavailable(f"the bus is not there: {error}") from None
-        except BusError:
-            fresh.close()
-            raise
         self._decoder = decoder
         self._poll = select.poll()
         self._poll.register(self._wake_out, select.POLLIN)
@@ -240,10 +244,12 @@ class Line:
                     raise ConnectionResetError("the broker closed it")
                 for frame in self._decoder.feed(data):
                     self._desk.receive(frame)
+            except BlockingIOError:
+                continue  # part of what was encrypted together
             except (OSError, BusError):
                 self._lost(current)
 
-    def _lost(self, gone: Socket) -> None:
+    def _lost(self, gone: Connected) -> None:
         with self._connecting:
             if self._socket is not gone:
                 return
@@ -260,13 +266,30 @@ class Line:
             self._lost(current)
 
 
-def _greet(fresh: Socket, path: str, hello: bytes, decoder: wire.Decoder) -> list[wire.Frame]:
+def _reach(address: str, authority: str) -> Connected:
+    """Connect to a Unix socket, or by TLS to whom the authority's certificate vouches for."""
+    if "://" in address:
+        from crucible_plugin import tls  # noqa: PLC0415 - costs memory, and most have no use for it
+
+        return tls.connect(address, authority, _HANDSHAKE)
+    fresh = Socket(AF_UNIX)
     fresh.settimeout(_HANDSHAKE)
-    fresh.connect(path)
+    try:
+        fresh.connect(address)
+    except BaseException:
+        fresh.close()
+        raise
+    return fresh
+
+
+def _greet(fresh: Connected, hello: bytes, decoder: wire.Decoder) -> list[wire.Frame]:
     fresh.sendall(wire.encode(wire.Frame(wire.HELLO, payload=hello)))
     frames: list[wire.Frame] = []
     while not frames:
-        data = fresh.recv(_CHUNK)
+        try:
+            data = fresh.recv(_CHUNK)
+        except BlockingIOError:
+            continue
         if not data:
             raise Unavailable("the broker does not greet")
         frames = list(decoder.feed(data))
@@ -277,7 +300,7 @@ def _greet(fresh: Socket, path: str, hello: bytes, decoder: wire.Decoder) -> lis
     return frames
 
 
-def _hang_up(gone: Socket) -> None:
+def _hang_up(gone: Connected) -> None:
     """End a socket so that whoever polls it wakes up."""
     try:
         gone.shutdown(SHUT_RDWR)

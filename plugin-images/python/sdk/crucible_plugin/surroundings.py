@@ -18,7 +18,8 @@ class Surroundings:
         plugin: the plugin's name.
         namespace: where it lives.
         instance: which of its instances this is.
-        bus: path of the socket; empty: this plugin has no bus.
+        bus: path of the socket, or ``tls://HOST:PORT``; empty: this plugin has no bus.
+        bus_authority: path of the certificate of who vouches for the broker; empty where it speaks no TLS.
         config: ``spec.config``.
     """
 
@@ -27,6 +28,7 @@ class Surroundings:
         self.namespace = environment.get("CRUCIBLE_NAMESPACE", "")
         self.instance = environment.get("CRUCIBLE_INSTANCE", "")
         self.bus = environment.get("CRUCIBLE_BUS", "")
+        self.bus_authority = environment.get("CRUCIBLE_BUS_CA", "")
         self.config: dict[str, Any] = {}
         path = environment.get("CRUCIBLE_CONFIG")
         if path:

@@ -187,7 +187,7 @@ class Client(Speaker):
         decoder = wire.Decoder()
         try:
             async with asyncio.timeout(_HANDSHAKE):
-                reader, writer = await asyncio.open_unix_connection(self.surroundings.bus)
+                reader, writer = await _reach(self.surroundings.bus, self.surroundings.bus_authority)
                 writer.write(wire.encode(wire.Frame(wire.HELLO, payload=self.hello())))
                 frames: list[wire.Frame] = []
                 while not frames:
@@ -248,6 +248,18 @@ class Client(Speaker):
             flow.receive(frame)
         else:
             self._told(frame)
+
+
+async def _reach(address: str, authority: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to a Unix socket, or by TLS to whom the authority's certificate vouches for."""
+    if "://" not in address:
+        return await asyncio.open_unix_connection(address)
+    from crucible_plugin import tls  # noqa: PLC0415 - costs memory, and most have no use for it
+
+    place, context = tls.place_of(address), tls.context_of(authority)
+    if place.path:
+        return await asyncio.open_unix_connection(place.path, ssl=context, server_hostname=place.name)
+    return await asyncio.open_connection(place.host, place.port, ssl=context, server_hostname=place.name)
 
 
 async def _chunk(reader: asyncio.StreamReader) -> bytes:
