@@ -15,6 +15,7 @@ from raw import Gone, Raw, words
 from sandboxless import until
 
 from crucible.bus import doors, wire
+from crucible.bus.connection import Connection
 from crucible.bus.room import Room
 from crucible.bus.wire import Frame, Kind
 from crucible.model.door import Door, Doorway
@@ -176,6 +177,76 @@ async def test_what_deaf_ones_keep_waiting_is_bounded_in_all_and_others_still_he
                 connection.close()
                 connection._transport.abort()  # type: ignore[union-attr]
     await until(lambda: bus.broker.room.total == 0)
+
+
+async def test_parts_of_frames_are_bounded_in_all_and_others_still_send_theirs(bus: Bus) -> None:
+    limit = 1024 * 1024
+    inbound = bus.broker.inbound = Room(limit, 8)
+    half = wire.encode(Frame(Kind.PUBLISH, 1, "news", b"x" * 1_000_000))[:300_000]
+    for number in range(4):
+        path = bus.plugin(f"greedy{number}", publish=("news",))
+        for _ in range(8):  # 9.6 MB in all
+            client = await Raw.greet(path)
+            client.writer.write(half)
+            await asyncio.sleep(0)
+    await until(lambda: all(bus.faults(f"greedy{number}").get("overloaded") for number in range(4)))
+    held = [one for seat in bus.broker.roster for one in seat.connections if one._decoder.held]
+    assert inbound.total == sum(one._decoder.held for one in held)
+    assert limit // 2 <= inbound.total <= limit + 4 * limit // 8 + 2 * 65536
+    sender = await bus.add("polite", publish=("news",))
+    large = wire.encode(Frame(Kind.PUBLISH, 1, "news", b"x" * 100_000))
+    sender.writer.write(large[:80_000])
+    await until(
+        lambda: any(one._decoder.held for one in bus.broker.roster.find("here", "polite").connections)
+    )  # type: ignore[union-attr]
+    sender.writer.write(large[80_000:])
+    assert words(await sender.next()) == ("ANSWER", 1, "")
+    await Raw.hang_up()
+    await until(lambda: inbound.total == 0)
+
+
+async def test_whom_there_is_no_room_for_is_told_so_and_cut_off(bus: Bus) -> None:
+    bus.broker.inbound = Room(0)
+    client = await bus.add("large", publish=("news",))
+    client.writer.write(wire.encode(Frame(Kind.PUBLISH, 1, "news", b"x" * 100_000))[:-1])
+    assert words((await client.gone())[-1]) == ("ERROR", 0, "Overloaded")
+    assert bus.faults("large") == {"overloaded": 1}
+    assert bus.broker.inbound.total == 0
+
+
+async def test_whole_frames_that_line_up_are_bounded_for_each_connection(bus: Bus) -> None:
+    clients = [await bus.add(f"flooder{number}", publish=("news",)) for number in range(16)]
+    most, line_up = 0, Connection.line_up
+
+    def counted(connection: Connection, size: int) -> None:
+        nonlocal most
+        line_up(connection, size)
+        most = max(most, connection.pending_bytes)
+
+    frame = wire.encode(Frame(Kind.PUBLISH, 0, "news", b"x" * 60_000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Connection, "line_up", counted)
+        for client in clients:
+            client.writer.write(frame * 40)
+            client.send(Frame(Kind.CALL, 1, "$bus.ping"))
+        for client in clients:
+            assert words(await client.next()) == ("ANSWER", 1, "")
+    assert 60_000 <= most <= 120_000, "it read on before what it had read was handled"
+    assert bus.broker.inbound.total == 0
+    assert all(bus.broker.ledger.of("here", f"flooder{n}").published == 40 for n in range(16))
+
+
+async def test_what_is_written_and_not_read_counts_too(bus: Bus) -> None:
+    room = bus.broker.room = Room(0)
+    deaf = await bus.add("deaf", subscribe=("news",))
+    await deaf.ask(Frame(Kind.SUBSCRIBE, 1, "news"))
+    publisher = await bus.add("publisher", publish=("news",))
+    room.take("here/deaf", 1)  # it has something already, and more than nothing is too much
+    await publisher.ask(Frame(Kind.PUBLISH, 1, "news", b"x" * 100_000))
+    assert bus.faults("deaf") == {"missed": 1}
+    await publisher.ask(Frame(Kind.PUBLISH, 3, "news", b"small"))
+    assert (await deaf.next()).payload == b"small"
+    room.give_back("here/deaf", 1)
 
 
 FLOOD = """

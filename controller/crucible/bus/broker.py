@@ -42,6 +42,11 @@ TURN: Final = 8
 """Frames handled before sockets are looked at again."""
 ROOM: Final = 64 * 1024 * 1024
 """Bytes of frames that may wait for all connections together; for who has little, up to twice that in all."""
+INBOUND: Final = 48 * 1024 * 1024
+"""Bytes that were read of all connections together and are not yet whole frames, or not looked at; for who
+has little, up to twice that in all."""
+INBOUND_PARTS: Final = 32
+"""By which of it who has little is known: 1.5 MiB, more than the largest frame."""
 CONNECTIONS_LIMIT: Final = 8
 """Of one door."""
 _SCRATCH: Final = 64 * 1024
@@ -65,6 +70,7 @@ class Broker:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.scratch = memoryview(bytearray(_SCRATCH))
         self.room = Room(ROOM)
+        self.inbound = Room(INBOUND, INBOUND_PARTS)
         self.roster = Roster()
         self.ledger = Ledger(loop.time)
         self.calls = Calls(loop, self.roster, self.ledger)
@@ -168,6 +174,12 @@ class Broker:
         self.ledger.fault(doorway.namespace, doorway.plugin, Fault.MALFORMED, why)
         self._cut(connection, code, why)
 
+    def crowded(self, connection: Connection) -> None:
+        """Somebody sends what there is no room for, and would be waited for."""
+        doorway, why = connection.doorway, "too much of frames that are not whole yet"
+        self.ledger.fault(doorway.namespace, doorway.plugin, Fault.OVERLOADED, why)
+        self._cut(connection, Code.OVERLOADED, why)
+
     def _cut(self, connection: Connection, code: Code, why: str) -> None:
         connection.send(wire.error(0, code, why), "")
         connection.close()
@@ -193,7 +205,7 @@ class Broker:
             else:
                 sender = connection.doorway.key if connection.seat is None else connection.seat.key
                 queue.push(sender, frame.priority, (connection, frame), len(frame.payload))
-                connection.pending += 1
+                connection.line_up(len(frame.payload))
                 self._call_soon()
         self._in_turn = False
         self._flush()
@@ -217,7 +229,7 @@ class Broker:
             if entry is None:
                 break
             connection, frame = entry
-            connection.pending -= 1
+            connection.handled(len(frame.payload))
             self._handle(connection, frame)
         self._in_turn = False
         self._flush()

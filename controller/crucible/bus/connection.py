@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from crucible.bus import wire
-from crucible.bus.queue import FairQueue
+from crucible.bus.queue import UNIT_BYTES, FairQueue
 from crucible.bus.wire import BrokenFrame, Code, Frame
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 READ_BATCH: Final = 16
 """Frames read of one connection before others have their turn."""
+READ_BYTES: Final = READ_BATCH * UNIT_BYTES
+"""Bytes of frames of one connection that line up before it is read again."""
 HELLO_TIME: Final = 10.0
 """Seconds for a client to introduce itself, and for a frame that began to come in to be whole."""
 _HIGH_WATER: Final = 64 * 1024
@@ -29,6 +31,8 @@ class Desk(Protocol):
 
     room: Room
     """What waits for all connections together."""
+    inbound: Room
+    """What was read of all connections together, and is not a whole frame yet or not looked at."""
     scratch: memoryview
     """Where all connections read into, one after the other."""
 
@@ -43,6 +47,9 @@ class Desk(Protocol):
 
     def broken(self, connection: Connection, code: Code, why: str) -> None:
         """It broke the rules."""
+
+    def crowded(self, connection: Connection) -> None:
+        """It sent a part of a frame for which there is no room."""
 
     def closed(self, connection: Connection) -> None:
         """It is gone."""
@@ -63,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         given: those it was given and did not answer yet, by ours.
         waiting: those for it that do not fit its window.
         subscriptions: by its id.
-        pending: frames of it that are read and not handled.
+        pending: frames of it that are read and not handled; ``pending_bytes`` is what they take.
         ready: the plugin called itself ready on it.
     """
 
@@ -72,18 +79,22 @@ class Connection(asyncio.BufferedProtocol):
         "_desk",
         "_fresh",
         "_fresh_bytes",
+        "_held",
         "_loop",
         "_next_id",
         "_outbox",
+        "_owner",
         "_partial",
         "_paused",
         "_transport",
+        "_written",
         "calls",
         "closing",
         "doorway",
         "given",
         "methods",
         "pending",
+        "pending_bytes",
         "ready",
         "seat",
         "subscriptions",
@@ -98,10 +109,11 @@ class Connection(asyncio.BufferedProtocol):
         self.window = 0
         self.calls: dict[int, Call] = {}
         self.given: dict[int, Call] = {}
-        owner = f"{doorway.namespace}/{doorway.plugin}"
+        self._owner = owner = f"{doorway.namespace}/{doorway.plugin}"
         self.waiting: FairQueue[Call] = FairQueue(room=desk.room, owner=owner)
         self.subscriptions: dict[int, Subscription] = {}
         self.pending = 0
+        self.pending_bytes = 0
         self.ready = False
         self.closing = False
         self._desk = desk
@@ -111,6 +123,8 @@ class Connection(asyncio.BufferedProtocol):
         self._fresh: list[bytes] = []
         self._fresh_bytes = 0
         self._paused = False
+        self._held = 0
+        self._written = 0
         self._next_id = 0
         self._partial: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
@@ -148,10 +162,14 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The client reads more slowly than it is written to: keep what comes, in order of urgency."""
         self._paused = True
+        if self._transport is not None and not self._written:
+            self._written = self._transport.get_write_buffer_size()
+            self._desk.room.take(self._owner, self._written)
 
     def resume_writing(self) -> None:
         """There is room again."""
         self._paused = False
+        self._forget_written()
         transport = self._transport
         while transport is not None and not self._paused:
             data = self._outbox.pop()
@@ -165,6 +183,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = None
         self._stop_clock()
         self._outbox.clear()
+        self._forget_partial()
+        self._forget_written()
         self._desk.closed(self)
 
     # What the desk calls.
@@ -177,8 +197,20 @@ class Connection(asyncio.BufferedProtocol):
         """Handle what was read and left; then read again."""
         if self._transport is not None and not self.closing:
             self._read(b"")
-            if not self._decoder.more and not self.closing:
+            if not self._has_enough() and not self.closing:
                 self._transport.resume_reading()
+
+    def line_up(self, size: int) -> None:
+        """A frame of it waits to be handled."""
+        self.pending += 1
+        self.pending_bytes += size
+        self._desk.inbound.take(self._owner, size)
+
+    def handled(self, size: int) -> None:
+        """One that waited is handled."""
+        self.pending -= 1
+        self.pending_bytes -= size
+        self._desk.inbound.give_back(self._owner, size)
 
     def send(self, frame: Frame, sender: str) -> bool:
         """Send a frame; False when the client has too much to read already."""
@@ -186,15 +218,18 @@ class Connection(asyncio.BufferedProtocol):
 
     def has_room(self, size: int, sender: str) -> bool:
         """Say whether a frame of this size would be sent, before it is made."""
-        waits = self._paused or self._outbox.count
-        return not self.closing and (not waits or self._outbox.fits(sender, size))
-
-    def send_bytes(self, data: bytes, priority: int, sender: str) -> bool:
-        """Send an encoded frame, on behalf of a sender; False as above."""
         if self.closing:
             return False
         if self._paused or self._outbox.count:
-            return self._outbox.push(sender, priority, data, len(data)) is not None
+            return self._outbox.fits(sender, size)
+        return size <= _HIGH_WATER or self._desk.room.has(self._owner)
+
+    def send_bytes(self, data: bytes, priority: int, sender: str) -> bool:
+        """Send an encoded frame, on behalf of a sender; False as above."""
+        if self._paused or self._outbox.count:
+            return not self.closing and self._outbox.push(sender, priority, data, len(data)) is not None
+        if not self.has_room(len(data), sender):
+            return False
         if not self._fresh:
             self._desk.dirty(self)
         self._fresh.append(data)
@@ -222,6 +257,7 @@ class Connection(asyncio.BufferedProtocol):
             self.flush()
             self.closing = True
             self._stop_clock()
+            self._forget_partial()
             self._transport.close()
             if self._transport.get_write_buffer_size():
                 self._partial = self._loop.call_later(HELLO_TIME, self._transport.abort)
@@ -243,12 +279,43 @@ class Connection(asyncio.BufferedProtocol):
             self._desk.broken(self, error.code, str(error))
             return
         self._watch_partial(progress=bool(frames))
-        more = self._decoder.more
-        if more and self._transport is not None:
-            self._transport.pause_reading()
         self._desk.incoming(self, frames)
-        if more and not self.closing:
+        if self.closing or not self._has_room_for_partial():
+            return
+        if self._has_enough() and self._transport is not None:
+            self._transport.pause_reading()
             self._desk.backlogged(self)
+
+    def _has_enough(self) -> bool:
+        """Say whether what was read is to be handled before more is."""
+        return self._decoder.more or self.pending >= READ_BATCH or self.pending_bytes >= READ_BYTES
+
+    def _has_room_for_partial(self) -> bool:
+        """Count what is kept of a frame that is not whole; False when there is no room, and it is cut off."""
+        held = self._decoder.held
+        if held == self._held:
+            return True
+        room = self._desk.inbound
+        if held > self._held and not room.has(self._owner):
+            self._desk.crowded(self)
+            return False
+        if self._held:
+            room.give_back(self._owner, self._held)
+        if held:
+            room.take(self._owner, held)
+        self._held = held
+        return True
+
+    def _forget_written(self) -> None:
+        if self._written:
+            self._desk.room.give_back(self._owner, self._written)
+            self._written = 0
+
+    def _forget_partial(self) -> None:
+        self._decoder.end()
+        if self._held:
+            self._desk.inbound.give_back(self._owner, self._held)
+            self._held = 0
 
     def _watch_partial(self, *, progress: bool) -> None:
         """Give a frame that began to come in its time; a client that sends byte by byte is not waited for."""

@@ -288,6 +288,16 @@ class Decoder:
         """Bytes of a frame that is not whole yet."""
         return len(self._kept)
 
+    @property
+    def held(self) -> int:
+        """Bytes of memory that are taken for it; 0 when nothing waits."""
+        return self._kept.__alloc__() if self._kept else 0
+
+    def end(self) -> None:
+        """Give up what waits, and yield nothing more."""
+        self._broken = True
+        self._kept = bytearray()
+
     def feed(self, chunk: bytes | bytearray | memoryview, limit: int = 2**31) -> Iterator[Frame]:
         """Yield the frames that are whole now, up to a limit; take all of them before feeding again.
 
