@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 from backboned import ALL, until
-from raw import Raw, words
+from raw import DEADLINE, Raw, words
 
 from crucible.bus.wire import Frame, Kind
 from crucible.model.backbone import Share
 
 if TYPE_CHECKING:
+    import pytest
+
     from conftest import Pair
 
 
@@ -122,6 +125,50 @@ async def test_subscriptions_of_different_names_each_get_an_event_and_instances_
     assert words(await notes.ask(take(9, deadline=300, subscription="mail")))[2] == "DeadlineExceeded"
 
 
+async def test_a_subscription_is_of_one_machines_plugin_and_one_with_an_at_sign_of_all(pair: Pair) -> None:
+    editor, notes = await meet(pair)
+    await pair.backbone.make_streams("here")
+    namesake = await pair.beta.add("notes", subscribe=("notes.>",))
+    for ident, name in ((1, "main"), (3, "@work")):
+        for taker in (notes, namesake):
+            answer = await taker.ask(take(ident, deadline=300, subscription=name))
+            assert words(answer)[2] == "DeadlineExceeded"
+    for number in range(2):
+        assert words(await put(editor, 1 + 2 * number, "notes.saved", b"%d" % number))[0] == "ANSWER"
+    for taker in (notes, namesake):  # each hears all of its own
+        first = await taker.ask(take(5))
+        second = await taker.ask(take(7, done=first.headers["sequence"]))
+        assert (first.payload, second.payload) == (b"0", b"1")
+    shared = [await taker.ask(take(9, subscription="@work")) for taker in (notes, namesake)]
+    assert sorted(event.payload for event in shared) == [b"0", b"1"]
+    for taker in (notes, namesake):
+        answer = await taker.ask(take(11, deadline=300, subscription="@work"))
+        assert words(answer)[2] == "DeadlineExceeded"
+
+
+async def test_a_subscription_that_was_forgotten_begins_anew(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crucible.bus.durable.UNUSED_SECONDS", 1)
+    editor, notes = await meet(pair)
+    await pair.backbone.make_streams("here")
+    assert words(await notes.ask(take(1, deadline=300)))[2] == "DeadlineExceeded"
+    manager = await pair.backbone.client("manager")
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            said = await manager.request("$JS.API.STREAM.INFO.CRUCIBLE-here", b"", DEADLINE)
+            if not json.loads(said.payload)["state"]["consumer_count"]:
+                break
+            await asyncio.sleep(0.05)
+    manager.close()
+    gone = await notes.ask(take(3))
+    assert (words(gone), b"take again" in gone.payload) == (("ERROR", 3, "Unavailable"), True)
+    notes.send(take(5))
+    await until(lambda: pair.alpha.far.durable._consumers)
+    assert words(await put(editor, 1, "notes.saved", b"x"))[0] == "ANSWER"
+    assert (await notes.next()).payload == b"x"
+
+
 async def test_durable_events_are_refused_as_manifests_and_settings_say(pair: Pair) -> None:
     editor, notes = await meet(pair)
     await pair.backbone.make_streams("here")
@@ -131,7 +178,8 @@ async def test_durable_events_are_refused_as_manifests_and_settings_say(pair: Pa
     assert words(await put(editor, 7, "notes.saved", id="no id")) == ("ERROR", 7, "Malformed")
     assert words(await notes.ask(take(1, "other.>"))) == ("ERROR", 1, "NotPermitted")
     assert words(await notes.ask(take(3, "no pattern"))) == ("ERROR", 3, "Malformed")
-    assert words(await notes.ask(take(5, subscription="a_b"))) == ("ERROR", 5, "Malformed")
+    for ident, name in ((5, "a_b"), (7, "@"), (9, "a@b"), (11, "@@a")):
+        assert words(await notes.ask(take(ident, subscription=name))) == ("ERROR", ident, "Malformed")
     there = await Raw.greet(pair.alpha.plugin("late", "there", subscribe=("notes.>",), publish=("notes.>",)))
     answer = await put(there, 1, "notes.saved")
     assert (words(answer), b"no namespace there" in answer.payload) == (("ERROR", 1, "Unavailable"), True)

@@ -1,7 +1,7 @@
 """``$events.put`` and ``$events.take``: events that the backbone keeps until they were taken.
 
 A put is answered once the event is on the disk of the backbone's server. A take gets the oldest event that
-nobody of the same plugin and subscription has taken, and says with ``done`` which one before is dealt with;
+nobody of the same subscription has taken, and says with ``done`` which one before is dealt with;
 one that is not said to be comes again. So an event is taken at least once by every subscription that was
 there when it was put.
 """
@@ -42,7 +42,6 @@ _POLL_SECONDS: Final = 5.0
 _LATE_SECONDS: Final = 1.0
 _SHORTEST: Final = 0.02
 _OPEN_LIMIT: Final = 1024
-_NAME: Final = re.compile(r"[A-Za-z0-9-]{1,32}")
 _IDENT: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _NANO: Final = 1_000_000_000
 _FULL: Final = frozenset({10023, 10047, 10076, 10077, 10167})
@@ -178,11 +177,12 @@ class Durable:
         pattern, name = headers.get("pattern", ""), headers.get("subscription", "main")
         if not subjects.is_pattern(pattern):
             raise Refused(Code.MALFORMED, f"{pattern!r} is no pattern: say which in the header pattern")
-        if _NAME.fullmatch(name) is None:
-            raise Refused(Code.MALFORMED, "the header subscription: letters, digits and '-', 32 at most")
+        if not backbone.is_subscription(name):
+            why = "the header subscription: letters, digits and '-', 32 at most, or '@' and these"
+            raise Refused(Code.MALFORMED, why)
         _check(call, pattern)
         connection, namespace = self._connection(call), seat.member.namespace
-        consumer = f"{seat.name.replace('$', '_')}_{name}"
+        consumer = backbone.consumer(self._ground.machine, seat.name, name)
         self._finish(connection, (namespace, consumer, headers.get("done", "")))
         await self._follow(connection, namespace, consumer, pattern)
         stream = backbone.stream(namespace)
@@ -192,7 +192,7 @@ class Durable:
             pull = json.dumps({"batch": 1, "expires": int(seconds * _NANO)}).encode()
             message = await connection.take(ask, pull, seconds + _LATE_SECONDS)
             if message is not None and message.status == _NO_RESPONDERS:
-                self._consumers.pop(consumer, None)
+                self._consumers.pop(f"{namespace}/{consumer}", None)
                 raise Refused(Code.UNAVAILABLE, "the subscription is gone: take again")
             if message is None or message.status:
                 _check(call, pattern)

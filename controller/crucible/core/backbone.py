@@ -28,6 +28,8 @@ NAMESPACE: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SPEAKER: Final = re.compile(r"\$host|[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?")
 _CALLED: Final = re.compile(r"([a-z0-9](?:[a-z0-9-]{0,48}[a-z0-9])?)\.([A-Za-z0-9_-]{1,64})")
 _STREAM: Final = "CRUCIBLE-"
+_SUBSCRIPTION: Final = re.compile(r"@?[A-Za-z0-9-]{1,32}")
+_COMMON: Final = "@"
 _EVENT_WORDS: Final = 5
 """Words of an event's subject in front of the one that the plugin chose."""
 
@@ -60,6 +62,22 @@ def kept(namespace: str, pattern: str) -> str:
 def stream(namespace: str) -> str:
     """Return the name of the stream that keeps a namespace's durable events."""
     return f"{_STREAM}{namespace}"
+
+
+def is_subscription(name: str) -> bool:
+    """Say whether a durable subscription can be called so."""
+    return _SUBSCRIPTION.fullmatch(name) is not None
+
+
+def consumer(machine: str, plugin: str, name: str) -> str:
+    """Return what a durable subscription of a plugin is called on its stream.
+
+    It belongs to the plugin of one machine: a plugin of another machine that has the same name takes nothing
+    from it. One whose name begins with ``@`` is the same for the plugins of that name on all machines.
+    Neither machines' nor plugins' names hold a ``_``, so no two are called alike.
+    """
+    common = name.startswith(_COMMON)
+    return f"{'' if common else machine}_{plugin.replace('$', '_')}_{name.removeprefix(_COMMON)}"
 
 
 def heard(machine: str, namespaces: Iterable[str]) -> tuple[str, ...]:
