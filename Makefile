@@ -45,11 +45,11 @@ lock:  ## Resolve the dependencies anew
 bench: $(STAMP)  ## Measure; prints a table and writes build/bench.json (ONLY=name for one)
 	@$(BIN)/python tests/bench/run.py $(if $(ONLY),--only $(ONLY))
 
-chaos: $(STAMP)  ## Break everything at random and count what is not as it was (RUNS=200 SEED=7 SOAK=30m); writes build/chaos.json
-	@$(BIN)/python tests/chaos/run.py --runs $(or $(RUNS),20) --seed $(or $(SEED),7) --soak $(or $(SOAK),1m)
+chaos: $(STAMP)  ## Break everything at random and count what is not as it was (RUNS=200 SEED=7 SOAK=30m, RESUME=1 to go on); writes build/chaos.json
+	@$(BIN)/python tests/chaos/run.py --runs $(or $(RUNS),20) --seed $(or $(SEED),7) --soak $(or $(SOAK),1m) $(if $(RESUME),--resume) $(ARGS)
 
-fuzz: $(STAMP)  ## Run the property tests for longer
-	@CRUCIBLE_LONG=1 $(BIN)/pytest tests/unit tests/controlplane -m "not slow" $(ARGS)
+fuzz: $(STAMP)  ## Run the property tests and the tests that kill for longer
+	@CRUCIBLE_LONG=1 $(BIN)/pytest tests/unit tests/controlplane tests/cluster/test_killed.py tests/chaos/test_controller_killed.py $(ARGS)
 
 mutants: $(STAMP)  ## Change the core in every way mutmut knows; print how many changes the tests notice
 	@scripts/mutants

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -22,10 +23,11 @@ from fleet import Fleet
 from lifetime import Life, live
 from machine import Machine
 from ordeal import RUNS_OF_A_LIFE, ground_of
+from records import Book, record_of, summary_of
 from soak import soak
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from places import Place
     from trial import Result
@@ -45,41 +47,58 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20, help="how many runs")
     parser.add_argument("--seed", type=int, default=7, help="the same seed gives the same plans")
-    parser.add_argument("--on", default="", help="process, docker or cluster: only runs on that")
-    parser.add_argument("--soak", default="", help="for how long to soak afterwards: 30m, 90s")
+    parser.add_argument("--on", default="", help="process, docker or cluster: every run on that")
+    parser.add_argument("--only", default="", help="process,cluster: leave out, this time, what is on others")
+    parser.add_argument("--resume", action="store_true", help="do not repeat what went well before")
+    parser.add_argument("--within", type=seconds_of, default=math.inf, help="begin nothing later: 5m")
+    parser.add_argument("--soak", type=seconds_of, default=0.0, help="how long to soak afterwards: 30m, 90s")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "build/chaos.json")
     return parser.parse_args()
 
 
 async def _run(options: argparse.Namespace, folder: Path) -> int:
     begun = time.monotonic()
-    results: list[Result] = []
+    book = Book(options.out.with_name(f"{options.out.stem}-{options.seed}.jsonl"), go_on=options.resume)
+    soaked = _soaked_before(options.out) if options.resume else {}
     _row("run", "on", "faults", "converged", "wrong", "")
     with contextlib.ExitStack() as stack:
         engine = _Engine(stack)
-        for first in range(0, options.runs, RUNS_OF_A_LIFE):
-            ground = options.on or ground_of(first)
-            numbers = range(first, min(first + RUNS_OF_A_LIFE, options.runs))
-            place = _place(ground, _fresh(folder, f"life{first}"), folder / "roots", engine)
+        for life in _lives(options, book):
+            if time.monotonic() - begun > options.within:
+                break
+            place = _place(life.ground, _fresh(folder, f"life{life.numbers[0]}"), folder / "roots", engine)
             if place is None:
                 continue
-            found = await live(place, Life(ground, options.seed, numbers), _tell)
-            results += found
-            _write(options.out, summary_of(results))  # of all so far, should someone end this early
+            found = await live(place, life, _tell)
+            book.enter(map(record_of, found))
+            _write(options.out, summary_of(book.records.values()) | soaked)  # should someone end this early
             for result in found:
                 _explain(result, place)
-    summary = summary_of(results)
     if options.soak:
-        summary["soak"] = await soak(_fresh(folder, "soak"), folder / "roots", seconds_of(options.soak))
+        soaked = {"soak": await soak(_fresh(folder, "soak"), folder / "roots", options.soak)}
+    summary = summary_of(book.records.values()) | soaked
     _write(options.out, summary)
     print(json.dumps(summary))
     print(f"{time.monotonic() - begun:.0f} s in all; written to {options.out}")
-    soaked = summary.get("soak", {})
-    return int(bool(summary["duplicates"] or summary["orphans"] or summary["lost"] or soaked.get("problems")))
+    wrong = summary["duplicates"] or summary["orphans"] or summary["lost"]
+    return int(bool(wrong or summary.get("soak", {}).get("problems")))
+
+
+def _lives(options: argparse.Namespace, book: Book) -> Iterator[Life]:
+    """Return what is still to be done."""
+    for first in range(0, options.runs, RUNS_OF_A_LIFE):
+        ground = options.on or ground_of(first)
+        numbers = range(first, min(first + RUNS_OF_A_LIFE, options.runs))
+        if ground in (options.only or ground).split(",") and not book.has(ground, numbers):
+            yield Life(ground, options.seed, numbers)
+
+
+def _soaked_before(path: Path) -> dict[str, Any]:
+    written = json.loads(path.read_text()) if path.exists() else {}
+    return {"soak": written["soak"]} if "soak" in written else {}
 
 
 def _write(path: Path, summary: dict[str, Any]) -> None:
-    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(summary, indent=2) + "\n")
 
 
@@ -116,24 +135,6 @@ def _fresh(folder: Path, name: str) -> Path:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     return place
-
-
-def summary_of(results: Sequence[Result]) -> dict[str, Any]:
-    """Return the figures of all runs."""
-    times = sorted(result.converged for result in results)
-    return {
-        "runs": len(results),
-        "faults": sum(len(result.plan.faults) for result in results),
-        "duplicates": sum(len(result.duplicates) for result in results),
-        "orphans": sum(len(result.orphans) for result in results),
-        "lost": sum(len(result.lost) for result in results),
-        "converge_p50_s": round(_at(times, 0.50), 2),
-        "converge_p99_s": round(_at(times, 0.99), 2),
-    }
-
-
-def _at(ordered: Sequence[float], part: float) -> float:
-    return ordered[min(int(len(ordered) * part), len(ordered) - 1)] if ordered else 0.0
 
 
 def seconds_of(text: str) -> float:

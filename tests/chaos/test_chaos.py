@@ -10,6 +10,8 @@ from fleet import Fleet
 from lifetime import Life, live
 from machine import Machine
 from ordeal import CHANGES, LIVES, SECONDS, ground_of, plan_of
+from records import Book, Record, summary_of
+from soak import DESCRIPTORS, grown, medians
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +35,34 @@ def test_plans_meet_every_fault_and_stay_within_their_time() -> None:
     steps = [step for plan in plans for step in (*plan.faults, *plan.changes)]
     assert all(0 <= step.at <= SECONDS and step.lasts > 0 for step in steps)
     assert {ground_of(number) for number in range(25)} == set(LIVES)
+
+
+def test_what_went_well_is_not_done_again_and_what_did_not_is(tmp_path: Path) -> None:
+    path = tmp_path / "chaos-7.jsonl"
+    well = [Record(number, "process", faults=3, converged=float(number)) for number in range(5)]
+    wrong = Record(5, "cluster", faults=4, converged=120.0, lost=("p1 does not run",))
+    Book(path, go_on=False).enter([*well, wrong])
+    again = Book(path, go_on=True)
+    assert again.has("process", range(5))
+    assert not again.has("docker", range(5))  # it was asked for elsewhere
+    assert not again.has("cluster", range(5, 6))
+    assert not again.has("process", range(4, 7))
+    summary = summary_of(again.records.values())
+    assert list(summary.values()) == [6, 19, 0, 0, 1, 3.0, 120.0]
+    counted = ["runs", "faults", "duplicates", "orphans", "lost", "converge_p50_s", "converge_p99_s"]
+    assert list(summary) == counted
+    again.enter([Record(5, "cluster", faults=4, converged=1.0)])
+    assert Book(path, go_on=True).has("cluster", range(5, 6))
+    assert Book(path, go_on=False).records == {}
+
+
+def test_a_soak_tells_growth_from_noise() -> None:
+    assert medians([1, 2, 9, 4, 5, 6, 7, 8, 3], 3) == [2, 5, 7]
+    flat = [50, 51, 49] * 30
+    assert grown("descriptors", flat, DESCRIPTORS) == []
+    leaks = [50 + number for number in range(90)]
+    assert grown("descriptors", leaks, DESCRIPTORS) == ["descriptors: from 94 to 124"]
+    assert grown("descriptors", [1, 1], DESCRIPTORS) == ["descriptors: too few samples"]
 
 
 @pytest.mark.parametrize("ground", ["process", "cluster"])

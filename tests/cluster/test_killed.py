@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ground import LocalGround
 
-KILLS = int(os.environ.get("CRUCIBLE_KILLS", "20"))
-PLUGINS = 100
+LONG = bool(os.environ.get("CRUCIBLE_LONG"))
+KILLS, PLUGINS = (20, 100) if LONG else (7, 30)
 
 
 class Churn:

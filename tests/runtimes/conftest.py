@@ -11,8 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the harness is shared by this folder's files
 
-from harness import FakeHarness, ProcessHarness
+from harness import FakeHarness, Looks, ProcessHarness
 from harness_docker import DockerHarness
+
+from crucible.runtimes.process import sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,8 +28,16 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("roots")
 
 
+@pytest.fixture(scope="session")
+def looks() -> Looks:
+    return Looks()
+
+
 @pytest.fixture
-async def process(tmp_path: Path, roots: Path) -> AsyncIterator[ProcessHarness]:
+async def process(
+    tmp_path: Path, roots: Path, looks: Looks, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[ProcessHarness]:
+    monkeypatch.setattr(sandbox, "_probe", looks)
     harness = ProcessHarness(tmp_path, roots, os.environ.get("CRUCIBLE_TEST_CGROUP_PARENT"))
     await harness.open()
     yield harness

@@ -14,7 +14,8 @@ from crucible.model.usage import Usage
 from crucible.model.workload import Limits, Slot, Workload
 from crucible.runtimes.base import STDERR, STDOUT
 from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
-from crucible.runtimes.process import LogLimits, ProcessRuntime, ProcessSettings
+from crucible.runtimes.process import LogLimits, ProcessRuntime, ProcessSettings, sandbox
+from crucible.runtimes.process.launch import CannotStart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from crucible.model.instance import Instance
     from crucible.model.volume import HostVolume
     from crucible.runtimes.base import Runtime
+    from crucible.runtimes.passage import Passage
+    from crucible.runtimes.process.launch import Host
+    from crucible.runtimes.process.spawn import Spawner
 
 MIB = 1 << 20
 FIRST = Slot(0, 1)
@@ -324,6 +328,30 @@ def _printed(verb: str, value: str, workload: Workload) -> list[bytes]:
         "stay": [b"staying"],
     }
     return lines.get(verb, [])
+
+
+class Looks:
+    """Looks at what a host offers once for a session, which opens hundreds of runtimes: a look costs 0.2 s.
+
+    What a look found, a failure too, holds for every later one of its kind.
+    """
+
+    def __init__(self) -> None:
+        self._look = sandbox._probe
+        self._found: dict[tuple[object, ...], str] = {}
+
+    async def __call__(
+        self, host: Host, settings: ProcessSettings, spawner: Spawner, passage: Passage | None = None
+    ) -> None:
+        kind = (host.libraries, settings.cgroup_parent, host.cgroups is None, passage is None)
+        if kind not in self._found:
+            try:
+                await self._look(host, settings, spawner, passage)
+                self._found[kind] = ""
+            except CannotStart as error:
+                self._found[kind] = str(error)
+        if self._found[kind]:
+            raise CannotStart(self._found[kind])
 
 
 class ProcessHarness(Common):

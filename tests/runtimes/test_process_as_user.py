@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 USER = 54_321
 SECONDS = 300
 OTHERS = "not fake and not docker"
-AGAIN = (
-    *("test_conformance.py", "test_conformance_commands.py", "test_conformance_doors.py"),
-    "../companions/test_companions.py",
-    "test_breakout.py",
-    *("test_secrets.py", "test_volumes.py"),
+LIMITED = (
+    *("test_conformance.py", "test_conformance_commands.py", "test_breakout.py"),
     *("test_process_breakout.py", "test_process_contained.py", "test_process_commands.py"),
+)
+"""What cgroups have a part in."""
+OTHER = (
+    "test_conformance_doors.py",
+    "test_secrets.py",
+    "test_volumes.py",
+    "../companions/test_companions.py",
 )
 
 
@@ -54,7 +58,7 @@ def delegated() -> Iterator[str]:
         directory.rmdir()
 
 
-def run_as_user(place: Path, cgroup_parent: str | None) -> str:
+def run_as_user(place: Path, cgroup_parent: str | None, *names: str) -> str:
     here = Path(__file__).parent
     if not all(path.stat().st_mode & 0o001 for path in here.parents):
         reason = f"{here} is closed to other users: chmod o+x it and what is above to run these tests"
@@ -72,7 +76,7 @@ def run_as_user(place: Path, cgroup_parent: str | None) -> str:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", OTHERS),
-            *(f"--basetemp={place}/tmp", *(str(here / name) for name in AGAIN)),
+            *(f"--basetemp={place}/tmp", *(str(here / name) for name in names)),
         ],
         cwd=here.parents[1],
         env=env,
@@ -90,11 +94,11 @@ def run_as_user(place: Path, cgroup_parent: str | None) -> str:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user: run the tests as root")
 def test_without_cgroups(place: Path) -> None:
-    said = run_as_user(place, None)
+    said = run_as_user(place, None, *LIMITED, *OTHER)
     assert "memory is held per process" in said
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user: run the tests as root")
 def test_with_delegated_cgroups(place: Path, delegated: str) -> None:
-    said = run_as_user(place, delegated)
+    said = run_as_user(place, delegated, *LIMITED)
     assert "cannot be held" not in said
