@@ -177,7 +177,7 @@ async def test_a_certificate_that_ends_soon_is_made_anew_and_the_server_shows_it
         before = kept.read_text()
         await keeper._turn()
         assert kept.read_text() == before  # good for a while yet
-        ending = authority.server(["127.0.0.1"], now, timedelta(days=20))
+        ending = authority.server(["127.0.0.1"], now - timedelta(days=70), timedelta(days=90))
         kept.write_text(ending.certificate)
         (place.folder / "server.key").write_text(ending.key)
         await keeper._turn()

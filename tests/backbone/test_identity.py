@@ -43,6 +43,7 @@ NEVER = (
     "crucible",
     "anything",
     "_INBOX.alpha.x",
+    "crucible.renew.alpha",
     "$SYS.REQ.SERVER.PING",
     "$JS.API.INFO",
     "$JS.API.STREAM.CREATE.CRUCIBLE-here",
@@ -91,6 +92,7 @@ async def test_a_machine_hears_only_what_is_for_it(backbone: Backbone) -> None:
         "crucible.to.alpha.*",
         "crucible.say.here.>",
         "crucible.keep.here.>",
+        "crucible.renew.>",
         "_INBOX.>",
         "_INBOX.alpha.>",
         "$JS.>",
@@ -104,7 +106,7 @@ async def test_a_machine_hears_only_what_is_for_it(backbone: Backbone) -> None:
     await beta.flush()
     await outsider.flush()
     assert heard == []
-    assert backbone.log().count("Subscription Violation") == 10
+    assert backbone.log().count("Subscription Violation") == 11
     outsider.close()
     beta.close()
 

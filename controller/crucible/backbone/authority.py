@@ -23,6 +23,9 @@ AUTHORITY_LIFE: Final = timedelta(days=3650)
 LIFE: Final = timedelta(days=90)
 """Of our own certificates, which are renewed by themselves."""
 RENEW_BEFORE: Final = timedelta(days=30)
+"""Before its end a certificate is made anew; one with a short life when a third of it is left."""
+_EARLY: Final = timedelta(minutes=5)
+"""By which clocks may differ: a certificate is good from so long before it was made."""
 _CERTIFICATE, _KEY = "ca.crt", "ca.key"
 
 
@@ -36,6 +39,15 @@ class Issued:
     def __repr__(self) -> str:
         """Tell no key."""
         return "Issued()"
+
+    def fits(self) -> bool:
+        """Say whether the certificate is for the key."""
+        try:
+            certificate = x509.load_pem_x509_certificate(self.certificate.encode())
+            key = serialization.load_pem_private_key(self.key.encode(), password=None)
+        except ValueError:
+            return False
+        return key.public_key() == certificate.public_key()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +63,35 @@ class Authority:
 
     def machine(self, identity: str, now: datetime, life: timedelta = LIFE) -> Issued:
         """Return a certificate for a machine: it can be a client, and no server."""
-        return self._issue(identity, [x509.DNSName(identity)], ExtendedKeyUsageOID.CLIENT_AUTH, now, life)
+        key = ec.generate_private_key(ec.SECP256R1())
+        return Issued(self.machine_for(identity, key.public_key(), now, life), private_text(key))
+
+    def machine_for(
+        self, identity: str, key: ec.EllipticCurvePublicKey, now: datetime, life: timedelta
+    ) -> str:
+        """Return the same for a key of which the machine alone has the private part."""
+        return self._sign(identity, [x509.DNSName(identity)], ExtendedKeyUsageOID.CLIENT_AUTH, key, now, life)
 
     def server(self, hosts: Iterable[str], now: datetime, life: timedelta = LIFE) -> Issued:
         """Return a certificate for the server at these addresses and names."""
         names = [_host(host) for host in sorted(set(hosts))]
-        return self._issue("crucible-backbone", names, ExtendedKeyUsageOID.SERVER_AUTH, now, life)
+        key = ec.generate_private_key(ec.SECP256R1())
+        purpose = ExtendedKeyUsageOID.SERVER_AUTH
+        signed = self._sign("crucible-backbone", names, purpose, key.public_key(), now, life)
+        return Issued(signed, private_text(key))
 
-    def _issue(
+    def _sign(  # noqa: PLR0913, PLR0917 - what a certificate says
         self,
         common: str,
         names: list[x509.GeneralName],
         purpose: x509.ObjectIdentifier,
+        key: ec.EllipticCurvePublicKey,
         now: datetime,
         life: timedelta,
-    ) -> Issued:
+    ) -> str:
         signer = x509.load_pem_x509_certificate(self.certificate.encode())
-        key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            _builder(_name(common), signer.subject, key.public_key(), now, life)
+            _builder(_name(common), signer.subject, key, now, life)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -79,7 +101,7 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
-        return Issued(_pem(certificate), _private(key))
+        return _pem(certificate)
 
 
 def authority_in(folder: Path, now: datetime) -> Authority:
@@ -105,7 +127,24 @@ def authority_in(folder: Path, now: datetime) -> Authority:
 def is_fresh(certificate: str, now: datetime) -> bool:
     """Say whether a certificate is good for a while yet."""
     until = expiry(certificate)
-    return until is not None and until > now + RENEW_BEFORE
+    return until is not None and until > now + min(RENEW_BEFORE, life_of(certificate) / 3)
+
+
+def life_of(certificate: str) -> timedelta:
+    """Return for how long a certificate that :class:`Authority` made is good in all."""
+    made = x509.load_pem_x509_certificate(certificate.encode())
+    return made.not_valid_after_utc - made.not_valid_before_utc - _EARLY
+
+
+def identity_of(certificate: str) -> str:
+    """Return to whom a machine's certificate is made out; empty when it is none."""
+    try:
+        made = x509.load_pem_x509_certificate(certificate.encode())
+        names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound):
+        return ""
+    found = names.get_values_for_type(x509.DNSName)
+    return found[0] if len(found) == 1 else ""
 
 
 def expiry(certificate: str) -> datetime | None:
@@ -158,7 +197,7 @@ def fresh_authority(common: str, now: datetime, life: timedelta = AUTHORITY_LIFE
 
 def _make(certificate: Path, key: Path, now: datetime) -> None:
     made = fresh_authority("crucible-backbone-ca", now)
-    write_private(key, _private(made._key))  # noqa: SLF001 - its own file
+    write_private(key, private_text(made._key))  # noqa: SLF001 - its own file
     write_private(certificate, made.certificate)
 
 
@@ -175,7 +214,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_before(now - _EARLY)
         .not_valid_after(now + life)
     )
 
@@ -214,7 +253,8 @@ def _pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _private(key: ec.EllipticCurvePrivateKey) -> str:
+def private_text(key: ec.EllipticCurvePrivateKey) -> str:
+    """Return a key in PEM."""
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     ).decode()

@@ -8,6 +8,7 @@ import logging
 import os
 import select
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +23,8 @@ from crucible.backbone.authority import (
     write_private,
 )
 from crucible.backbone.machines import MANAGER, Machine, Machines, fresh_token
-from crucible.backbone.settings import Hosting, read_settings
+from crucible.backbone.renewal import Clerk, is_due, renew
+from crucible.backbone.settings import Hosting, pass_named, pass_text, read_settings
 from crucible.bus import nats
 from crucible.bus.credentials import context_of
 from crucible.core import backbone, natsconfig
@@ -32,6 +34,7 @@ from crucible.model.status import format_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from pathlib import Path
 
     from crucible.backbone.authority import Authority
@@ -42,6 +45,8 @@ LOOK: Final = 2.0
 ADDRESS: Final = "address"
 _API_SECONDS: Final = 10.0
 _RETRY_LONGEST: Final = 10.0
+RENEWAL: Final = 60.0
+"""Seconds until a pass that could not be renewed is tried again; there is a third of its life for it."""
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +71,8 @@ class Keeper:
         self._join = join
         self._held: int | None = None
         self._streams: set[str] = set()
+        self._clerk = Clerk(place.folder)
+        self._renewal_at = 0.0
         self._wake = asyncio.Event()
 
     async def keep(self) -> None:
@@ -88,6 +95,7 @@ class Keeper:
                     async with asyncio.timeout(min(LOOK * max(failures, 1), _RETRY_LONGEST)):
                         await self._wake.wait()
         finally:
+            self._clerk.close()
             self._let_go()
 
     async def _turn(self) -> None:
@@ -97,6 +105,26 @@ class Keeper:
         else:
             await self._end()
             self._join(found)
+            if found is not None and self._settings is not None:
+                await self._renew(self._settings, found)
+
+    async def _renew(self, settings: Path, joining: Joining) -> None:
+        """Put a new pass in the place of one that ends soon; the next turn has the broker take it on.
+
+        A server of the user's own has no authority of ours: who made its certificates makes them anew.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._renewal_at or not is_due(joining, utc_now()):
+            return
+        file = await asyncio.to_thread(pass_named, settings)
+        if file is None:
+            return
+        self._renewal_at = now + RENEWAL
+        made = await renew(joining)
+        fresh = replace(joining, certificate=made.certificate, key=made.key)
+        await asyncio.to_thread(write_private, file, pass_text(fresh))
+        self._renewal_at = 0.0
+        log.info("the pass for the backbone was renewed, until %s", expiry(made.certificate))
 
     async def _host(self, hosting: Hosting) -> None:
         """See to the server, then have the broker join it."""
@@ -125,6 +153,7 @@ class Keeper:
                 hosting.shares,
             )
         )
+        await self._clerk.serve(lambda: self._manager(authority, hosting))
 
     def _files(self, hosting: Hosting, authority: Authority, ours: Machine) -> dict[str, str]:
         """Return what the server reads."""
@@ -172,15 +201,7 @@ class Keeper:
         missing = namespaces - self._streams
         if not missing:
             return
-        issued = authority.machine(_manager(self._place.folder), utc_now())
-        joining = Joining(
-            MANAGER,
-            _reachable(hosting.host),
-            hosting.port,
-            authority.certificate,
-            issued.certificate,
-            issued.key,
-        )
+        joining = self._manager(authority, hosting)
         connection = await nats.connect(
             joining.host, joining.port, context_of(joining), MANAGER, lambda _: None
         )
@@ -190,6 +211,12 @@ class Keeper:
                 self._streams.add(namespace)
         finally:
             connection.close()
+
+    def _manager(self, authority: Authority, hosting: Hosting) -> Joining:
+        """Return how whoever manages joins."""
+        issued = authority.machine(_manager(self._place.folder), utc_now())
+        host, known = _reachable(hosting.host), authority.certificate
+        return Joining(MANAGER, host, hosting.port, known, issued.certificate, issued.key)
 
     @staticmethod
     async def _make_stream(connection: nats.Nats, namespace: str) -> None:
@@ -204,6 +231,7 @@ class Keeper:
 
     async def _end(self) -> None:
         """End a server that is not wanted any more."""
+        self._clerk.close()
         if self._held is None:
             self._held = server.reach(self._place)
         held, self._held = self._held, None
@@ -283,8 +311,8 @@ def _is_gone(held: int) -> bool:
     return bool(poll.poll(0))
 
 
-def invite(folder: Path, machine: Machine, life_days: int) -> Joining:
-    """Return how a machine joins, and write it down as invited.
+def invite(folder: Path, machine: Machine, life_days: float, made: datetime | None = None) -> Joining:
+    """Return how a machine joins, and write it down as invited; its pass is made now unless said otherwise.
 
     Raises:
         Unavailable: this machine has no server that others could join.
@@ -296,7 +324,7 @@ def invite(folder: Path, machine: Machine, life_days: int) -> Joining:
             "this machine has no backbone that others could join: start crucible up --backbone FILE first, "
             "with listen in that file"
         ) from error
-    now = utc_now()
+    now = made or utc_now()
     authority = authority_in(folder, now)
     issued = authority.machine(machine.identity, now, timedelta(days=life_days))
     until = expiry(issued.certificate)

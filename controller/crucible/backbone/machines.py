@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from crucible.backbone.authority import write_private
@@ -81,6 +81,19 @@ class Machines:
         """Write one down."""
         with self._held():
             self._write({**self.all(), machine.name: machine})
+
+    def extend(self, name: str, token: str, until: str) -> None:
+        """Write down that one's certificate is good for longer.
+
+        Raises:
+            InvalidInput: it was revoked meanwhile.
+        """
+        with self._held():
+            known = self.all()
+            machine = known.get(name)
+            if machine is None or machine.token != token:
+                raise InvalidInput(f"{name} is not invited any more")
+            self._write({**known, name: replace(machine, until=until)})
 
     def drop(self, name: str) -> None:
         """Forget one.

@@ -101,6 +101,16 @@ def read_settings(path: Path) -> Hosting | Joining:
             return _own(path, written, shares)
 
 
+def pass_named(path: Path) -> Path | None:
+    """Return which pass the file names; None where it names none.
+
+    Raises:
+        NotFound, InvalidInput: as :func:`read_settings`.
+    """
+    written = _parse(_Written, path)
+    return path.parent / written.invitation if written.invitation else None
+
+
 def read_pass(path: Path, shares: tuple[Share, ...] = ()) -> Joining:
     """Read what ``crucible backbone invite`` wrote.
 

@@ -4,6 +4,7 @@ Every subject holds the name of the machine that speaks, and the server lets a m
 that hold its own. So a receiver knows who spoke, whatever the message says of itself::
 
     crucible.here.FROM                      a beat
+    crucible.renew.FROM                     a request for a new certificate
     crucible.to.TO.FROM                     frames between the two: calls, and what one has for the other
     crucible.say.NAMESPACE.FROM.PLUGIN.…    what a plugin published, once
     crucible.keep.NAMESPACE.FROM.PLUGIN.…   the same, kept until it was taken
@@ -37,6 +38,11 @@ _EVENT_WORDS: Final = 5
 def here(machine: str) -> str:
     """Return the subject on which a machine says that it is there."""
     return f"{PREFIX}.here.{machine}"
+
+
+def renew(machine: str) -> str:
+    """Return the subject on which a machine asks for a new certificate."""
+    return f"{PREFIX}.renew.{machine}"
 
 
 def to(receiver: str, sender: str) -> str:
@@ -116,7 +122,7 @@ def event_of(text: str) -> Event | None:
 
 
 def speaker_of(kind: str, text: str, receiver: str = "") -> str | None:
-    """Return which machine speaks on a subject of a kind (``here``, ``to``); None when it is none."""
+    """Return which machine speaks on a subject of a kind: ``here``, ``renew``, ``to``; None: it is none."""
     words = text.split(".")
     wanted = [PREFIX, kind, *([receiver] if receiver else [])]
     if words[:-1] != wanted or MACHINE.fullmatch(words[-1]) is None:

@@ -30,7 +30,7 @@ class User:
         name: of the machine; what others see.
         identity: what its certificate is made out to.
         namespaces: in which it may tell others anything, and hear them.
-        manages: it makes streams, and nothing else.
+        manages: it makes streams and answers who asks for a new certificate, and does nothing else.
     """
 
     name: str
@@ -45,8 +45,12 @@ def permissions(user: User) -> dict[str, Any]:
     inbox = f"_INBOX.{name}.>"
     if user.manages:
         api = [f"$JS.API.STREAM.{verb}.*" for verb in ("CREATE", "UPDATE", "INFO")]
-        return {"publish": {"allow": api}, "subscribe": {"allow": [inbox]}}
-    speaks = [backbone.here(name), backbone.to("*", name)]
+        return {
+            "publish": {"allow": api},
+            "subscribe": {"allow": [inbox, backbone.renew("*")]},
+            "allow_responses": {"max": 1, "expires": "10s"},
+        }
+    speaks = [backbone.here(name), backbone.renew(name), backbone.to("*", name)]
     for namespace in user.namespaces:
         stream = backbone.stream(namespace)
         speaks += [

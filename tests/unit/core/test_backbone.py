@@ -20,6 +20,7 @@ def test_a_machine_is_let_publish_to_what_holds_its_name_alone() -> None:
         "publish": {
             "allow": [
                 "crucible.here.alpha",
+                "crucible.renew.alpha",
                 "crucible.to.*.alpha",
                 "crucible.say.here.alpha.>",
                 "crucible.keep.here.alpha.>",
@@ -40,10 +41,11 @@ def test_a_machine_is_let_publish_to_what_holds_its_name_alone() -> None:
     }
 
 
-def test_who_makes_streams_does_nothing_else() -> None:
+def test_who_makes_streams_and_renews_passes_does_nothing_else() -> None:
     assert natsconfig.permissions(User("manager", "m.x", ("here",), manages=True)) == {
         "publish": {"allow": ["$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.STREAM.INFO.*"]},
-        "subscribe": {"allow": ["_INBOX.manager.>"]},
+        "subscribe": {"allow": ["_INBOX.manager.>", "crucible.renew.*"]},
+        "allow_responses": {"max": 1, "expires": "10s"},
     }
 
 
