@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,8 +16,12 @@ from backboned import free_port
 
 from crucible.backbone import server
 from crucible.backbone.server import ServerPlace
+from crucible.backbone.settings import read_pass
 from crucible.bootstrap import control_plane_id
+from crucible.bus import nats
+from crucible.bus.credentials import context_of
 from crucible.cli import exits
+from crucible.errors import Unavailable
 from crucible.settings import Places
 
 if TYPE_CHECKING:
@@ -98,6 +103,43 @@ def test_the_server_is_kept_found_again_restarted_and_ended(places: Places, even
     second.send_signal(signal.SIGTERM)
     assert second.wait(60) == 0
     assert "Traceback" not in log.read_text()
+
+
+def test_a_backup_brings_the_authority_back_and_passes_open_what_they_opened(
+    places: Places, eventually: Any
+) -> None:
+    folder = places.root.parent
+    settings, copy, log = folder / "backbone.yaml", folder / "copy.backup", folder / "up.log"
+    here = ("--state", str(places.root))
+    first = start(places, "--backbone", str(settings))
+    eventually(lambda: joined(places), lambda: (status(places), log.read_text()))
+    told = run("backbone", "invite", "beta", "--namespace", "default", "--file", str(folder / "p"), *here)
+    assert told.returncode == 0, told.stderr
+    made = run("backup", str(copy), *here)
+    assert "the authority of the backbone" in made.stdout, made.stderr
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(60) == 0
+    assert run("down", *here, "--purge", "--yes").returncode == 0
+    assert not places.root.exists()
+    assert run("restore", str(copy), *here).returncode == 0
+    second = start(places, "--backbone", str(settings))
+    eventually(lambda: joined(places), lambda: (status(places), log.read_text()))
+    eventually(lambda: asyncio.run(is_let_in(folder / "p")), log.read_text)
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(60) == 0
+
+
+async def is_let_in(file: Path) -> bool:
+    """Say whether the server lets a machine in by its pass."""
+    joining = read_pass(file)
+    try:
+        made = await nats.connect(
+            joining.host, joining.port, context_of(joining), joining.machine, lambda _: None
+        )
+    except Unavailable:
+        return False
+    made.close()
+    return True
 
 
 def test_a_file_that_is_wrong_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -61,6 +61,10 @@ class Authority:
     certificate: str
     _key: ec.EllipticCurvePrivateKey = field(repr=False)
 
+    def has_its_key(self) -> bool:
+        """Say whether the key is the certificate's."""
+        return Issued(self.certificate, private_text(self._key)).fits()
+
     def machine(self, identity: str, now: datetime, life: timedelta = LIFE) -> Issued:
         """Return a certificate for a machine: it can be a client, and no server."""
         key = ec.generate_private_key(ec.SECP256R1())

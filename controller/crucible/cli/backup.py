@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
+from crucible.backbone.papers import PAPERS
 from crucible.cli.terminal import note
 from crucible.control.backup import Kept, SourceRules, write_backup
 from crucible.errors import InvalidInput
@@ -16,8 +17,9 @@ Examples:
   crucible backup monday.backup
   crucible backup --state ./state monday.backup
 
-Works while the control plane runs, and while it does not. The file holds everything, Secrets and the files of
-plugins included: keep it as you keep those. 'crucible restore' puts it back, here or on another machine.
+Works while the control plane runs, and while it does not. The file holds everything, Secrets, the files of
+plugins and the backbone's authority included: keep it as you keep those. 'crucible restore' puts it back,
+here or on another machine.
 """
 
 
@@ -40,7 +42,7 @@ def command(
     if file.exists() and not force:
         raise InvalidInput(f"{file} exists: choose another name, or write over it with --force")
     places = Places((state or default_root()).absolute())
-    kept = write_backup(places.control, places.sources, file.absolute(), RULES)
+    kept = write_backup(places.control, places.sources, file.absolute(), RULES, PAPERS)
     for name in kept.damaged:
         note(f"{places.sources / name} is not what its name says: left out")
     print(f"{file} written: {told(kept)}")
@@ -48,4 +50,5 @@ def command(
 
 def told(kept: Kept) -> str:
     """Return how much a backup holds, in words."""
-    return f"{kept.objects} objects" + (f", {kept.sources} sources" if kept.sources else "")
+    sources = f", {kept.sources} sources" if kept.sources else ""
+    return f"{kept.objects} objects{sources}{', the authority of the backbone' if kept.papers else ''}"

@@ -9,8 +9,10 @@ from typing import Annotated, Final
 
 import typer
 
+from crucible.backbone.papers import PAPERS
 from crucible.cli.backup import RULES, told
 from crucible.control.backup import DATABASE
+from crucible.control.papers import place_papers
 from crucible.errors import InvalidInput, NotFound
 from crucible.settings import Places, default_root
 
@@ -19,7 +21,8 @@ Examples:
   crucible restore monday.backup
   crucible restore --force --state ./state monday.backup
 
-The control plane must be stopped. What it kept before stays beside it as control.db.before-restore.
+The control plane must be stopped. What it kept before stays beside it as control.db.before-restore,
+and so do the files of the backbone's authority.
 Clients see a newer state: versions never go back.
 """
 
@@ -34,7 +37,11 @@ def command(
     """Put a backup in the place of what the stopped control plane kept."""
     # These load the server, and help must not wait for that.
     from crucible.control.apiserver import restore_backup  # noqa: PLC0415
-    from crucible.control.apiserver.unpacking import place_sources, unpack  # noqa: PLC0415
+    from crucible.control.apiserver.unpacking import Unpacked, place_sources, unpack  # noqa: PLC0415
+
+    def place(found: Unpacked) -> None:
+        place_sources(found, places.sources)
+        place_papers(found.papers, found.kept.papers, places.backbone)
 
     if not file.is_file():
         raise NotFound(f"{file}: there is no such file")
@@ -43,8 +50,8 @@ def command(
     if present.exists() and not force:
         raise InvalidInput(f"{present} exists: put the backup in its place with --force")
     with _draft_in(places.root) as draft:
-        found = unpack(file.absolute(), draft, RULES)
-        restore_backup(places.control, found.database, lambda: place_sources(found, places.sources))
+        found = unpack(file.absolute(), draft, RULES, PAPERS)
+        restore_backup(places.control, found.database, lambda: place(found))
     print(f"{file} restored: {told(found.kept)}; start the control plane with 'crucible up'")
 
 

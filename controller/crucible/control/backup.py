@@ -5,7 +5,8 @@ lets another process read one consistent moment while the owner writes on, and e
 answered is in the log before it answers. Snapshots never change, so it is enough that none of that moment is
 gone before it was read; where one is, all is done again.
 
-The file is a plain tar: ``backup.json`` (what to expect), ``control.db``, ``sources/DIGEST/PATH``.
+The file is a plain tar: ``backup.json`` (what to expect), ``control.db``, then the files of other rooms that
+cannot be made again (``backbone/ca.key``), and ``sources/DIGEST/PATH``.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from typing import TYPE_CHECKING, Final
 from crucible.errors import CrucibleError, InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from crucible.control.papers import Papers
 
 DATABASE: Final = "control.db"
 INDEX: Final = "backup.json"
@@ -59,29 +62,37 @@ class Kept:
         objects: how many.
         sources: how many snapshots.
         damaged: snapshots that are not what their names say, so they are not in it.
+        papers: files of another room.
     """
 
     objects: int
     sources: int
     damaged: tuple[str, ...] = ()
+    papers: tuple[str, ...] = ()
 
 
-def write_backup(control: Path, sources: Path, target: Path, rules: SourceRules) -> Kept:
+def write_backup(
+    control: Path, sources: Path, target: Path, rules: SourceRules, papers: Papers | None = None
+) -> Kept:
     """Copy a database and the snapshots it needs to one file, mode 0600, whole or not at all.
+
+    Papers lie in a folder beside the database's.
 
     Raises:
         NotFound: there is no database.
-        InvalidInput: it is damaged, or the target cannot be written.
+        InvalidInput: it is damaged, or papers are, or the target cannot be written.
     """
     source = control / DATABASE
     if not source.is_file():
         raise NotFound(f"there is no control plane's database at {source}: name its folder with --state")
+    folder = control.parent / papers.name if papers is not None else control
+    along = [folder / name for name in papers.found_in(folder)] if papers is not None else []
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     copy = draft.with_name(f"{draft.name}.db")
     try:
         for path in (draft, copy):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        kept = _write(source, sources, copy, draft, rules)
+        kept = _write(source, sources, copy, draft, rules, along)
         draft.replace(target)
     except (sqlite3.Error, tarfile.TarError) as error:
         raise InvalidInput(f"{source}: cannot be copied to {target}: {error}") from None
@@ -93,7 +104,9 @@ def write_backup(control: Path, sources: Path, target: Path, rules: SourceRules)
     return kept
 
 
-def _write(source: Path, sources: Path, copy: Path, draft: Path, rules: SourceRules) -> Kept:
+def _write(  # noqa: PLR0913, PLR0917 - what comes from where, and where it goes
+    source: Path, sources: Path, copy: Path, draft: Path, rules: SourceRules, papers: Sequence[Path]
+) -> Kept:
     """Fill the draft, until nothing went that was there before the database was copied."""
     missing: set[str] = set()
     for _ in range(_TRIES):
@@ -101,7 +114,7 @@ def _write(source: Path, sources: Path, copy: Path, draft: Path, rules: SourceRu
         _copy_database(source, copy)
         stored = {name for name in sorted(_snapshots(sources)) if _is_whole(sources / name, rules)}
         try:
-            _pack(draft, copy, sources, stored)
+            _pack(draft, copy, sources, stored, papers)
         except FileNotFoundError:
             continue
         missing = before - stored
@@ -110,7 +123,7 @@ def _write(source: Path, sources: Path, copy: Path, draft: Path, rules: SourceRu
     else:
         if not missing:
             raise InvalidInput(f"{sources}: changes faster than it can be copied: try again")
-    return Kept(objects_in(copy), len(stored), tuple(sorted(missing)))
+    return Kept(objects_in(copy), len(stored), tuple(sorted(missing)), tuple(path.name for path in papers))
 
 
 def _snapshots(sources: Path) -> set[str]:
@@ -134,15 +147,19 @@ def _copy_database(source: Path, copy: Path) -> None:
             target.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
 
 
-def _pack(draft: Path, database: Path, sources: Path, stored: set[str]) -> None:
+def _pack(draft: Path, database: Path, sources: Path, stored: set[str], papers: Sequence[Path]) -> None:
     with (
         draft.open("wb") as file,
         tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT) as archive,
     ):
-        index = json.dumps({"format": FORMAT, "sources": sorted(stored)}).encode()
+        told = {"format": FORMAT, "sources": sorted(stored), "papers": [path.name for path in papers]}
+        index = json.dumps(told).encode()
         archive.addfile(_entry(INDEX, len(index)), io.BytesIO(index))
         with database.open("rb") as content:
             archive.addfile(_entry(DATABASE, database.stat().st_size), content)
+        for path in papers:
+            data = path.read_bytes()
+            archive.addfile(_entry(f"{path.parent.name}/{path.name}", len(data)), io.BytesIO(data))
         for name in sorted(stored):
             _pack_snapshot(archive, sources / name, name)
         archive.close()

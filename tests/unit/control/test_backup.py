@@ -15,10 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crucible.backbone.authority import authority_in, utc_now
+from crucible.backbone.machines import Machine, Machines
+from crucible.backbone.papers import PAPERS
 from crucible.cli.backup import RULES
 from crucible.control import backup
 from crucible.control.apiserver.unpacking import place_sources, unpack
 from crucible.control.backup import Kept, write_backup
+from crucible.control.papers import place_papers
 from crucible.core.admission import admit
 from crucible.errors import InvalidInput, NotFound
 from crucible.model.names import API_VERSION, KIND
@@ -133,6 +137,78 @@ def test_a_database_alone_is_a_backup_too(control: Path, tmp_path: Path) -> None
     place_sources(found, tmp_path / "sources")
     with pytest.raises(NotFound, match="no such file"):
         unpack(tmp_path / "none", tmp_path, RULES)
+
+
+@pytest.fixture
+def backbone(control: Path) -> Path:
+    """An authority, who this machine is, whom it invited; and what the server keeps."""
+    folder = control.parent / "backbone"
+    (folder / "server/jetstream").mkdir(parents=True)
+    authority_in(folder, utc_now())
+    (folder / "own.json").write_text('{"token": "t"}')
+    Machines(folder).put(Machine("beta", "b", ("here",), "2027-01-01T00:00:00Z"))
+    (folder / "server/jetstream/events").write_text("many")
+    return folder
+
+
+def test_the_authority_of_the_backbone_goes_along_and_what_was_there_stays_beside_it(
+    control: Path, backbone: Path, tmp_path: Path
+) -> None:
+    names = ("ca.crt", "ca.key", "own.json", "machines.json")
+    assert write_backup(control, tmp_path / "none", tmp_path / "b", RULES, PAPERS).papers == names
+    with tarfile.open(tmp_path / "b") as archive:
+        wanted = ["backup.json", "control.db", *(f"backbone/{name}" for name in names)]
+        assert archive.getnames() == wanted
+    before = {name: (backbone / name).read_text() for name in names}
+    other = tmp_path / "other"
+    other.mkdir()
+    mine = authority_in(other, utc_now())
+    (tmp_path / "draft").mkdir()
+    found = unpack(tmp_path / "b", tmp_path / "draft", RULES, PAPERS)
+    place_papers(found.papers, found.kept.papers, other)
+    assert {name: (other / name).read_text() for name in names} == before
+    assert {(other / name).stat().st_mode & 0o777 for name in names} == {0o600}
+    assert (other / "ca.crt.before-restore").read_text() == mine.certificate
+    assert sorted(path.name for path in other.iterdir() if path.name.startswith(".")) == []
+
+
+def test_an_authority_that_is_damaged_is_not_taken_for_a_whole_one(
+    control: Path, backbone: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "another").mkdir()
+    authority_in(tmp_path / "another", utc_now())
+    shutil.copy(tmp_path / "another/ca.key", backbone / "ca.key")
+    with pytest.raises(InvalidInput, match=r"ca\.key is not the key of ca\.crt"):
+        write_backup(control, tmp_path / "none", tmp_path / "b", RULES, PAPERS)
+    (backbone / "ca.key").unlink()
+    with pytest.raises(InvalidInput, match=r"ca\.key: there is no such file"):
+        write_backup(control, tmp_path / "none", tmp_path / "b", RULES, PAPERS)
+    assert not (tmp_path / "b").exists()
+
+
+PAPERS_AMISS: dict[str, Callable[[dict[str, bytes], list[str]], None]] = {
+    "another file of the folder is named": lambda _, named: named.append("server.key"),
+    "a path is named": lambda _, named: named.append("../id"),
+    "one that is named is missing": lambda files, _: files.pop("backbone/own.json") and None,
+    "one is not named": lambda _, named: named.remove("machines.json"),
+    "a list is none": lambda files, _: files.update({"backbone/machines.json": b"[]"}),
+    "a key is none": lambda files, _: files.update({"backbone/ca.key": b"no key"}),
+    "one is too large": lambda files, _: files.update({"backbone/machines.json": b" " * (2 << 20)}),
+}
+
+
+@pytest.mark.parametrize("how", PAPERS_AMISS)
+@pytest.mark.usefixtures("backbone")
+def test_papers_that_a_backup_never_holds_are_refused(control: Path, tmp_path: Path, how: str) -> None:
+    write_backup(control, tmp_path / "none", tmp_path / "b", RULES, PAPERS)
+    with tarfile.open(tmp_path / "b") as archive:
+        files = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+    index = json.loads(files.pop("backup.json"))
+    PAPERS_AMISS[how](files, index["papers"])
+    path = pack(tmp_path / "bad", [("backup.json", json.dumps(index).encode()), *files.items()])
+    (tmp_path / "draft").mkdir()
+    with pytest.raises(InvalidInput, match="refused"):
+        unpack(path, tmp_path / "draft", RULES, PAPERS)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from crucible.control.backup import DATABASE, DIGEST, FORMAT, INDEX, SOURCES, Kept, objects_in
+from crucible.control.papers import SIZE_LIMIT
 from crucible.errors import CrucibleError, InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crucible.control.backup import SourceRules
+    from crucible.control.papers import Papers
 
 _SQLITE: Final = b"SQLite format 3\x00"
 _INDEX_LIMIT: Final = 16 * 2**20
@@ -33,15 +35,17 @@ class Unpacked:
     Attributes:
         database: where its database is.
         sources: the folder of its snapshots; it may hold none.
+        papers: the folder of the papers that ``kept`` names.
         kept: how much it holds.
     """
 
     database: Path
     sources: Path
+    papers: Path
     kept: Kept
 
 
-def unpack(path: Path, draft: Path, rules: SourceRules) -> Unpacked:
+def unpack(path: Path, draft: Path, rules: SourceRules, papers: Papers | None = None) -> Unpacked:
     """Take a backup apart into an empty folder of ours. One that is a database alone stays where it is.
 
     Raises:
@@ -52,18 +56,19 @@ def unpack(path: Path, draft: Path, rules: SourceRules) -> Unpacked:
         raise NotFound(f"{path}: there is no such file")
     with path.open("rb") as file:
         if file.read(len(_SQLITE)) == _SQLITE:
-            return Unpacked(path, draft / SOURCES, Kept(objects_in(path), 0))
+            return Unpacked(path, draft / SOURCES, draft, Kept(objects_in(path), 0))
     try:
         with tarfile.open(path, "r:") as archive:
-            expected = _take_apart(archive, draft, rules)
+            expected, along = _take_apart(archive, draft, rules, papers)
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"{path} is not a whole backup of a control plane: {error}") from None
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be unpacked into {draft}: {error.strerror or error}") from None
     except InvalidInput as error:
         raise InvalidInput(f"{path} is refused: {error}") from None
-    kept = Kept(objects_in(draft / DATABASE), len(expected))
-    return Unpacked(draft / DATABASE, draft / SOURCES, kept)
+    kept = Kept(objects_in(draft / DATABASE), len(expected), papers=along)
+    place = draft / papers.name if papers is not None else draft
+    return Unpacked(draft / DATABASE, draft / SOURCES, place, kept)
 
 
 def place_sources(found: Unpacked, sources: Path) -> None:
@@ -74,22 +79,41 @@ def place_sources(found: Unpacked, sources: Path) -> None:
             folder.rename(sources / folder.name)
 
 
-def _take_apart(archive: tarfile.TarFile, draft: Path, rules: SourceRules) -> list[str]:
-    """Write what an archive holds; return the digests, each of which was found and checked."""
+def _take_apart(
+    archive: tarfile.TarFile, draft: Path, rules: SourceRules, papers: Papers | None
+) -> tuple[list[str], tuple[str, ...]]:
+    """Write what an archive holds; return the digests and the papers, each of which was found and checked."""
     members = iter(archive)
-    expected = _index(archive, next(members, None))
+    expected, along = _index(archive, next(members, None), papers.files if papers is not None else ())
     database = next(members, None)
     if database is None or database.name != DATABASE:
         raise InvalidInput(f"{DATABASE} does not follow {INDEX}")
     with (draft / DATABASE).open("xb") as file:
         os.fchmod(file.fileno(), 0o600)
         shutil.copyfileobj(_content(archive, database), file)
+    if papers is not None and along:
+        _take_papers(archive, members, draft / papers.name, along)
+        papers.check(draft / papers.name)
     remaining = _Ahead(members)
     for digest in expected:
         _take_snapshot(archive, remaining, draft / SOURCES / digest, rules)
     if remaining.next is not None:
         raise InvalidInput(f"{remaining.next.name!r} is not one of its snapshots")
-    return expected
+    return expected, along
+
+
+def _take_papers(
+    archive: tarfile.TarFile, members: Iterator[tarfile.TarInfo], folder: Path, names: tuple[str, ...]
+) -> None:
+    """Write papers, which come in the order in which they are named."""
+    folder.mkdir(mode=0o700)
+    for name in names:
+        member = next(members, None)
+        if member is None or member.name != f"{folder.name}/{name}" or member.size > SIZE_LIMIT:
+            raise InvalidInput(f"{folder.name}/{name} is not where it should be, or too large")
+        with (folder / name).open("xb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            shutil.copyfileobj(_content(archive, member), file)
 
 
 class _Ahead:
@@ -105,20 +129,25 @@ class _Ahead:
             yield found
 
 
-def _index(archive: tarfile.TarFile, member: tarfile.TarInfo | None) -> list[str]:
+def _index(
+    archive: tarfile.TarFile, member: tarfile.TarInfo | None, papers: tuple[str, ...]
+) -> tuple[list[str], tuple[str, ...]]:
     if member is None or member.name != INDEX or member.size > _INDEX_LIMIT:
         raise InvalidInput(f"it does not begin with {INDEX}")
     try:
         told: Any = json.loads(_content(archive, member).read())
-        version, sources = told["format"], told["sources"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        version, sources, along = told["format"], told["sources"], told.get("papers", [])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"{INDEX} cannot be read: {error}") from None
     if version != FORMAT:
         raise InvalidInput(f"it was written by another release (format {version!r})")
     names = [name for name in sources if isinstance(name, str) and DIGEST.fullmatch(name)]
     if names != sources or names != sorted(set(names)):
         raise InvalidInput(f"{INDEX} does not name snapshots")
-    return names
+    known = [name for name in papers if isinstance(along, list) and name in along]
+    if along != known:
+        raise InvalidInput(f"{INDEX} names what is in no backup")
+    return names, tuple(known)
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
