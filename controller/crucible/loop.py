@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from crucible.core.decide import decide
+from crucible.core.pauses import Retry, span
 from crucible.core.report import config_not_taken, config_taken, hook_failed
 from crucible.core.standstill import without_runtime
 from crucible.core.transitions import announcements, transitions
@@ -41,9 +42,8 @@ if TYPE_CHECKING:
     from crucible.model.world import World
     from crucible.ports import Ports
 
-_RETRY_FIRST = 0.5
-_RETRY_LONGEST = 30.0
 _KEEP_RETRY = 30.0
+_NO_THREAD = "can't start new thread"
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ async def _supervise(
             if turn.fault is not None:
                 raise turn.fault  # noqa: TRY301 - it joins the faults that nobody foresaw
             retry = Retry()
-            pause = None if decision.revisit is None else decision.revisit - ports.now()
+            pause = None if decision.revisit is None else span(decision.revisit, turn.at, ports.now())
         except Exception as error:  # noqa: BLE001 - the one boundary: a Plugin's loop outlives any fault
             retry = retry.after_failure(ports.now())
             pause = retry.pause(ports.now())
@@ -106,45 +106,17 @@ async def _supervise(
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
-    """When to try again what failed.
-
-    The pause doubles each time it has been waited out. Whoever wakes the loop before is answered by one more
-    try, which does not move the next: ten changes in a second do not put a plugin off for minutes.
-
-    Attributes:
-        failures: how many pauses there were, this one included.
-        due: unix seconds of the next try.
-    """
-
-    failures: int = 0
-    due: float = 0.0
-
-    def after_failure(self, now: float) -> Retry:
-        """Return what follows a try that failed at ``now``."""
-        if now < self.due:
-            return self
-        return Retry(self.failures + 1, now + self._delay(self.failures + 1))
-
-    def pause(self, now: float) -> float:
-        """Return seconds until the next try, also where the clock was put back since."""
-        return min(self.due - now, self._delay(self.failures))
-
-    @staticmethod
-    def _delay(failures: int) -> float:
-        return min(_RETRY_FIRST * 2.0 ** (failures - 1), _RETRY_LONGEST)
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """What one turn of the loop came to.
 
     Attributes:
         decision: what was decided; why nothing could be done, where the runtime did not answer.
+        at: what the clock said then, unix seconds.
         fault: that error, to be tried again with backoff.
     """
 
     decision: Decision
+    at: float
     fault: CrucibleError | None = None
 
 
@@ -172,7 +144,7 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports, around: Arou
     if decision.released:
         ports.doors.forget(world.identity.uid)
         await ports.voice.release(world.identity)
-        return Step(decision)
+        return Step(decision, world.now)
     decision = await _keep_revisions(world, decision, ports)
     if decision.status != world.status:
         await ports.voice.report(world.identity, decision.status)
@@ -181,7 +153,7 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports, around: Arou
         ports.chronicle.note(world.identity, changes)
     for event in (*decision.events, *announcements(changes, decision.events)):
         await ports.voice.tell(world.identity, event)
-    return Step(decision, fault)
+    return Step(decision, world.now, fault)
 
 
 async def run_hooks(decision: Decision, world: World, ports: Ports) -> None:
@@ -283,7 +255,8 @@ async def _deliver(action: Deliver, identity: Identity, ports: Ports) -> None:
 def _log_failure(plugin: Mapping[str, Any], error: Exception, pause: float) -> None:
     """Say once what went wrong; a fault nobody foresaw comes with its traceback."""
     name = f"{plugin['metadata'].get('namespace')}/{plugin['metadata'].get('name')}"
-    foreseen = isinstance(error, CrucibleError)
+    # A host on which no more threads may be begun: Python has no type of error for that.
+    foreseen = isinstance(error, CrucibleError) or str(error) == _NO_THREAD
     log.warning(
         "%s: %s; next try in %.1f s",
         name,

@@ -10,9 +10,10 @@ from build import UID, plugin
 from revisions import KeptRevisions
 
 from crucible.control.secrets import MountedSecrets
+from crucible.core.pauses import Retry
 from crucible.errors import Conflict, CrucibleError, InvalidSource, Unavailable, Underway
 from crucible.gathering import read_status
-from crucible.loop import Retry, supervise
+from crucible.loop import supervise
 from crucible.model.instance import Exit, Instance, State
 from crucible.model.status import Phase, PluginStatus, SourceReport
 from crucible.model.workload import config_digest
@@ -145,9 +146,9 @@ async def living(
         life.sources,
         life.voice,
         life.endpoints,
-        Prober(life.runtime, time.time),
+        Prober(life.runtime, host.now),
         life.revisions,
-        time.time,
+        host.now,
         MountedSecrets(),
         doors or NoDoors(),
     )
@@ -320,6 +321,41 @@ def test_a_pause_doubles_once_it_was_waited_out_and_not_for_every_wake_up_before
     for _ in range(10):
         retry = retry.after_failure(retry.due)
     assert retry.pause(retry.due - 30.0) == 30.0
+
+
+async def test_a_clock_that_is_put_back_meanwhile_puts_off_nothing() -> None:
+    ahead = [7200.0]
+    host = FakeHost(lambda _: Behaviour(obeys=False), lambda: time.time() + ahead[0])
+    voice = Voice()
+    async with living(host, voice, stopGrace="50ms") as life:
+        await life.until(lambda: life.alive() == ["echo-0-1"])
+        say = voice.report
+
+        async def report(identity: Identity, status: PluginStatus) -> None:
+            ahead[0] = 0.0  # after it was decided, and before it is known how long to wait
+            await say(identity, status)
+
+        voice.report = report  # type: ignore[method-assign]
+        life.delete()
+        await life.until(lambda: voice.released)
+    assert ahead == [0.0]
+
+
+async def test_a_host_without_threads_is_told_in_a_line(
+    host: FakeHost, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve, faults = Sources.resolve, iter([RuntimeError("can't start new thread")])
+
+    async def refused(self: Sources, *asked: Any) -> SourceReport:
+        for fault in faults:
+            raise fault
+        return await resolve(self, *asked)
+
+    monkeypatch.setattr(Sources, "resolve", refused)
+    async with living(host) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+    (told,) = [record for record in caplog.records if "can't start new thread" in record.message]
+    assert told.exc_info is None
 
 
 async def test_a_silent_control_plane_does_not_hold_up_recovery(host: FakeHost) -> None:

@@ -111,7 +111,7 @@ class Prober:
         while True:
             pause = pause_before(watch, tries, ok=ok)
             if tries == 0 and watch.known is None:
-                pause -= self._now() - watch.since
+                pause -= max(self._now() - watch.since, 0.0)  # the clock may have been put back
             await asyncio.sleep(in_step(loop.time(), pause))
             tries += 1
             if judges:

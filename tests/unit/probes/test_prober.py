@@ -248,6 +248,14 @@ class Counting(FakeRuntime):
             yield door
 
 
+async def test_a_clock_that_was_put_back_does_not_put_off_the_first_asking() -> None:
+    runtime = await running(Behaviour(listens={8080: OK}))
+    prober = Prober(runtime, lambda: time.time() - 7200)
+    prober.attend(UID, [watch(http={"port": 8080})], lambda: None)
+    await until(lambda: prober.streaks(UID))
+    await prober.close()
+
+
 async def test_what_is_not_watched_any_more_is_asked_no_more_and_forgotten() -> None:
     runtime = await running(Behaviour(listens={8080: OK}))
     prober = Prober(runtime, time.time)
