@@ -168,6 +168,7 @@ class Doorkeeper:
 
         One that came after the list was made is not on it either: it is gone when it is missing twice.
         """
+        self.liaison.expect(uids)
         missing = self.liaison.uids() - set(uids)
         for uid in missing & self._missing:
             self.forget(uid)

@@ -82,6 +82,17 @@ class Scene:
                 except Unavailable:
                     await asyncio.sleep(0.01)
 
+    async def restart(self) -> None:
+        """End the controller's part, which knows nothing when it comes back."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.liaison = Liaison(self, self.noticed.append)
+        self.companion = Companion(
+            self.program, Door.BUS, self, self.liaison.hear, Pace(beat=0.2, linger=0.1)
+        )
+        self.tasks = [asyncio.create_task(self.companion.keep()), asyncio.create_task(self.liaison.keep())]
+
     def pid(self) -> int:
         found = self.companion._pidfd
         assert found is not None
@@ -220,23 +231,40 @@ async def test_what_a_plugin_does_wrong_is_reported_and_figures_tell_the_rest(sc
 async def test_a_new_controller_finds_it_serving_and_nothing_is_cut(scene: Scene) -> None:
     notes = scene.add("notes", call=("notes.m",))
     client = await again(notes, methods=["m"])
+    other = await again(scene.add("other"), methods=["m"])
     await scene.told()
-    for task in scene.tasks:
-        task.cancel()
-    await asyncio.gather(*scene.tasks, return_exceptions=True)
+    await scene.restart()
     assert words(await client.call(1, "$bus.ping")) == ("ANSWER", 1, "")
-    scene.liaison = Liaison(scene, scene.noticed.append)
-    scene.companion = Companion(
-        scene.program, Door.BUS, scene, scene.liaison.hear, Pace(beat=0.2, linger=0.1)
-    )
-    scene.tasks = [asyncio.create_task(scene.companion.keep()), asyncio.create_task(scene.liaison.keep())]
     scene.liaison.know(Member("here", "notes", "uid-notes", Grants()))
     scene.companion.grant("uid-notes", {"grants": asdict(Grants())})
-    await scene.told()
     async with asyncio.timeout(DEADLINE):
         while (await client.call(3, "notes.m", deadline=1)).name != "NotPermitted":
             await asyncio.sleep(0.01)
+    assert words(await other.call(1, "$bus.ping")) == ("ANSWER", 1, ""), "it is still to be heard of"
+    scene.liaison.expect(["uid-notes", "uid-other"])
+    scene.liaison.know(Member("here", "other", "uid-other", Grants()))
+    await scene.told()
+    assert words(await other.call(3, "$bus.ping")) == ("ANSWER", 3, "")
+    assert scene.liaison.uids() == {"uid-notes", "uid-other"}
     await client.close()
+    await other.close()
+
+
+async def test_who_went_while_no_controller_ran_is_cut_off_once_it_is_known_who_is_left(
+    scene: Scene,
+) -> None:
+    notes = await again(scene.add("notes"), methods=["m"])
+    left = await again(scene.add("left"), methods=["m"])
+    await scene.told()
+    await scene.restart()
+    scene.liaison.know(Member("here", "notes", "uid-notes", Grants()))
+    scene.liaison.expect(["uid-notes"])
+    await scene.told()
+    async with asyncio.timeout(DEADLINE):
+        assert (await left.gone())[-1].name == "NotPermitted"
+    assert words(await notes.call(1, "$bus.ping")) == ("ANSWER", 1, "")
+    await notes.close()
+    await left.close()
 
 
 async def test_the_host_application_acts_in_a_namespace_of_its_choice(scene: Scene) -> None:

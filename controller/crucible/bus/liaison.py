@@ -11,7 +11,7 @@ from crucible.bus.members import Members, digest_of
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from crucible.model.backbone import Joining
     from crucible.model.bus import Member
@@ -60,6 +60,7 @@ class Liaison:
         """Called with a Plugin's uid and what the broker refused it."""
         self._wake = asyncio.Event()
         self._backbone: Mapping[str, Any] | None = None
+        self._awaited: set[str] | None = None
 
     def join(self, joining: Joining | None) -> None:
         """Say how other machines are reached, and what they may do here; None: not at all."""
@@ -74,8 +75,20 @@ class Liaison:
     def forget(self, uid: str) -> None:
         """Say that a Plugin is no more."""
         self._notices.pop(uid, None)
+        if self._awaited is not None:
+            self._awaited.discard(uid)
         if self._members.drop(uid):
             self._tell(uid)
+
+    def expect(self, uids: Collection[str]) -> None:
+        """Hear which Plugins there are.
+
+        Until each of them is known once, the broker is told of no others that they are gone: a controller
+        that has just begun knows few, and the rest go on with what they do meanwhile.
+        """
+        if self._awaited is None:
+            self._awaited = set(uids)
+            self._wake.set()
 
     def uids(self) -> set[str]:
         """Return the uids of all Plugins that are known."""
@@ -133,6 +146,11 @@ class Liaison:
             await self._broker.ask({"backbone": self._backbone})
 
     async def _say_all(self) -> None:
+        """Say everything that is known, and, once that is all there is, that there is nothing else."""
+        if self._awaited is None or self._awaited - self.uids():
+            for page in _pages(self._members):
+                await self._broker.ask({"know": page, "gone": []})
+            return
         *pages, last = _pages(self._members)
         for page in pages:
             await self._broker.ask({"all": page, "more": True})
