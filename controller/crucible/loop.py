@@ -23,6 +23,7 @@ from crucible.model.decision import (
     Kill,
     Remember,
     Remove,
+    Route,
     Start,
     Stop,
     Thaw,
@@ -227,6 +228,8 @@ async def perform(action: Action, identity: Identity, ports: Ports) -> None:
             await runtime.remove(plugin_uid, slot)
         case Deliver():
             await _deliver(action, identity, ports)
+        case Route(slots=slots):
+            await runtime.route(plugin_uid, slots)
         case Freeze(slot=slot):
             await runtime.freeze(plugin_uid, slot)
         case Thaw(slot=slot):

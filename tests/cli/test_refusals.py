@@ -24,7 +24,7 @@ GOOD = (HEAD + SPEC).replace("name: bad", "name: good")
         (HEAD + SPEC + "  replicas: two\n", 9, "spec.replicas: input should be a valid integer"),
         (HEAD + SPEC + "  resources: {memory: 64Mo}\n", 9, "write a number like 64Mi"),
         (HEAD + SPEC.replace("[main.py]", "[../../bin/sh]"), 8, "points outside the source"),
-        (HEAD + SPEC + "  update: {strategy: handover}\n", 9, "is not supported yet"),
+        (HEAD + SPEC.replace("inline: {main.py: x}", "artifact: oci://x"), 7, "is not supported yet"),
         (HEAD + SPEC + "  version: 2.0.0\n", 9, "spec.version is given twice, first on line 5"),
         (HEAD + SPEC + BOMB, None, "unfolds into more than 16 MiB"),
         (HEAD + SPEC + "#" * 10_000_000, None, "is larger than 1 MiB"),

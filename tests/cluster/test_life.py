@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ground import condition
 
 if TYPE_CHECKING:
-    from ground import Ground
+    from ground import Ground, LocalGround
 
 
 async def test_a_plugin_becomes_a_pod_and_is_ready(ground: Ground) -> None:
@@ -103,6 +103,40 @@ async def test_what_a_cluster_cannot_hold_a_plugin_to_is_refused_unless_it_is_ac
     await ground.apply("strict", sandbox={})
     said = await ground.until_condition("strict", "Stalled", "NotEnforceable")
     assert "allowDegraded: [pids, openFiles]" in said["message"]
+
+
+async def test_by_handover_the_service_leads_to_one_of_two_pods_at_any_time(local: LocalGround) -> None:
+    local.start()
+    spec: dict[str, Any] = {
+        "capabilities": {"network": {"listen": [8080]}},
+        "health": {"ready": {"tcp": {"port": 8080}}},
+        "update": {"strategy": "handover", "verify": "500ms"},
+        "lifecycle": {"drain": "1s"},
+    }
+    await local.apply("p", **spec)
+    await local.until_ready("p")
+    await local.change("p", config={"a": 1})
+    seen: list[frozenset[str]] = []
+
+    async def over() -> bool:
+        service = await local.client.get(local.path("services", "p"))
+        wanted = service["spec"]["selector"].items()
+        running = await local.running("p")
+        reached = frozenset(
+            pod["metadata"]["name"] for pod in running if wanted <= pod["metadata"]["labels"].items()
+        )
+        if not seen or seen[-1] != reached:
+            seen.append(reached)
+        status = (await local.plugin("p"))["status"]
+        return bool(status["instances"][0]["name"] == "p-0-2" and status["phase"] == "Running")
+
+    await local.until(over)
+    assert seen[0] == {"p-0-1"}
+    assert seen[-1] == {"p-0-2"}
+    assert all(seen), f"at one time nobody was reached: {seen}"
+    old_alone, new_alone = seen.index(frozenset({"p-0-1"})), seen.index(frozenset({"p-0-2"}))
+    assert old_alone < new_alone
+    assert local.kubelet.most["default/p/0"] == 2
 
 
 async def _count(ground: Ground, name: str, wanted: int) -> bool:

@@ -155,3 +155,52 @@ async def test_files_that_somebody_put_in_the_way_are_not_run(local: LocalGround
         second = await runtime.start(owned, Slot(0, 2))
         assert second.exit is not None
         assert "belongs to someone else" in second.exit.problem
+
+
+async def selected(local: LocalGround) -> set[str]:
+    """Return the pods that the plugin's Service selects."""
+    service = await local.client.get(local.path("services", "p"))
+    wanted = service["spec"]["selector"].items()
+    pods = await local.pods("p")
+    return {pod["metadata"]["name"] for pod in pods if wanted <= pod["metadata"]["labels"].items()}
+
+
+async def test_new_connections_go_where_they_are_sent_also_after_a_restart(
+    local: LocalGround, owned: Workload
+) -> None:
+    uid, second = owned.plugin_uid, Slot(0, 2)
+    listens = workload(plugin_uid=uid, listen=(8080,))
+    async with opened(local, []) as runtime:
+        await runtime.start(listens, FIRST)
+        assert await selected(local) == {"p-0-1"}
+        await runtime.route(uid, (FIRST,))
+        await runtime.start(workload(plugin_uid=uid, listen=(8080,), config='{"a": 1}'), second)
+        await local.until(lambda: all(one.state is State.RUNNING for one in runtime.instances(uid)))
+        assert [one.reached for one in runtime.instances(uid)] == [True, False]
+        assert await selected(local) == {"p-0-1"}
+    async with opened(local, []) as runtime:
+        assert [one.reached for one in runtime.instances(uid)] == [True, False]
+        for _ in range(2):
+            await runtime.route(uid, (second,))
+        assert [one.reached for one in runtime.instances(uid)] == [False, True]
+        assert await selected(local) == {"p-0-2"}
+        await runtime.route(uid, ())
+        assert [one.reached for one in runtime.instances(uid)] == [True, True]
+        assert await selected(local) == {"p-0-1", "p-0-2"}
+        await runtime.kill(uid, FIRST)
+        await runtime.route(uid, (FIRST, second))
+        assert not runtime.broken
+
+
+async def test_who_is_reached_is_read_from_the_cluster_whoever_changes_it(
+    local: LocalGround, owned: Workload
+) -> None:
+    uid = owned.plugin_uid
+    async with opened(local, []) as runtime:
+        await runtime.start(workload(plugin_uid=uid, listen=(8080,)), FIRST)
+        await runtime.route(uid, (FIRST,))
+        labels = {"metadata": {"labels": {"crucible.dev/reached": "no"}}}
+        await local.client.patch(local.path("pods", "p-0-1"), labels)
+        await local.until(lambda: not runtime.instances(uid)[0].reached)
+        await runtime.route(uid, (FIRST,))
+        assert await selected(local) == {"p-0-1"}

@@ -117,7 +117,7 @@ async def test_what_dying_controllers_left_is_cleared_away(docker: DockerHarness
         bodies.edge_arguments(plane),
     ):
         client.create_network(**arguments)
-    relay = bodies.relay_body(plane, "uid-old", (8080,), Image(id=image, before=("python3",), env=()))
+    relay = bodies.relay_body(plane, "uid-old", (8080,), Image(id=image, before=("python3",), env=()), {})
     client.create_container_from_config(relay, bodies.relay_name(plane, "uid-old"))
     (docker.place / "docker/instances/uid-old/0-1").mkdir(parents=True)
     foreign = client.create_container(image, ["true"], labels=labels)

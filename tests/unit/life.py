@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from crucible.core.admission import admit
 from crucible.core.decide import decide
+from crucible.core.handover import drain_of
 from crucible.core.health import tally
 from crucible.core.history import rollback_of
 from crucible.core.render import render
@@ -26,6 +27,7 @@ from crucible.model.decision import (
     Kill,
     Remember,
     Remove,
+    Route,
     Start,
     Stop,
     Thaw,
@@ -33,7 +35,7 @@ from crucible.model.decision import (
 from crucible.model.enforcement import Level
 from crucible.model.health import Answer
 from crucible.model.instance import Exit, Instance, State
-from crucible.model.manifest import ConfigDelivery, UpdateStrategy
+from crucible.model.manifest import ConfigDelivery
 from crucible.model.names import FINALIZER
 from crucible.model.neighbour import Around, Neighbour
 from crucible.model.status import PluginStatus, SourceReport
@@ -68,6 +70,7 @@ class Life(RuleBasedStateMachine):
         self.used: set[Slot] = set()
         self.ends_said: set[str] = set()
         self.up_since: dict[Slot, float] = {}
+        self.route: frozenset[Slot] = frozenset()
         self.rolled = False
         self.surge = 1
         self.busy = False
@@ -185,6 +188,7 @@ class Life(RuleBasedStateMachine):
         assert held <= {self.still()}, "one is held still that should go on, or goes on"
         if self.runs():
             self.only_the_wanted_revision_is_left()
+            assert all(found.reached for found in self.instances.values() if found.alive)
 
     def only_the_wanted_revision_is_left(self) -> None:
         """But for replicas whose new revision was given up, and those that wait for these."""
@@ -236,7 +240,7 @@ class Life(RuleBasedStateMachine):
         )
 
     def rolls(self) -> bool:
-        return self.runs() and self.spec.update.strategy is UpdateStrategy.ROLLING
+        return self.runs() and self.spec.update.overlaps
 
     def another_serves(self, found: Instance) -> bool:
         """One that served before this one, or one that has run for as long as it takes to be trusted."""
@@ -328,19 +332,14 @@ class Life(RuleBasedStateMachine):
                 self.stop(self.instances[slot])
             case Freeze() | Thaw():
                 self.hold_still_or_not(action)
-            case Deliver(slot=slot, config=config):
-                found = self.instances[slot]
-                assert found.state is State.RUNNING, "a configuration was delivered to nobody"
-                assert found.revision == self.wanted, "a configuration of another revision was delivered"
-                assert self.running.config_delivery is not ConfigDelivery.RESTART
-                self.instances[slot] = replace(found, config=config_digest(config))
+            case Deliver():
+                self.deliver(action)
+            case Route(slots=slots):
+                self.lead_to(frozenset(slots))
             case Kill(slot=slot):
                 self.end(slot)
             case Remove(slot=slot):
-                assert not self.instances[slot].alive, "a living instance was removed"
-                if self.runs() and slot.ordinal < self.spec.replicas:
-                    assert self.instances[slot].name in self.ends_said, "an end was cleared away unsaid"
-                del self.instances[slot]
+                self.clear_away(slot)
 
     def start(self, workload: Workload, slot: Slot, *, fails: bool) -> None:
         assert not isinstance(self.spec, tuple), "a refused plugin was started"
@@ -360,6 +359,47 @@ class Life(RuleBasedStateMachine):
             created_at=self.now,
             exit=Exit(at=self.now, problem="no such file") if fails else None,
             config=config_digest(workload.config),
+            reached=not self.route or slot in self.route,
+        )
+        if self.hands_over() and self.others_serve(self.instances[slot]):
+            assert not self.instances[slot].reached, "connections come to one that cannot serve yet"
+
+    def clear_away(self, slot: Slot) -> None:
+        assert not self.instances[slot].alive, "a living instance was removed"
+        if self.runs() and slot.ordinal < self.spec.replicas:
+            assert self.instances[slot].name in self.ends_said, "an end was cleared away unsaid"
+        del self.instances[slot]
+
+    def deliver(self, action: Deliver) -> None:
+        found = self.instances[action.slot]
+        assert found.state is State.RUNNING, "a configuration was delivered to nobody"
+        assert found.revision == self.wanted, "a configuration of another revision was delivered"
+        assert self.running.config_delivery is not ConfigDelivery.RESTART
+        self.instances[action.slot] = replace(found, config=config_digest(action.config))
+
+    def lead_to(self, slots: frozenset[Slot]) -> None:
+        """New connections go to these; to all where none is named."""
+        for slot in slots:
+            assert self.instances[slot].state is State.RUNNING, (
+                "connections were sent to one that does not run"
+            )
+        self.route = slots
+        for slot, found in self.instances.items():
+            self.instances[slot] = replace(found, reached=not slots or slot in slots)
+
+    def hands_over(self) -> bool:
+        spec = self.spec
+        return self.runs() and spec.update.hands_over and bool(spec.capabilities.network.listen)
+
+    def others_serve(self, found: Instance) -> bool:
+        """Another of its replica runs, and is not trusted with anything less."""
+        condemned = {replica.condemned for replica in self.status.instances}
+        return any(
+            other.slot.ordinal == found.slot.ordinal
+            and other.slot != found.slot
+            and other.state is State.RUNNING
+            and other.slot.attempt not in condemned
+            for other in self.instances.values()
         )
 
     def stop(self, found: Instance) -> None:
@@ -368,18 +408,20 @@ class Life(RuleBasedStateMachine):
         assert not found.frozen, "one that is held still was asked to stop, and cannot hear it"
         condemned = slot.attempt in {replica.condemned for replica in self.status.instances}
         serves = found.state is State.RUNNING and not condemned
-        if serves and not isinstance(self.spec, tuple) and self.spec.lifecycle.drain:
-            assert self.has_drained(found), "one was stopped in the middle of its calls"
+        if serves and not isinstance(self.spec, tuple):
+            time = drain_of(self.spec, found, tuple(self.instances.values()))
+            assert not time or self.has_drained(found, time), "one was stopped in the middle of its calls"
         if self.rolls() and slot.ordinal < self.spec.replicas and serves:
             enough = self.another_serves(found) or self.enough_serve_without(found)
             assert enough, "nobody was left to serve, or nobody verified"
         self.instances[slot] = replace(found, state=State.STOPPING, stopping_at=self.now)
 
-    def has_drained(self, found: Instance) -> bool:
+    def has_drained(self, found: Instance, time: float) -> bool:
         """It was given nothing new for long enough, or has nothing left to do."""
         since = {each.attempt: each.since for each in self.status.draining}.get(found.slot.attempt)
-        over = since is not None and self.now - since >= self.spec.lifecycle.drain - 0.001
-        return since is not None and (over or not self.busy)
+        over = since is not None and self.now - since >= time - 0.001
+        counted = not self.hands_over()
+        return since is not None and (over or (counted and not self.busy))
 
     def hold_still_or_not(self, action: Freeze | Thaw) -> None:
         freezes = isinstance(action, Freeze)

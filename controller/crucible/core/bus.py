@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
-    from crucible.model.status import PluginStatus
+    from crucible.model.status import PluginStatus, Replica
 
 _CALL: Final = re.compile(r"(\$host|[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?)\.(\*|[A-Za-z0-9_-]{1,64})")
 TOLD: Final = 200
@@ -71,10 +71,17 @@ def member_of(identity: Identity, spec: PluginSpec | None, status: PluginStatus)
         status: what is said of it.
     """
     grants = Grants() if spec is None else grants_of(spec)
-    slots = (str(Slot(each.ordinal, each.attempt)) for each in status.draining)
+    slots = {str(Slot(each.ordinal, each.attempt)) for each in status.draining}
+    if spec is not None and spec.update.hands_over:
+        slots |= {str(Slot(each.ordinal, each.attempt)) for each in status.instances if _waits(each)}
     return Member(
         identity.namespace, identity.name, identity.uid, grants, _state(spec, status), tuple(sorted(slots))
     )
+
+
+def _waits(replica: Replica) -> bool:
+    """Say whether its new instance is given nothing yet, because the old one is."""
+    return bool(replica.incumbent) and replica.name not in {"", replica.incumbent}
 
 
 def _state(spec: PluginSpec | None, status: PluginStatus) -> str:
@@ -117,7 +124,7 @@ def violations(spec: PluginSpec) -> Iterator[Violation]:
         for index, pattern in enumerate(patterns):
             if not subjects.is_pattern(pattern):
                 yield Violation(f"{here}.{name}[{index}]", f"{pattern!r} is no pattern of subjects: {_HOW}")
-    if spec.lifecycle.drain and not is_on_bus(spec):
+    if spec.lifecycle.drain and not is_on_bus(spec) and not spec.update.hands_over:
         yield Violation(
             "spec.lifecycle.drain", "is for a plugin on the bus: remove it, or write capabilities: {bus: {}}"
         )

@@ -12,6 +12,7 @@ from crucible.core.draining import with_drain
 from crucible.core.ending import wind_down
 from crucible.core.enforce import Refusal, refusal_of
 from crucible.core.freezing import hold_still, still_wanted, thaw
+from crucible.core.handover import with_route
 from crucible.core.health import Asking
 from crucible.core.history import approve, is_good, last_good, remember, rollback_of
 from crucible.core.render import render
@@ -47,7 +48,7 @@ SOURCE_RETRY = 30.0
 
 def decide(world: World) -> Decision:
     """Return what to do for one Plugin, what to say of it, and when to look again."""
-    return _with_hook(world, with_drain(world, _decide(world)))
+    return _with_hook(world, with_route(world, with_drain(world, _decide(world))))
 
 
 def _with_hook(world: World, decision: Decision) -> Decision:

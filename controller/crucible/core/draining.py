@@ -1,7 +1,8 @@
 """Letting an instance finish what it has before it is stopped. Pure.
 
 Whatever the reason for which one is to be stopped, its stopping is put off here, in one place: until it has
-no call open on the bus, or its time is over. Which instances are given nothing new is in the status, so a
+no call open on the bus, or its time is over. One that listens and handed over has its whole time, for nobody
+counts the connections that it still has. Which instances are given nothing new is in the status, so a
 controller that comes back goes on from there, and what the broker is told follows from what is said.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from crucible.core.handover import drain_of
 from crucible.model.decision import Event, Stop
 from crucible.model.instance import State
 from crucible.model.manifest import PluginSpec
@@ -30,8 +32,9 @@ def with_drain(world: World, decision: Decision) -> Decision:
     One that failed its probes is stopped at once: it is not trusted with anything.
     """
     spec = world.spec
-    if not isinstance(spec, PluginSpec) or not spec.lifecycle.drain:
+    if not isinstance(spec, PluginSpec) or not (spec.lifecycle.drain or spec.update.hands_over):
         return decision
+    uncounted = spec.update.hands_over and bool(spec.capabilities.network.listen)
     known = {each.attempt: each.since for each in world.status.draining}
     running = {each.slot: each for each in world.instances if each.state is State.RUNNING}
     condemned = {replica.condemned for replica in world.status.instances}
@@ -41,18 +44,20 @@ def with_drain(world: World, decision: Decision) -> Decision:
     revisits = [] if decision.revisit is None else [decision.revisit]
     for action in decision.actions:
         found = running.get(action.slot) if isinstance(action, Stop) else None
-        if found is None or found.slot.attempt in condemned:
+        time = 0.0 if found is None else drain_of(spec, found, world.instances)
+        if found is None or not time or found.slot.attempt in condemned:
             actions.append(action)
             continue
         attempt = found.slot.attempt
         since = min(known.get(attempt, world.now), world.now)  # the clock may have been set back
         draining.append(_report(found, since))
-        if world.now >= since + spec.lifecycle.drain or world.open_calls.get(attempt) == 0:
+        done = world.open_calls.get(attempt) == 0 and not uncounted
+        if done or world.now >= since + time:
             actions.append(action)
             continue
-        revisits.append(min(world.now + _POLL, since + spec.lifecycle.drain))
+        revisits.append(since + time if uncounted else min(world.now + _POLL, since + time))
         if attempt not in known:
-            words = f"{found.name} finishes its calls, and is given no new ones"
+            words = f"{found.name} finishes what it has, and is given nothing new"
             events.append(Event("Normal", "Draining", words))
     draining += [
         _report(each, known[each.slot.attempt])

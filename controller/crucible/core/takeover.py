@@ -8,7 +8,6 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from crucible.model.instance import State
-from crucible.model.manifest import UpdateStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,8 +58,8 @@ def overlap_of(
 ) -> Overlap:
     """Decide who of the old may stay, and whether the new may come before they are gone.
 
-    ``recreate``: none may, and it may not. ``rolling``: the one that serves may, until the new one is
-    verified or its replica is the one to do without; those that stop are in nobody's way.
+    ``recreate``: none may, and it may not. ``rolling``, ``handover``: the one that serves may, until the new
+    one is verified or its replica is the one to do without; those that stop are in nobody's way.
 
     Args:
         instances: all of one replica.
@@ -68,7 +67,7 @@ def overlap_of(
         since: unix seconds since when the newcomer is ready; None: it is not.
         policy: how to update, and whether it is this replica's turn.
     """
-    if policy.update.strategy is not UpdateStrategy.ROLLING:
+    if not policy.update.overlaps:
         return Overlap(may_start=not any(instance.alive for instance in instances))
     incumbent = _incumbent(instances, newcomer)
     due = None if since is None else since + policy.update.verification

@@ -48,7 +48,8 @@ class Member:
         uid: of the object; another object of the same name is another member.
         grants: what it may do.
         state: why nobody answers for it while it is not connected, in words; empty: it should.
-        draining: slots of the instances that are given nothing new, because they are to be stopped.
+        draining: slots of the instances that are given nothing new, because they are to be stopped, or
+            because the one before them still serves.
     """
 
     namespace: str

@@ -97,7 +97,18 @@ class Thaw:
     slot: Slot
 
 
-Action = Hold | Start | Stop | Kill | Remove | Deliver | Freeze | Thaw
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Have new connections from outside go to these instances alone.
+
+    Attributes:
+        slots: which; empty: to all there are.
+    """
+
+    slots: tuple[Slot, ...]
+
+
+Action = Hold | Start | Stop | Kill | Remove | Deliver | Freeze | Thaw | Route
 
 
 @dataclass(frozen=True, slots=True)

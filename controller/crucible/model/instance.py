@@ -85,6 +85,7 @@ class Instance:
         endpoints: where its ports can be reached from the host: ``8080 at 127.0.0.1:49153``.
         frozen: it is held still: none of its processes gets the processor.
         config: digest of the configuration it was given last; empty where its runtime does not say.
+        reached: new connections from outside come to it, as far as its runtime decides that.
         ready: what its probes came to, where its runtime asks them itself; None where it does not.
     """
 
@@ -105,6 +106,7 @@ class Instance:
     ready: bool | None = None
     config: str = ""
     frozen: bool = False
+    reached: bool = True
 
     @property
     def alive(self) -> bool:

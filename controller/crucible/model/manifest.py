@@ -20,7 +20,6 @@ from crucible.model.fields import (
     Cpu,
     Duration,
     ListMap,
-    NotYet,
     Part,
     Share,
     Version,
@@ -32,9 +31,12 @@ from crucible.model.quantity import share_of
 from crucible.model.source import SECRETS_RULE, SPEC_RULES, Source
 
 _MI = 2**20
-_LIMITS_ARE_FOR_ROLLING = (
-    "maxSurge and maxUnavailable are for strategy rolling: remove them, or write strategy: rolling"
+_VERIFY_IS_FOR_BESIDE = "verify is for strategies rolling and handover: remove it, or write strategy: rolling"
+_SURGE_IS_FOR_BESIDE = (
+    "maxSurge is for strategies rolling and handover: remove it, or write strategy: rolling"
 )
+_GAPS_ARE_FOR_ROLLING = "maxUnavailable is for strategy rolling: remove it, or write strategy: rolling"
+_NEVER_WITHOUT = "maxSurge: a handover needs room for the new instance beside the old one: write 1 or more"
 
 
 class PluginType(StrEnum):
@@ -262,8 +264,11 @@ class Recovery(Part):
         return self
 
 
-def _rolling_if(condition: str) -> str:
-    return f"!({condition}) || (has(self.strategy) && self.strategy == 'rolling')"
+def _only_for(strategies: str, condition: str) -> str:
+    return f"!({condition}) || (has(self.strategy) && self.strategy in [{strategies}])"
+
+
+_BESIDE = "'rolling', 'handover'"
 
 
 class Update(Part):
@@ -271,32 +276,38 @@ class Update(Part):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            (
-                _rolling_if("has(self.verify)"),
-                "verify is for strategy rolling: remove it, or write strategy: rolling",
-            ),
-            (
-                _rolling_if("has(self.maxSurge) || has(self.maxUnavailable)"),
-                _LIMITS_ARE_FOR_ROLLING,
-            ),
+            (_only_for(_BESIDE, "has(self.verify)"), _VERIFY_IS_FOR_BESIDE),
+            (_only_for(_BESIDE, "has(self.maxSurge)"), _SURGE_IS_FOR_BESIDE),
+            (_only_for("'rolling'", "has(self.maxUnavailable)"), _GAPS_ARE_FOR_ROLLING),
         )
     )
 
-    strategy: Annotated[UpdateStrategy, NotYet(frozenset({"handover"}), "use recreate or rolling")] = (
-        UpdateStrategy.RECREATE
-    )
-    """``recreate`` stops an old instance before the new one starts, ``rolling`` once that is verified."""
+    strategy: UpdateStrategy = UpdateStrategy.RECREATE
+    """``recreate`` stops an old instance before the new one starts, ``rolling`` once that is verified;
+    ``handover`` besides gives all new calls and connections to the one until then, to the other from then on,
+    and lets the old one finish what it has."""
     verify: Annotated[Duration, Field(ge=0, le=3600)] | None = None
-    """For ``rolling``: how long a new instance must run before the old one is stopped; 1s unless given."""
+    """For ``rolling`` and ``handover``: how long a new instance must run before it takes over; 1s unless
+    given."""
     max_surge: Share | None = None
-    """For ``rolling``: how many replicas may have a new instance beside the old one at once, as a number or a
-    part of ``replicas``, rounded up; 1 unless given."""
+    """For ``rolling`` and ``handover``: how many replicas may have a new instance beside the old one at once,
+    as a number or a part of ``replicas``, rounded up; 1 unless given."""
     max_unavailable: Share | None = None
     """For ``rolling``: how many replicas may be without one that serves meanwhile, as a number or a part of
     ``replicas``, rounded down; 0 unless given."""
     rollback_on_failure: bool = False
     """Go back to the last good revision when a new one crashes, or is not ready in time, before it ever was
     good; in time is ``verify`` after its start, 30s unless given."""
+
+    @property
+    def overlaps(self) -> bool:
+        """The old instance serves until the new one does."""
+        return self.strategy is not UpdateStrategy.RECREATE
+
+    @property
+    def hands_over(self) -> bool:
+        """What comes anew goes to one of the two at any time, and the old one finishes what it has."""
+        return self.strategy is UpdateStrategy.HANDOVER
 
     @property
     def trial(self) -> float:
@@ -318,13 +329,15 @@ class Update(Part):
         return found or int(self.surge(replicas) == 0)
 
     @model_validator(mode="after")
-    def _is_rolling(self) -> Update:
-        if self.strategy is UpdateStrategy.ROLLING:
-            return self
-        if self.verify is not None:
-            raise ValueError("verify is for strategy rolling: remove it, or write strategy: rolling")
-        if self.max_surge is not None or self.max_unavailable is not None:
-            raise ValueError(_LIMITS_ARE_FOR_ROLLING)
+    def _suits_its_strategy(self) -> Update:
+        if self.verify is not None and not self.overlaps:
+            raise ValueError(_VERIFY_IS_FOR_BESIDE)
+        if self.max_surge is not None and not self.overlaps:
+            raise ValueError(_SURGE_IS_FOR_BESIDE)
+        if self.max_unavailable is not None and self.strategy is not UpdateStrategy.ROLLING:
+            raise ValueError(_GAPS_ARE_FOR_ROLLING)
+        if self.hands_over and self.max_surge in {"0", "0%"}:
+            raise ValueError(_NEVER_WITHOUT)
         return self
 
     @model_validator(mode="after")
@@ -355,9 +368,10 @@ class PreStop(Part):
 class Lifecycle(Part):
     """What happens at the turns of an instance's life."""
 
-    drain: Annotated[Duration, Field(ge=0, le=3600)] = 0.0
+    drain: Annotated[Duration, Field(ge=0, le=3600)] | None = None
     """Before ``preStop``: how long, at most, an instance that is to be stopped goes on with the calls that it
-    has on the bus, and is given no new ones; 0s: not at all."""
+    has on the bus, and is given no new ones; 0s, not at all, unless given; with update strategy ``handover``
+    10s unless given, and that long with the connections it has."""
     pre_stop: PreStop | None = None
     """Before SIGTERM, whyever the instance is stopped while it runs."""
 

@@ -182,6 +182,22 @@ class Runtime(Protocol):
         """
         ...
 
+    async def route(self, plugin_uid: str, slots: Sequence[Slot]) -> None:
+        """Have new connections from outside to a plugin's ports go to these instances alone.
+
+        Connections that are open stay where they are. Done is what ``Instance.reached`` says, also after a
+        controller's restart. An instance that is started later is not reached until it is among them. Where
+        none of them takes a connection any more, others are tried: nobody is turned away for that.
+
+        Args:
+            plugin_uid: the Plugin.
+            slots: its instances; none: all there are, and will be.
+
+        Raises:
+            Unavailable: it cannot be done now.
+        """
+        ...
+
     async def sweep(self) -> tuple[str, ...]:
         """Adopt what is on record and was missed; end and delete what bears our mark and is on no record.
 

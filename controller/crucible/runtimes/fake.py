@@ -107,6 +107,7 @@ class FakeHost:
         started: how many instances were ever started.
         cells: every instance, of every control plane.
         listeners: whom to tell of a change, by control plane.
+        routes: who is reached from outside, by control plane and plugin; of others all are.
         usage: what every running instance uses; None to have the host not know.
     """
 
@@ -122,6 +123,7 @@ class FakeHost:
         self.cells: dict[tuple[str, str, Slot], Cell] = {}
         self.listeners: dict[str, Callable[[str], None]] = {}
         self.usage: Usage | None = None
+        self.routes: dict[tuple[str, str], frozenset[Slot]] = {}
 
     def cell(self, plugin_uid: str, slot: Slot) -> Cell:
         """Return an instance by name, whoever's it is; with two of that name, the first."""
@@ -224,6 +226,7 @@ class FakeRuntime:
             plugin=workload.plugin,
             source=workload.source,
             config=config_digest(workload.config),
+            reached=slot in self.host.routes.get((self._owner, workload.plugin_uid), {slot}),
         )
         cell = Cell(self._owner, instance, behaviour)
         cell.output.extend(LogLine(self.host.now(), line) for line in behaviour.output)
@@ -295,6 +298,16 @@ class FakeRuntime:
         cell = self._cell(plugin_uid, slot)
         if cell is not None:
             self.host.change(cell, frozen=False)
+
+    async def route(self, plugin_uid: str, slots: Sequence[Slot]) -> None:
+        """Note who is reached from now on."""
+        self._answering()
+        self.host.routes.pop((self._owner, plugin_uid), None)
+        if slots:
+            self.host.routes[self._owner, plugin_uid] = frozenset(slots)
+        for cell in self._cells():
+            if cell.instance.plugin_uid == plugin_uid:
+                self.host.change(cell, reached=not slots or cell.instance.slot in slots)
 
     async def sweep(self) -> tuple[str, ...]:
         """Find nothing: whatever is in memory is on record."""

@@ -80,7 +80,6 @@ def test_what_is_wrong_is_refused_by_field_with_the_fix(spec: dict[str, Any], me
     ("spec", "field"),
     [
         ({"source": {"artifact": "oci://x"}}, "spec.source.artifact"),
-        ({"update": {"strategy": "handover"}}, "spec.update.strategy"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_never_ignored(spec: dict[str, Any], field: str) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 READY = {"http": {"port": 8080}, "interval": "1s", "failures": 2, "successes": 2}
 LIVE = {"exec": {"command": ["true"]}, "interval": "1s", "failures": 2}
 ROLLING = {"strategy": "rolling", "verify": "5s"}
+HANDOVER = {"strategy": "handover", "verify": "5s"}
+LISTENS: dict[str, Any] = {"capabilities": {"network": {"listen": [8080]}}, "health": {"ready": READY}}
 RECREATED: tuple[dict[str, Any], ...] = (
     {},
     {"replicas": 2},
@@ -64,6 +66,15 @@ ROLLED: tuple[dict[str, Any], ...] = (
         "capabilities": {"bus": {}},
         "config": {"a": 25},
         "replicas": 2,
+    },
+    {"update": HANDOVER, **LISTENS, "config": {"a": 26}, "replicas": 2},
+    {"update": {**HANDOVER, "maxSurge": 2}, **LISTENS, "config": {"a": 27}, "replicas": 3},
+    {
+        "update": HANDOVER,
+        "capabilities": {"bus": {}},
+        "health": {"ready": READY},
+        "lifecycle": {"drain": "4s"},
+        "config": {"a": 28},
     },
     {"update": {**ROLLING, "maxSurge": 2}, "config": {"a": 10}, "replicas": 4},
     {"update": {**ROLLING, "maxSurge": 0, "maxUnavailable": "50%"}, "config": {"a": 11}, "replicas": 4},

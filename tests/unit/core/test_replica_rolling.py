@@ -277,7 +277,7 @@ def test_what_was_said_is_enough_for_another_controller_to_go_on() -> None:
 
 
 def test_verifying_belongs_to_rolling() -> None:
-    with pytest.raises(InvalidManifest, match=r"spec\.update: verify is for strategy rolling"):
+    with pytest.raises(InvalidManifest, match=r"spec\.update: verify is for strategies rolling"):
         admit(plugin(update={"verify": "1s"}))
 
 

@@ -125,7 +125,8 @@ def test_none_goes_while_what_the_new_one_needs_is_not_there() -> None:
     [
         ({"strategy": "rolling", "maxSurge": 0}, "both 0"),
         ({"strategy": "rolling", "maxSurge": "0%", "maxUnavailable": 0}, "both 0"),
-        ({"maxSurge": 2}, "are for strategy rolling"),
+        ({"maxSurge": 2}, "is for strategies rolling"),
+        ({"maxUnavailable": 2}, "is for strategy rolling"),
         ({"strategy": "rolling", "maxSurge": "half"}, "write 2, or 25%"),
         ({"strategy": "rolling", "maxUnavailable": -1}, "write 2, or 25%"),
         ({"strategy": "rolling", "maxSurge": True}, "write 2, or 25%"),

@@ -54,6 +54,7 @@ class Setting:
         config_place: where that is shown.
         source: folder with the plugin's files there; empty for a whole image.
         network: name of the network it joins; empty for none.
+        route: its slot, by which its relay finds it there.
         doors: folder of its doors, on the engine's host; empty: it has none.
         volumes: folders of the engine's host that were granted.
         secrets: folder of what is in its Secrets, in memory of the engine's host; empty: it has none.
@@ -70,6 +71,7 @@ class Setting:
     config_place: str = CONFIG
     source: str = ""
     network: str = ""
+    route: str = ""
     doors: str = ""
     secrets: str = ""
     volumes: tuple[Shown, ...] = ()
@@ -92,7 +94,7 @@ def body(workload: Workload, image: Image, setting: Setting) -> dict[str, Any]:
         "OpenStdin": False,
         "Tty": False,
         "HostConfig": _host_config(workload, image, setting),
-        **_networking(setting.network),
+        **_networking(setting.network, setting.route),
     }
 
 
@@ -212,7 +214,9 @@ def _groups(setting: Setting) -> dict[str, Any]:
     return {"GroupAdd": [str(group) for group in groups]} if groups else {}
 
 
-def _networking(network: str) -> dict[str, Any]:
+def _networking(network: str, route: str) -> dict[str, Any]:
+    """Name it for its relay: as any instance of its plugin, and as this one."""
     if not network:
         return {}
-    return {"NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": ["plugin"]}}}}
+    names = ["plugin", *([f"plugin-{route}"] if route else [])]
+    return {"NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": names}}}}

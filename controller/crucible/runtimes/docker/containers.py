@@ -74,8 +74,13 @@ class Containers:
 
     def instances(self, plugin_uid: str | None) -> tuple[Instance, ...]:
         """Return what is known of them, oldest first."""
+        relays = self.relays
         found = [
-            replace(held.instance, endpoints=self.relays.endpoints.get(held.instance.plugin_uid, ()))
+            replace(
+                held.instance,
+                endpoints=relays.endpoints.get(held.instance.plugin_uid, ()),
+                reached=relays.routes.lead_to(held.instance.plugin_uid, held.instance.slot),
+            )
             for held in self.of(plugin_uid)
         ]
         return tuple(sorted(found, key=lambda instance: instance.created_at))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from crucible.core.doors import PROXY_PORT
 from crucible.core.profiles import PROFILES
 from crucible.core.seccomp_json import document
-from crucible.model.door import DOORS, Door, socket_path
+from crucible.model.door import Door, socket_path
 from crucible.runtimes.docker import labels as marks
 
 if TYPE_CHECKING:
@@ -31,12 +31,19 @@ OUT: Final = 0
 PROXY: Final = "egress"
 """The name by which a plugin finds its relay as the egress proxy."""
 RELAY_USER: Final = 65534
+ROUTES: Final = "/run/routes"
+"""Where a relay that lets others in finds the file that says to whom."""
+ROUTED: Final = marks.PREFIX + "routed"
+"""On a relay that looks there; those of earlier releases do not."""
 _MEMORY: Final = 48 << 20
 
-# One thread each way; a plugin that is not up yet, or not any more, ends the connection. Nobody is let in
-# before there is room, and no thread begun: who comes meanwhile waits in the socket's queue.
-RELAY: Final = """\
-import socket, sys, threading, time
+# New connections go to the instances that the file names, in any order; where none of them takes one, or none
+# is named, to any there is. One thread each way; a plugin that is not up yet, or not any more, ends the
+# connection. Nobody is let in before there is room, and no thread begun: who comes meanwhile waits in the
+# socket's queue.
+RELAY: Final = (
+    """\
+import random, socket, sys, threading, time
 room = threading.BoundedSemaphore(128)
 def pour(one, other):
     try:
@@ -47,8 +54,17 @@ def pour(one, other):
         for each in (one, other):
             try: each.shutdown(socket.SHUT_RDWR)
             except OSError: continue
+def route():
+    try:
+        with open("ROUTES/route") as file: names = ["plugin-" + slot for slot in file.read().split()]
+    except OSError: return ["plugin"]
+    return [*random.sample(names, len(names)), "plugin"]
 def reach(port):
-    if port: return socket.create_connection(("plugin", port), 10)
+    if port:
+        for name in route():
+            try: return socket.create_connection((name, port), 10)
+            except OSError: continue
+        raise OSError
     target = socket.socket(socket.AF_UNIX)
     target.connect(DOOR)
     return target
@@ -80,7 +96,10 @@ def listen(port):
                 room.release()
 for port in map(int, sys.argv[1:]):
     threading.Thread(target=listen, args=(port,)).start()
-""".replace("PROXY_PORT", str(PROXY_PORT)).replace("DOOR", repr(socket_path(Door.EGRESS)))
+""".replace("PROXY_PORT", str(PROXY_PORT))
+    .replace("DOOR", repr(socket_path(Door.EGRESS)))
+    .replace("ROUTES", ROUTES)
+)
 
 # Ends once the relay listens for the plugin.
 WAIT: Final = f"""\
@@ -137,7 +156,11 @@ def edge_arguments(control_plane: str) -> dict[str, Any]:
 
 
 def relay_body(
-    control_plane: str, plugin_uid: str, ports: tuple[int, ...], image: Image, door: str = ""
+    control_plane: str,
+    plugin_uid: str,
+    ports: tuple[int, ...],
+    image: Image,
+    shown: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the request for a relay, published on the host's loopback only.
 
@@ -148,7 +171,8 @@ def relay_body(
         plugin_uid: the plugin that it serves.
         ports: the plugin's ports, and ``OUT``.
         image: what it is made from.
-        door: folder of its own egress door, on the engine's host; empty without ``OUT``.
+        shown: folders of the engine's host, by where it sees them: in ``DOORS`` its own egress door, with
+            ``OUT``; in ``ROUTES`` the file that says to whom it hands connections on, where it takes any.
     """
     names = [f"{port}/tcp" for port in ports if port != OUT]
     own = network_name(control_plane, plugin_uid)
@@ -164,12 +188,13 @@ def relay_body(
             marks.PLUGIN_UID: plugin_uid,
             marks.ROLE: "relay",
             PORTS: ",".join(map(str, ports)),
+            **({ROUTED: "yes"} if ROUTES in shown else {}),
         },
         "Healthcheck": {"Test": ["NONE"]},
         "ExposedPorts": {name: {} for name in names},
         "HostConfig": {
             "NetworkMode": edge_name(control_plane) if names else own,
-            **({"Mounts": [_door_mount(door)]} if door else {}),
+            "Mounts": [_shown(folder, place) for place, folder in shown.items()],
             "PortBindings": {name: [{"HostIp": "127.0.0.1", "HostPort": ""}] for name in names},
             "ReadonlyRootfs": True,
             "CapDrop": ["ALL"],
@@ -187,11 +212,11 @@ def relay_body(
     }
 
 
-def _door_mount(door: str) -> dict[str, Any]:
+def _shown(folder: str, place: str) -> dict[str, Any]:
     return {
         "Type": "bind",
-        "Source": door,
-        "Target": DOORS,
+        "Source": folder,
+        "Target": place,
         "ReadOnly": True,
         "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
     }

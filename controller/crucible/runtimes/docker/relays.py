@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 from docker import errors
 
 from crucible.errors import CrucibleError, Unavailable
-from crucible.model.door import Door
+from crucible.model.door import DOORS, Door
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker import network as bodies
+from crucible.runtimes.docker.routes import Routes
 from crucible.runtimes.doors import Doors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from crucible.model.workload import Slot
     from crucible.runtimes.docker.body import Image
     from crucible.runtimes.docker.engine import Engine
 
@@ -36,6 +38,7 @@ class Relays:
 
     Attributes:
         endpoints: where each plugin that listens can be reached, by uid.
+        routes: to which instances of it.
     """
 
     def __init__(  # noqa: PLR0913 - where, whose, and three things it asks
@@ -53,7 +56,7 @@ class Relays:
         Args:
             engine: where they are.
             control_plane: whose they are.
-            place: folder for the doors of relays.
+            place: folder for what relays are shown.
             image: finds what relays are made from.
             needed: tells whether a plugin, by uid, has instances.
             changed: called with a plugin's uid when it can be reached elsewhere than before.
@@ -62,6 +65,8 @@ class Relays:
         self._engine = engine
         self._control_plane = control_plane
         self._place = place
+        self.routes = Routes(place)
+        self._routed: set[str] = set()
         self._doors: dict[str, Doors] = {}
         self._image = image
         self._needed = needed
@@ -86,6 +91,21 @@ class Relays:
                 await self._make(plugin_uid, ports)
         return bodies.network_name(self._control_plane, plugin_uid)
 
+    async def route(self, plugin_uid: str, slots: Sequence[Slot]) -> None:
+        """Have a plugin's relay hand new connections to these instances; none: to all.
+
+        Raises:
+            Unavailable: the engine does not answer, or nothing can be written.
+        """
+        async with self._lock(plugin_uid):
+            ports = self._ports.get(plugin_uid, ())
+            if slots and ports and plugin_uid not in self._routed:
+                await self._make(plugin_uid, ports)  # it is of an earlier release, and looks nowhere
+            try:
+                self.routes.put(plugin_uid, slots)
+            except OSError as error:
+                raise Unavailable(f"a relay cannot be told whom to reach: {error}") from error
+
     async def remove(self, plugin_uid: str) -> None:
         """Remove what was made for a plugin that has no instances; nothing where nothing was.
 
@@ -103,7 +123,8 @@ class Relays:
             self.endpoints.pop(plugin_uid, None)
             if plugin_uid in self._doors:
                 self._doors.pop(plugin_uid).close()
-                shutil.rmtree(self._place / plugin_uid, ignore_errors=True)
+            self.routes.forget(plugin_uid)
+            shutil.rmtree(self._place / plugin_uid, ignore_errors=True)
 
     def doors(self, plugin_uid: str) -> Doors | None:
         """Return the doors of a plugin's relay; None where none lets it out."""
@@ -150,6 +171,8 @@ class Relays:
     def _learn(self, plugin_uid: str, ports: tuple[int, ...], relay: Mapping[str, Any]) -> None:
         found = bodies.endpoints_of(relay)
         self._ports[plugin_uid] = ports
+        if relay["Labels"].get(bodies.ROUTED):
+            self._routed.add(plugin_uid)
         if bodies.OUT in ports:
             self._door_of(plugin_uid)
         if self.endpoints.get(plugin_uid) != found:
@@ -187,8 +210,10 @@ class Relays:
         name = bodies.relay_name(self._control_plane, plugin_uid)
         _tolerate(_GONE, client.remove_container, name, force=True)
         out, published = bodies.OUT in ports, ports != (bodies.OUT,)
-        door = self._doors[plugin_uid].path if out else ""
-        body = bodies.relay_body(self._control_plane, plugin_uid, ports, image, door)
+        shown = {DOORS: self._doors[plugin_uid].path} if out else {}
+        if published:
+            shown[bodies.ROUTES] = str(self.routes.folder(plugin_uid))
+        body = bodies.relay_body(self._control_plane, plugin_uid, ports, image, shown)
         made = client.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
         if published:
             client.connect_container_to_network(made["Id"], own, aliases=[bodies.PROXY] if out else None)

@@ -191,6 +191,11 @@ class DockerRuntime:
         if held is not None and not held.ended.is_set():
             await self._containers.thaw(held)
 
+    async def route(self, plugin_uid: str, slots: Sequence[Slot]) -> None:
+        """Have the plugin's relay hand new connections to these."""
+        if self._containers.of(plugin_uid):
+            await self._containers.relays.route(plugin_uid, slots)
+
     async def sweep(self) -> tuple[str, ...]:
         """Have the engine surveyed: that adopts, and clears away what belongs to no instance.
 

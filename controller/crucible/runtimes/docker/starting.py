@@ -128,6 +128,7 @@ class Starter:
             **_config(held, workload),
             source="" if workload.image else str(self._given.source_of(workload.source)),
             network=await self._network(workload),
+            route=str(slot),
             doors=held.doors.path,
             secrets=self._show_secrets(held, workload),
             volumes=find_volumes(workload.mounts, self._settings.volumes),

@@ -11,7 +11,7 @@ from crucible.model import names
 from crucible.model.workload import Slot, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "crucible"
@@ -25,6 +25,9 @@ FILES: Final = f"{names.GROUP}/files"
 """Annotation: the ConfigMap that the pod mounts."""
 EGRESS: Final = f"{names.GROUP}/egress"
 """Label: the pod may reach the egress proxy. Rules select by it; the pod's own words decide who bears it."""
+REACHED: Final = f"{names.GROUP}/reached"
+"""Label: new connections come to the pod, ``yes`` or ``no``. Where any pod of a plugin bears it, its Service
+selects those with ``yes`` alone. It grants nothing."""
 EGRESS_HOST: Final = "egress"
 """What a pod calls the egress proxy."""
 SELECTOR: Final = f"{MANAGED_BY}={MANAGER}"
@@ -94,6 +97,11 @@ def leads_out(pod: Mapping[str, Any]) -> bool:
     """Whether a pod was made to reach the egress proxy; its specification says so, and stays."""
     aliases = pod.get("spec", {}).get("hostAliases") or ()
     return any(EGRESS_HOST in (alias.get("hostnames") or ()) for alias in aliases)
+
+
+def is_routed(pods: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether it is said of any of these pods if new connections come to it."""
+    return any(REACHED in (pod["metadata"].get("labels") or {}) for pod in pods)
 
 
 def common_labels(owner: Owner) -> dict[str, str]:

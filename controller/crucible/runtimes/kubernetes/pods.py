@@ -199,7 +199,7 @@ def _labelled_as(before: Pod | None, after: Pod) -> Pod:
         ours = {
             key: value
             for key, value in (before["metadata"].get(field) or {}).items()
-            if key.startswith(marks.OURS)
+            if key.startswith(marks.OURS) and key != marks.REACHED  # which follows from what is wanted
         }
         meta[field] = {**(meta.get(field) or {}), **ours}
     return {**after, "metadata": meta}

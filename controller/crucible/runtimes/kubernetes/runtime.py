@@ -153,6 +153,8 @@ class KubernetesRuntime:
         out = Door.EGRESS in workload.doors
         await self._upkeep.surround(owner, workload.listen, {slot.ordinal}, out=out)
         body = pod(workload, slot, self._settings, config["metadata"]["name"], files)
+        if marks.is_routed(self._pods.alive(owner.uid)):
+            body["metadata"]["labels"][marks.REACHED] = "no"
         try:
             made = await self._cluster.create(collection("/api/v1", "pods", owner.namespace), body)
         except Conflict:
@@ -237,6 +239,28 @@ class KubernetesRuntime:
 
     async def thaw(self, plugin_uid: str, slot: Slot) -> None:
         """Do nothing: no pod is ever held still."""
+
+    async def route(self, plugin_uid: str, slots: Sequence[Slot]) -> None:
+        """Label pods, those that are reached first, and have the Service select by that."""
+        held = [each for each in self._pods.all(plugin_uid) if each.pod is not None and each.instance.alive]
+        for each in sorted(held, key=lambda one: one.instance.slot not in slots):
+            await self._reach(each, "yes" if not slots or each.instance.slot in slots else "no")
+        if held:
+            one = held[0].instance
+            owner = marks.Owner(one.namespace, one.plugin, plugin_uid)
+            await self._upkeep.surround(owner, (), (), out=False)
+
+    async def _reach(self, held: Held, word: str) -> None:
+        """Say of a pod whether new connections come to it; one that is gone is no error."""
+        if held.pod is None or (held.pod["metadata"].get("labels") or {}).get(marks.REACHED) == word:
+            return
+        body = {"metadata": {"uid": held.pod["metadata"]["uid"], "labels": {marks.REACHED: word}}}
+        try:
+            patched = await self._cluster.patch(_path(held.pod), body)
+        except (NotFound, Conflict):
+            self._follower(held.instance.namespace).drop(held.pod)
+        else:
+            self._follower(held.instance.namespace).take(patched)
 
     async def sweep(self) -> tuple[str, ...]:
         """Find nothing: all made for a Plugin has it as its owner, and the cluster's collector sees to it."""

@@ -36,7 +36,12 @@ _META: Final = ("labels", "ownerReferences")
 
 
 def surroundings(
-    owner: Owner, ports: Collection[int], *, several: bool, egress: EgressService | None = None
+    owner: Owner,
+    ports: Collection[int],
+    *,
+    several: bool,
+    egress: EgressService | None = None,
+    routed: bool = False,
 ) -> tuple[dict[str, Any], ...]:
     """Return the objects that a plugin's pods need around them.
 
@@ -45,10 +50,11 @@ def surroundings(
         ports: others may connect to these, and to no more.
         several: it has more than one replica.
         egress: the proxy that the plugin may connect to; it may to nothing else, and to nothing without.
+        routed: new connections go to those pods alone of which that is said.
     """
     found = [network_policy(owner, ports, egress)]
     if ports:
-        found.append(service(owner, ports))
+        found.append(service(owner, ports, routed=routed))
     if several:
         found.append(disruption_budget(owner))
     return tuple(found)
@@ -81,13 +87,13 @@ def _to(egress: EgressService) -> dict[str, Any]:
     }
 
 
-def service(owner: Owner, ports: Collection[int]) -> dict[str, Any]:
+def service(owner: Owner, ports: Collection[int], *, routed: bool = False) -> dict[str, Any]:
     """Return the Service under which others reach the plugin."""
     return {
         **_head("v1", SERVICE, owner, marks.service_name(owner)),
         "spec": {
             "type": "ClusterIP",
-            "selector": marks.select(owner),
+            "selector": {**marks.select(owner), **({marks.REACHED: "yes"} if routed else {})},
             "ports": [
                 {"name": f"port-{port}", "port": port, "targetPort": port, "protocol": "TCP"}
                 for port in sorted(ports)

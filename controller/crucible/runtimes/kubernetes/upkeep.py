@@ -91,6 +91,7 @@ class Upkeep:
             {*ports, *ports_of(alive)},
             several=len({*ordinals, *ordinals_of(alive)}) > 1,
             egress=self._egress if out or any(map(marks.leads_out, alive)) else None,
+            routed=marks.is_routed(alive),
         )
         for each in wanted:
             await self._ensure(each, owner)

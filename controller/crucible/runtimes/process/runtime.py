@@ -132,6 +132,9 @@ class ProcessRuntime:
             os.close(self._lock)
             self._lock = None
 
+    async def route(self, plugin_uid: str, slots: Sequence[Slot]) -> None:
+        """Nobody connects to a sandbox from outside: no plugin that listens is admitted here."""
+
     async def sweep(self) -> tuple[str, ...]:
         """Adopt what could not be adopted before, and end what bears our mark without being on record."""
         cgroups = self._open_state().host.cgroups

@@ -50,7 +50,11 @@ SETTING = Setting(
 KINDS = {
     "files": (FILES, PYTHON, SETTING),
     "image": (WHOLE, Image("sha256:77", volumes=("/data", "/var/lib/x")), replace(SETTING, source="")),
-    "listening": (replace(FILES, listen=(8080,)), PYTHON, replace(SETTING, network="crucible-plane-uid-1")),
+    "listening": (
+        replace(FILES, listen=(8080,)),
+        PYTHON,
+        replace(SETTING, network="crucible-plane-uid-1", route="0-1"),
+    ),
     "secrets": (
         replace(FILES, secrets=(("api", "1"),)),
         PYTHON,
