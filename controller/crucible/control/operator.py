@@ -15,6 +15,7 @@ from kopf._cogs.clients.errors import APIError
 from kopf._cogs.clients.watching import WatchingError
 
 from crucible.control.neighbours import Neighbours
+from crucible.control.stream import session_of
 from crucible.errors import Unavailable
 from crucible.loop import supervise
 from crucible.model import names
@@ -56,9 +57,14 @@ class Loops:
         return list(self._tasks)
 
     def see(self, plugin: Mapping[str, Any]) -> None:
-        """Take in a Plugin as it is now; begin its loop, or wake it, unless all it says is what we said."""
+        """Take in a Plugin as it is now; begin its loop, or wake it, unless all it says is what we said.
+
+        One that is older than what is known comes late, for a change overtakes what waits in kopf's queues.
+        """
         uid = plugin["metadata"]["uid"]
         before = self._objects.get(uid)
+        if before is not None and version_of(plugin) < version_of(before):
+            return
         self._objects[uid] = seen = without_managed_fields(plugin)
         concerned = self._neighbours.see(plugin)
         if uid not in self._tasks and not self._stopping:
@@ -66,6 +72,13 @@ class Loops:
             self._tasks[uid] = asyncio.create_task(self._run(uid))
         for each in concerned if before is not None and is_echo(before, seen) else (uid, *concerned):
             self.ring(each)
+
+    def follow(self, plugin: Mapping[str, Any]) -> bool:
+        """Take in a change of a Plugin that has a loop; of any other take in nothing, and return False."""
+        if plugin["metadata"].get("uid") not in self._tasks:
+            return False
+        self.see(plugin)
+        return True
 
     def lose(self, uid: str) -> None:
         """Take in that a Plugin is no more: what was made for it goes, whoever removed the finalizer."""
@@ -131,6 +144,12 @@ def without_managed_fields(plugin: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**plugin, "metadata": meta}
 
 
+def version_of(plugin: Mapping[str, Any]) -> int:
+    """Return an object's version as a number: API servers promise that they can be compared as such."""
+    version = str(plugin["metadata"].get("resourceVersion", ""))
+    return int(version) if version.isdecimal() else 0
+
+
 def is_echo(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether nothing but a Plugin's status changed: the loop that wrote it knows what it wrote.
 
@@ -166,8 +185,9 @@ async def operate(  # noqa: PLR0913 - what kopf has to be told
     Raises:
         Unavailable: the API server made kopf give up; watching anew may do.
     """
+    access = _Access(renew or (lambda: endpoint), loops)
     tasks = await kopf.spawn_tasks(
-        registry=_registry(renew or (lambda: endpoint), loops),
+        registry=_registry(access, loops),
         settings=_settings(scan=not namespaces),
         standalone=True,
         identity="crucible",  # type: ignore[arg-type] # else kopf asks who the user is, and not all have names
@@ -186,6 +206,7 @@ async def operate(  # noqa: PLR0913 - what kopf has to be told
         for task in (*tasks, stopping):
             task.cancel()
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        await access.close()
     for task in ended - {stopping}:
         _surface(task)
 
@@ -228,12 +249,42 @@ def _settings(*, scan: bool) -> kopf.OperatorSettings:
     return settings
 
 
-def _registry(find: Callable[[], Endpoint], loops: Loops) -> kopf.OperatorRegistry:
+class _Access:
+    """How kopf gets to the API server: by one session for as long as the endpoint is the same.
+
+    kopf knows again by this what the server refused, and does not try it for ever.
+    """
+
+    def __init__(self, find: Callable[[], Endpoint], loops: Loops) -> None:
+        self._find = find
+        self._loops = loops
+        self._made: tuple[Endpoint, kopf.AiohttpSession] | None = None
+
+    async def open(self) -> kopf.AiohttpSession:
+        """Say in kopf's words where the API server is."""
+        endpoint = self._find()
+        if self._made is None or self._made[0] != endpoint:
+            await self.close()
+            session = kopf.AiohttpSession(
+                server=endpoint.server,
+                default_namespace=endpoint.namespace,
+                aiohttp_session=session_of(endpoint, self._loops.follow),
+            )
+            self._made = endpoint, session
+        return self._made[1]
+
+    async def close(self) -> None:
+        """Close what is open."""
+        if self._made is not None:
+            await self._made[1].aiohttp_session.close()
+
+
+def _registry(access: _Access, loops: Loops) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
-    async def login(**_: Any) -> kopf.ConnectionInfo:  # noqa: ANN401 - kopf hands over whatever it has
-        return connection_of(find())
+    async def login(**_: Any) -> kopf.AiohttpSession:  # noqa: ANN401 - kopf hands over whatever it has
+        return await access.open()
 
     @kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)
     async def notice(event: kopf.RawEvent, **_: Any) -> None:  # noqa: ANN401
@@ -243,16 +294,3 @@ def _registry(find: Callable[[], Endpoint], loops: Loops) -> kopf.OperatorRegist
             loops.see(event["object"])
 
     return registry
-
-
-def connection_of(endpoint: Endpoint) -> kopf.ConnectionInfo:
-    """Say in kopf's words where the API server is."""
-    return kopf.ConnectionInfo(
-        server=endpoint.server,
-        ca_data=endpoint.ca or None,
-        token=endpoint.token or None,
-        scheme="Bearer" if endpoint.token else None,
-        certificate_data=endpoint.certificate or None,
-        private_key_data=endpoint.key or None,
-        default_namespace=endpoint.namespace,
-    )

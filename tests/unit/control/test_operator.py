@@ -96,18 +96,18 @@ async def test_a_status_that_comes_back_wakes_nobody_and_all_else_does() -> None
     scene.loops.see(seen())
     await scene.until(1)
     bell = scene.loops._bells[UID]
-    first = {**seen(resourceVersion="1"), "status": {"phase": "Running"}}
+    first = {**seen(resourceVersion="11"), "status": {"phase": "Running"}}
     scene.loops.see(first)
     bell.clear()
     scene.loops.see(
-        {**first, "status": {"phase": "Failed"}, "metadata": seen(resourceVersion="2")["metadata"]}
+        {**first, "status": {"phase": "Failed"}, "metadata": seen(resourceVersion="12")["metadata"]}
     )
     assert not bell.is_set()
     assert scene.loops.find(UID)["status"] == {"phase": "Failed"}  # type: ignore[index]
     for otherwise in (
-        {**seen(resourceVersion="3", labels={"a": "b"}), "status": {"phase": "Running"}},
+        {**seen(resourceVersion="13", labels={"a": "b"}), "status": {"phase": "Running"}},
         {
-            **seen(resourceVersion="4", labels={"a": "b"}),
+            **seen(resourceVersion="14", labels={"a": "b"}),
             "status": {"phase": "Failed"},
             "spec": {"replicas": 2},
         },
@@ -117,6 +117,30 @@ async def test_a_status_that_comes_back_wakes_nobody_and_all_else_does() -> None
         bell.clear()
     scene.loops.see(otherwise)  # listed anew
     assert bell.is_set()
+    await scene.loops.close()
+
+
+async def test_a_change_is_followed_where_there_is_a_loop_and_nowhere_else() -> None:
+    scene = Scene()
+    await scene.open()
+    assert not scene.loops.follow(seen())
+    assert scene.loops.objects() == []
+    scene.loops.see(seen())
+    await scene.until(1)
+    newer = {**seen(resourceVersion="11"), "status": {"phase": "Running"}}
+    assert scene.loops.follow(newer)
+    assert scene.loops.find(UID) == newer
+    await scene.loops.close()
+
+
+async def test_what_comes_late_does_not_undo_what_is_known() -> None:
+    scene = Scene()
+    await scene.open()
+    newer = {**seen(resourceVersion="11"), "status": {"phase": "Running"}}
+    scene.loops.see(newer)
+    await scene.until(1)
+    scene.loops.see(seen(resourceVersion="9"))  # as numbers, not as words
+    assert scene.loops.find(UID) == newer
     await scene.loops.close()
 
 
