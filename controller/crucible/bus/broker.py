@@ -23,6 +23,7 @@ from crucible.bus.queue import Bounds, FairQueue
 from crucible.bus.room import Room
 from crucible.bus.roster import Roster, Seat
 from crucible.bus.services import Plain, services_of
+from crucible.bus.turns import Turns
 from crucible.bus.wire import BrokenFrame, Code, Frame, Kind
 from crucible.model.bus import HOST
 
@@ -65,6 +66,7 @@ class Broker:
         ledger: what was counted.
         roster: who there is.
         far: other machines.
+        turns: when what is said is written.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -76,7 +78,8 @@ class Broker:
         self.calls = Calls(loop, self.roster, self.ledger)
         self.calls.services.update(services_of(self.calls))
         self.messages = Messages(self.ledger)
-        self.far = Far(self.calls, self.messages, self.roster)
+        self.turns = Turns(loop)
+        self.far = Far(self.calls, self.messages, self.roster, self.turns)
         self.calls.elsewhere = self.messages.far = self.far
         self.calls.services["$bus.machines"] = Plain(self.calls, self._machines)
         self.calls.services["$bus.figures"] = Plain(
@@ -86,11 +89,9 @@ class Broker:
         self._doors: dict[str, list[Connection]] = {}
         self._queue: FairQueue[tuple[Connection, Frame]] = FairQueue(_UNBOUNDED)
         self._backlogged: list[Connection] = []
-        self._dirty: list[Connection] = []
         self._burst = 0
         self._burst_from = 0.0
         self._turn_is_due = False
-        self._in_turn = False
 
     def _machines(self, call: Call) -> Frame:
         """Say which other machines are there, to the host application alone."""
@@ -184,12 +185,6 @@ class Broker:
         connection.send(wire.error(0, code, why), "")
         connection.close()
 
-    def dirty(self, connection: Connection) -> None:
-        """Write to it when this turn is over, or soon if there is none."""
-        self._dirty.append(connection)
-        if not self._in_turn and len(self._dirty) == 1:
-            self._loop.call_soon(self._flush)
-
     def backlogged(self, connection: Connection) -> None:
         """There is more of it than one turn may take."""
         self._backlogged.append(connection)
@@ -198,17 +193,15 @@ class Broker:
     def incoming(self, connection: Connection, frames: list[Frame]) -> None:
         """Handle frames, or let them line up when there are many."""
         queue = self._queue
-        self._in_turn = True
-        for frame in frames:
-            if not queue.count and self._is_calm():
-                self._handle(connection, frame)
-            else:
-                sender = connection.doorway.key if connection.seat is None else connection.seat.key
-                queue.push(sender, frame.priority, (connection, frame), len(frame.payload))
-                connection.line_up(len(frame.payload))
-                self._call_soon()
-        self._in_turn = False
-        self._flush()
+        with self.turns:
+            for frame in frames:
+                if not queue.count and self._is_calm():
+                    self._handle(connection, frame)
+                else:
+                    sender = connection.doorway.key if connection.seat is None else connection.seat.key
+                    queue.push(sender, frame.priority, (connection, frame), len(frame.payload))
+                    connection.line_up(len(frame.payload))
+                    self._call_soon()
 
     def _is_calm(self) -> bool:
         now = self._loop.time()
@@ -223,16 +216,15 @@ class Broker:
             self._loop.call_soon(self._take_turn)
 
     def _take_turn(self) -> None:
-        self._turn_is_due, self._in_turn = False, True
-        for _ in range(TURN):
-            entry = self._queue.pop()
-            if entry is None:
-                break
-            connection, frame = entry
-            connection.handled(len(frame.payload))
-            self._handle(connection, frame)
-        self._in_turn = False
-        self._flush()
+        self._turn_is_due = False
+        with self.turns:
+            for _ in range(TURN):
+                entry = self._queue.pop()
+                if entry is None:
+                    break
+                connection, frame = entry
+                connection.handled(len(frame.payload))
+                self._handle(connection, frame)
         backlogged, self._backlogged = self._backlogged, []
         for connection in backlogged:
             if connection.pending:
@@ -241,11 +233,6 @@ class Broker:
                 connection.read_on()
         if self._queue.count or self._backlogged:
             self._call_soon()
-
-    def _flush(self) -> None:
-        for connection in self._dirty:
-            connection.flush()
-        self._dirty.clear()
 
     # What a frame means.
 

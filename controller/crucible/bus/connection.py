@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from crucible.bus.room import Room
     from crucible.bus.roster import Seat
     from crucible.bus.topics import Subscription
+    from crucible.bus.turns import Turns
     from crucible.model.door import Doorway
 
 READ_BATCH: Final = 16
@@ -35,6 +36,8 @@ class Desk(Protocol):
     """What was read of all connections together, and is not a whole frame yet or not looked at."""
     scratch: memoryview
     """Where all connections read into, one after the other."""
+    turns: Turns
+    """When what is sent is written."""
 
     def opened(self, connection: Connection) -> None:
         """Somebody connected."""
@@ -53,9 +56,6 @@ class Desk(Protocol):
 
     def closed(self, connection: Connection) -> None:
         """It is gone."""
-
-    def dirty(self, connection: Connection) -> None:
-        """See to it that ``connection.flush`` is called soon."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -231,14 +231,14 @@ class Connection(asyncio.BufferedProtocol):
         if not self.has_room(len(data), sender):
             return False
         if not self._fresh:
-            self._desk.dirty(self)
+            self._desk.turns.owe(self)
         self._fresh.append(data)
         self._fresh_bytes += len(data)
         if self._fresh_bytes > _HIGH_WATER:
-            self.flush()
+            self.hand_over()
         return True
 
-    def flush(self) -> None:
+    def hand_over(self) -> None:
         """Hand over what was sent to the kernel."""
         if self._fresh and self._transport is not None:
             data = self._fresh[0] if len(self._fresh) == 1 else b"".join(self._fresh)
@@ -254,7 +254,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None:
             self.closing = True
         elif not self.closing:
-            self.flush()
+            self.hand_over()
             self.closing = True
             self._stop_clock()
             self._forget_partial()

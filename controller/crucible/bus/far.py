@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from crucible.bus.nats import Nats
     from crucible.bus.natswire import Message
     from crucible.bus.roster import Roster
+    from crucible.bus.turns import Turns
     from crucible.model.backbone import Joining, Share
 
 BEAT: Final = 1.0
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 class Far:
     """Everything beyond this machine. ``keep`` does the work."""
 
-    def __init__(self, calls: Calls, messages: Messages, roster: Roster) -> None:
+    def __init__(self, calls: Calls, messages: Messages, roster: Roster, turns: Turns) -> None:
         self.shares: Mapping[str, Share] = {}
         self.problem = ""
         """Why it is not joined although it should be."""
@@ -60,6 +61,7 @@ class Far:
         self._calls = calls
         self._messages = messages
         self._roster = roster
+        self._turns = turns
         self._loop = calls.loop
         self._joining: Joining | None = None
         self._changed = asyncio.Event()
@@ -223,7 +225,7 @@ class Far:
             Unavailable: it cannot be joined.
         """
         connection = await nats.connect(
-            joining.host, joining.port, context_of(joining), joining.machine, self._heard
+            joining.host, joining.port, context_of(joining), joining.machine, self._heard, turns=self._turns
         )
         try:
             subscribed = set(backbone.heard(joining.machine, self.shares))

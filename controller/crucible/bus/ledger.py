@@ -102,7 +102,10 @@ class Ledger:
 
     def of(self, namespace: str, plugin: str) -> Account:
         """Return a plugin's account, opened when there is none."""
-        return self._accounts.setdefault((namespace, plugin), Account())
+        account = self._accounts.get((namespace, plugin))
+        if account is None:
+            account = self._accounts[namespace, plugin] = Account()
+        return account
 
     def fault(self, namespace: str, plugin: str, fault: Fault, detail: str) -> None:
         """Count a fault and say so in the log, the same one not too often."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from crucible.bus import natswire
 from crucible.bus.natswire import Asked, BrokenLine, Info, Message, Parser, Reached, Refusal
 from crucible.bus.queue import Bounds, FairQueue
+from crucible.bus.turns import Turns
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -29,10 +30,12 @@ _PAST: Final = 256
 _HIGH_WATER: Final = 256 * 1024
 _LOW_WATER: Final = 64 * 1024
 _BATCH: Final = 64 * 1024
+_ROOM: Final = 64 * 1024
+"""Bytes that are read at once."""
 _OUTBOX: Final = Bounds(2048, 4 * 1024 * 1024, 8192, 16 * 1024 * 1024)
 
 
-class Nats(asyncio.Protocol):
+class Nats(asyncio.BufferedProtocol):
     """One connection.
 
     Attributes:
@@ -40,18 +43,21 @@ class Nats(asyncio.Protocol):
         payload_limit: bytes that the server takes in one message.
     """
 
-    def __init__(self, name: str, heard: Callable[[Message], None]) -> None:
+    def __init__(self, name: str, heard: Callable[[Message], None], turns: Turns) -> None:
         """Prepare; :func:`connect` does the rest.
 
         Args:
             name: under which the server lists us, and whose answers are ours.
             heard: called with every message but the answers to :meth:`request`.
+            turns: when what is said is written.
         """
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = self._loop.create_future()
         self.payload_limit = 0
         self._name = name
         self._heard = heard
+        self._turns = turns
+        self._room = memoryview(bytearray(_ROOM))
         self._parser = Parser()
         self._transport: asyncio.Transport | None = None
         self._welcome: asyncio.Future[None] = self._loop.create_future()
@@ -75,14 +81,19 @@ class Nats(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - its name is asyncio's
+        """Return where to put what comes; without it, each record of TLS would be given a new 256 KiB."""
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
         """The server said something."""
         self._unanswered = 0
-        try:
-            for said in self._parser.feed(data):
-                self._take(said)
-        except BrokenLine as error:
-            self.close(f"the server does not speak NATS: {error}")
+        with self._turns:
+            try:
+                for said in self._parser.feed(bytes(self._room[:nbytes])):
+                    self._take(said)
+            except BrokenLine as error:
+                self.close(f"the server does not speak NATS: {error}")
 
     def pause_writing(self) -> None:
         """The server takes less than we have: keep it, in order of urgency."""
@@ -258,12 +269,13 @@ class Nats(asyncio.Protocol):
         return True
 
     def _write(self, data: bytes) -> None:
-        """Write with whatever else is said in this turn of the loop."""
+        """Write with whatever else is said in this turn."""
         if not self._fresh:
-            self._loop.call_soon(self._flush)
+            self._turns.owe(self)
         self._fresh.append(data)
 
-    def _flush(self) -> None:
+    def hand_over(self) -> None:
+        """Write what was said in this turn."""
         fresh, self._fresh = self._fresh, []
         if self._transport is not None and not self.lost.done():
             self._transport.write(fresh[0] if len(fresh) == 1 else b"".join(fresh))
@@ -298,8 +310,14 @@ class Nats(asyncio.Protocol):
                 answer.set_exception(Unavailable(f"the backbone is gone: {why}"))
 
 
-async def connect(
-    host: str, port: int, context: ssl.SSLContext, name: str, heard: Callable[[Message], None]
+async def connect(  # noqa: PLR0913 - whom, as whom, and how
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    name: str,
+    heard: Callable[[Message], None],
+    *,
+    turns: Turns | None = None,
 ) -> Nats:
     """Return a connection that the server let in.
 
@@ -307,10 +325,11 @@ async def connect(
         Unavailable: it cannot be reached, is not who it should be, or does not let us in.
     """
     loop = asyncio.get_running_loop()
+    made = Nats(name, heard, turns or Turns(loop))
     try:
         async with asyncio.timeout(PATIENCE):
-            _, made = await loop.create_connection(
-                lambda: Nats(name, heard), host, port, ssl=context, ssl_handshake_timeout=PATIENCE
+            await loop.create_connection(
+                lambda: made, host, port, ssl=context, ssl_handshake_timeout=PATIENCE
             )
     except (OSError, TimeoutError, UnicodeError) as error:  # the last: of a host that can be no name
         raise Unavailable(f"{host}:{port}: {str(error) or 'no answer'}") from error
