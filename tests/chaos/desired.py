@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crucible.errors import Conflict, NotFound, Unavailable
+from crucible.model import names
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ordeal import Step
@@ -32,6 +33,12 @@ class Wanted:
     value: int
     replicas: int = 1
     suspended: bool = False
+    frozen: bool = False
+
+    @property
+    def phase(self) -> str:
+        """What its status has to say in the end."""
+        return "Suspended" if self.suspended else "Frozen" if self.frozen else "Running"
 
 
 class Desired:
@@ -42,17 +49,26 @@ class Desired:
     """
 
     def __init__(
-        self, client: Callable[[], AbstractAsyncContextManager[Any]], body: Mapping[str, Any]
+        self,
+        client: Callable[[], AbstractAsyncContextManager[Any]],
+        body: Mapping[str, Any],
+        kinds: Sequence[Mapping[str, Any]] = ({},),
+        *,
+        freezes: bool = False,
     ) -> None:
         """Begin with nothing.
 
         Args:
             client: opens a client; raises while there is no server.
             body: of every Plugin's spec.
+            kinds: what is more in a Plugin's spec, in turns.
+            freezes: instances can be held still here.
         """
         self.wanted: dict[str, Wanted] = {}
         self._client = client
         self._body = body
+        self._kinds = kinds
+        self._freezes = freezes
         self._made = 0
 
     async def ask(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -72,16 +88,16 @@ class Desired:
         recovery = {"maxRestarts": LOOPER_RESTARTS, "backoff": {"initial": "100ms", "max": "500ms"}}
         source = {"inline": {"main.py": "import sys\nsys.exit(3)\n"}}
         await self._create(LOOPER, {"recovery": recovery, "source": source})
-        await self.add()
-        await self.add()
+        for _ in range(max(2, len(self._kinds))):
+            await self.add()
 
     async def change(self, step: Step) -> None:
         """Change one thing."""
-        names = sorted(name for name in self.wanted if name != LOOPER)
-        name = names[step.pick % len(names)]
+        all_of_them = sorted(name for name in self.wanted if name != LOOPER)
+        name = all_of_them[step.pick % len(all_of_them)]
         known = self.wanted[name]
         match step.what:
-            case "add" if len(names) < MOST:
+            case "add" if len(all_of_them) < MOST:
                 await self.add()
             case "change":
                 await self._patch(name, replace(known, value=step.pick))
@@ -91,12 +107,17 @@ class Desired:
                 await self._patch(name, replace(known, suspended=True))
             case "wake":
                 await self._patch(name, replace(known, suspended=False))
-            case "delete" if len(names) > 2:
+            case "freeze" if self._freezes:
+                await self._hold(name, replace(known, frozen=True))
+            case "thaw":
+                for still in (name for name in all_of_them if self.wanted[name].frozen):
+                    await self._hold(still, replace(self.wanted[still], frozen=False))
+            case "delete" if len(all_of_them) > 2:
                 await self.delete(name)
 
     async def add(self) -> None:
         self._made += 1
-        await self._create(f"p{self._made}", {})
+        await self._create(f"p{self._made}", self._kinds[(self._made - 1) % len(self._kinds)])
 
     async def delete(self, name: str) -> None:
         async def drop(client: Any) -> None:
@@ -114,7 +135,7 @@ class Desired:
         """Return every Plugin, as the server has it."""
         return list((await self.ask(lambda client: client.get(PLUGINS)))["items"])
 
-    async def _create(self, name: str, spec: dict[str, Any]) -> None:
+    async def _create(self, name: str, spec: Mapping[str, Any]) -> None:
         body = {
             "apiVersion": "crucible.dev/v1alpha1",
             "kind": "Plugin",
@@ -140,6 +161,13 @@ class Desired:
         await self.ask(lambda client: client.patch(f"{PLUGINS}/{name}", {"spec": spec}))
         self.wanted[name] = wanted
 
+    async def _hold(self, name: str, wanted: Wanted) -> None:
+        """Ask to hold a Plugin still, or to let it go on."""
+        note = {names.FROZEN: "true" if wanted.frozen else None}
+        patch = {"metadata": {"annotations": note}}
+        await self.ask(lambda client: client.patch(f"{PLUGINS}/{name}", patch))
+        self.wanted[name] = wanted
+
 
 def missed(plugins: list[dict[str, Any]], wanted: Mapping[str, Wanted]) -> list[str]:
     """Return what was acknowledged and is not as it was asked for: lost, doubled or changed by nobody."""
@@ -156,6 +184,7 @@ def missed(plugins: list[dict[str, Any]], wanted: Mapping[str, Wanted]) -> list[
             spec["config"]["value"],
             spec.get("replicas", 1),
             bool(spec.get("suspend", False)),
+            names.FROZEN in plugin["metadata"].get("annotations", {}),
         )
         if is_there != one:
             wrong.append(f"{name}: {is_there} instead of {one}")
@@ -170,7 +199,7 @@ def unsettled(plugins: list[dict[str, Any]], wanted: Mapping[str, Wanted]) -> li
         one = wanted.get(name)
         if one is None:
             continue
-        phase = "Quarantined" if name == LOOPER else "Suspended" if one.suspended else "Running"
+        phase = "Quarantined" if name == LOOPER else one.phase
         ready = one.replicas if phase == "Running" else 0
         said = (status.get("phase"), status.get("readyReplicas", 0), status.get("observedGeneration"))
         if said != (phase, ready, plugin["metadata"]["generation"]):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import engine as engines
 from desired import Desired
 from docker.errors import APIError, DockerException
+from kinds import FILE, PLAIN, SIGNAL
 from machine import BODY, Machine
 from places import Seen, below, chosen, pause
 
@@ -39,7 +40,7 @@ class Dock(Machine):
         self.engine = engine
         self.mounted = False  # the engine lives in mounts of its own, and would not see a disk mounted later
         body = {**BODY, "capabilities": {"network": {"listen": [8080]}}, "resources": {"memory": "48Mi"}}
-        self.desired = Desired(self.plane.client, body)
+        self.desired = Desired(self.plane.client, body, (PLAIN, SIGNAL, FILE), freezes=True)
         controllers = (
             "kill controller",
             "freeze controller",

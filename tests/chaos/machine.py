@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from desired import Desired
+from kinds import ANSWERING, CALLING, FILE, PLAIN, SIGNAL
 from places import Seen, below, chosen, pause
 from plane import DEADLINE, Plane
 
@@ -64,7 +66,8 @@ class Machine:
             environment={"PYTHONFAULTHANDLER": "1", **(environment or {})},
         )
         self.plane._log = folder / "up.log"
-        self.desired = Desired(self.plane.client, BODY)
+        kinds = (ANSWERING, PLAIN, CALLING, SIGNAL, FILE)
+        self.desired = Desired(self.plane.client, BODY, kinds, freezes=os.geteuid() == 0)
         self.sessions: set[int] = set()
         self.mounted = os.geteuid() == 0
         self._stack: list[str] = []
@@ -78,6 +81,8 @@ class Machine:
             "kill monitor": self.kill_monitor,
             "kill spawner": self.kill_spawner,
             "freeze spawner": self.freeze_spawner,
+            "kill broker": self.kill_broker,
+            "freeze broker": self.freeze_broker,
             "clock jump": self.clock_jump,
             "few descriptors": self.few_descriptors,
             "lock database": self.lock_database,
@@ -147,6 +152,16 @@ class Machine:
 
     async def freeze_spawner(self, step: Step) -> None:
         for pid in self._spawners():
+            await self._freeze(pid, step)
+
+    # Faults of the bus, on which plugins call each other all the time, and are asked whether they are ready.
+
+    async def kill_broker(self, _: Step) -> None:
+        for pid in self._brokers():
+            _tell(pid, signal.SIGKILL)
+
+    async def freeze_broker(self, step: Step) -> None:
+        for pid in self._brokers():
             await self._freeze(pid, step)
 
     # Faults of plugins.
@@ -257,6 +272,17 @@ class Machine:
     def alive(self) -> Counter[str]:
         return self.plane.sandboxes() if (self.plane.places.root / "id").exists() else Counter()
 
+    def values(self) -> tuple[tuple[str, int], ...]:
+        """Return what each plugin finds in its configuration now."""
+        found = []
+        for word, pid in self._inits():
+            _, uid, slot = word.split("/")
+            with suppress(OSError):
+                config = json.loads(Path(f"/proc/{pid}/root/config/config.json").read_text())
+                if config:  # a controller that starts looks into a sandbox of its own first
+                    found.append((f"{uid}/{slot.partition('-')[0]}", int(config["value"])))
+        return tuple(found)
+
     async def look(self) -> Seen:
         things = [(what, _owner(what)) for what in self.plane.leftovers() if str(self.disk) not in what]
         root = self.plane.places.root
@@ -274,7 +300,8 @@ class Machine:
         }
         things += [(f"snapshot {digest}", "") for digest in digests - wanted]
         things += [(f"process {pid} of a controller that is gone", "") for pid in self._left_by_controllers()]
-        return Seen(self.alive(), tuple(things))
+        things += [(f"broker {pid} besides another", "") for pid in self._brokers()[1:]]
+        return Seen(self.alive(), tuple(things), self.values())
 
     async def close(self) -> list[str]:
         wrong = []
@@ -291,6 +318,8 @@ class Machine:
             wrong += [f"left at the end: process {pid}" for pid in self._left_by_controllers()]
         finally:
             self.plane.end(signal.SIGKILL)
+            for pid in self._brokers():  # it stays for half a minute in case somebody needs it again
+                _tell(pid, signal.SIGKILL)
             self._uncover()
             if self.mounted:
                 _run("umount", "--lazy", str(self.disk))
@@ -304,6 +333,12 @@ class Machine:
     def _spawners(self) -> list[int]:
         pid = self.controller
         return [] if pid is None else [one for one in proc.children(pid) if _runs(one, b"spawner.py")]
+
+    def _brokers(self) -> list[int]:
+        if not (self.plane.places.root / "id").exists():
+            return []
+        mark = f"crucible-companion:{self.plane.mark()}/bus".encode()
+        return [pid for pid in proc.all_pids() if mark in proc.arguments(pid)]
 
     def _left_by_controllers(self) -> list[int]:
         gone = self.sessions - {self.controller}

@@ -13,7 +13,10 @@ RUNS_OF_A_LIFE = 5
 """So many runs share one control plane, whose plugins live on from one to the next."""
 LIVES = ("process", "cluster", "process", "process", "docker")
 """What lives take place on, over and over."""
-CHANGES = ("add", "add", "change", "change", "scale", "rest", "wake", "delete", "nothing")
+CHANGES = (
+    *("add", "add", "change", "change", "change", "scale", "rest", "wake"),
+    *("freeze", "thaw", "delete", "nothing"),
+)
 SECONDS = 3.0
 """How long faults and changes go on in one run."""
 

@@ -25,10 +25,12 @@ class Seen:
     Attributes:
         alive: how many instances run, by ``plugin uid/ordinal``.
         things: everything else that was made and has an owner: its name, and the owner's uid; empty: nobody.
+        values: what stands in the configuration that an instance sees, by ``plugin uid/ordinal``.
     """
 
     alive: Counter[str]
     things: tuple[tuple[str, str], ...]
+    values: tuple[tuple[str, int], ...] = ()
 
 
 class Place(Protocol):

@@ -103,17 +103,29 @@ async def _converge(place: Place, history: History, result: Result) -> None:
 
 
 def _amiss(place: Place, seen: Seen) -> tuple[list[str], list[str]]:
-    """Return what is there and should not be, and what should be and is not."""
-    wanted = place.desired.wanted
+    """Return what is there and should not be, and what should be and is not.
+
+    What is held still has what it had: nothing of it is started, ended or given a new configuration.
+    """
+    wanted = {one.uid: one for one in place.desired.wanted.values()}
+    looping = {one.uid for name, one in place.desired.wanted.items() if name == LOOPER}
+    still = {uid for uid, one in wanted.items() if one.phase == "Frozen"}
     expected = Counter(
-        {
-            f"{one.uid}/{ordinal}": 1
-            for name, one in wanted.items()
-            if not one.suspended and name != LOOPER
-            for ordinal in range(one.replicas)
-        }
+        f"{uid}/{ordinal}"
+        for uid, one in wanted.items()
+        if one.phase == "Running" and uid not in looping
+        for ordinal in range(one.replicas)
     )
-    owners = {one.uid for one in wanted.values()}
-    orphans = [f"{replica} runs" for replica in seen.alive - expected]
-    orphans += [f"{what} is left" for what, owner in seen.things if owner not in owners]
-    return orphans, [f"{replica} does not run" for replica in expected - seen.alive]
+    alive = Counter({each: count for each, count in seen.alive.items() if _owner(each) not in still})
+    orphans = [f"{replica} runs" for replica in alive - expected]
+    orphans += [f"{what} is left" for what, owner in seen.things if owner not in wanted]
+    lost = [f"{replica} does not run" for replica in expected - alive]
+    for replica, value in seen.values:
+        one = wanted.get(_owner(replica))
+        if one is not None and one.phase == "Running" and one.value != value:
+            lost.append(f"{replica} is configured with {value} instead of {one.value}")
+    return orphans, lost
+
+
+def _owner(replica: str) -> str:
+    return replica.rpartition("/")[0]
