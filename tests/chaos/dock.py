@@ -38,7 +38,9 @@ class Dock(Machine):
     def __init__(self, folder: Path, roots: Path, engine: engines.Engine) -> None:
         super().__init__(folder, roots, "--runtime", "docker", environment={"DOCKER_HOST": engine.url})
         self.engine = engine
-        self.mounted = False  # the engine lives in mounts of its own, and would not see a disk mounted later
+        self.disk.mounted = (
+            False  # the engine lives in mounts of its own, and would not see a disk mounted later
+        )
         body = {**BODY, "capabilities": {"network": {"listen": [8080]}}, "resources": {"memory": "48Mi"}}
         self.desired = Desired(self.plane.client, body, (PLAIN, SIGNAL, FILE), freezes=True)
         controllers = (

@@ -9,7 +9,6 @@ import resource
 import signal
 import sqlite3
 import struct
-import subprocess
 import sys
 from collections import Counter
 from contextlib import suppress
@@ -17,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from desired import Desired
+from disk import Disk
 from kinds import ANSWERING, CALLING, FILE, PLAIN, SIGNAL
+from pids import spent_pids
 from places import Seen, below, chosen, pause
 from plane import DEADLINE, Plane
 
@@ -38,7 +39,6 @@ BODY = {
     "recovery": {"strategy": ["restart"], "backoff": {"initial": "50ms", "max": "1s"}},
     "resources": {"memory": "32Mi"},
 }
-DISK = "48m"
 INTERPRETER = 16
 """Descriptors that a controller has before it listens, at most."""
 
@@ -56,11 +56,11 @@ class Machine:
     ) -> None:
         self.folder = folder
         self.roots = roots
-        self.disk = folder / "disk"
+        self.disk = Disk(folder / "disk", mounted=os.geteuid() == 0)
         self.clock = folder / "clock"
         self.clock.write_bytes(struct.pack("d", 0.0))
         self.plane = Plane(
-            self.disk / "state",
+            self.disk.state,
             *arguments,
             become=(sys.executable, str(HERE / "clockwork.py"), str(self.clock)),
             environment={"PYTHONFAULTHANDLER": "1", **(environment or {})},
@@ -69,8 +69,6 @@ class Machine:
         kinds = (ANSWERING, PLAIN, CALLING, SIGNAL, FILE)
         self.desired = Desired(self.plane.client, BODY, kinds, freezes=os.geteuid() == 0)
         self.sessions: set[int] = set()
-        self.mounted = os.geteuid() == 0
-        self._stack: list[str] = []
         self._keeper: asyncio.Task[None] | None = None
         self.faults: dict[str, Fault] = {
             "kill controller": self.kill_controller,
@@ -93,18 +91,15 @@ class Machine:
                     "read-only disk": self.read_only_disk,
                     "few pids": self.few_pids,
                 }
-                if self.mounted
+                if self.disk.mounted
                 else {}
             ),
         }
 
     async def open(self) -> None:
-        self.disk.mkdir()
-        if self.mounted:
-            _run("mount", "-t", "tmpfs", "-o", f"size={DISK},mode=0700", "chaos", str(self.disk))
-        process = self.disk / "state/process"
-        process.mkdir(mode=0o700, parents=True)
-        (self.disk / "state").chmod(0o700)
+        self.disk.open()
+        process = self.disk.state / "process"
+        process.mkdir(mode=0o700)
         self.roots.mkdir(exist_ok=True)
         (process / "roots").symlink_to(self.roots)
         self.start()
@@ -204,49 +199,23 @@ class Machine:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
     async def few_pids(self, step: Step) -> None:
-        """Put the controller and its spawner into a cgroup in which nothing more can be forked."""
-        top = _pids_hierarchy()
-        pid = self.controller
-        if top is None or pid is None:
-            return
-        group = top / f"chaos-{os.getpid()}-{self.folder.name}"
-        home = _cgroup_of(pid, top)
-        group.mkdir(exist_ok=True)
-        try:
-            for each in (pid, *self._spawners()):
-                with suppress(OSError):
-                    (group / "cgroup.procs").write_text(str(each))
-            (group / "pids.max").write_text("1")
-            await pause(step.lasts)
-        finally:
-            (group / "pids.max").write_text("max")
-            await _empty(group, home)
+        if self.controller is not None:
+            await spent_pids([self.controller, *self._spawners()], self.folder.name, step)
 
     async def full_disk(self, step: Step) -> None:
-        ballast = self.disk / "ballast"
-        with suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while True:
-                file.write(b"\0" * (1 << 16))
+        self.disk.fill()
         await pause(step.lasts)
-        ballast.unlink(missing_ok=True)
+        self.disk.make_room()
 
     async def read_only_disk(self, step: Step) -> None:
-        """Cover the state with a read-only view of itself: only what is open already can be written."""
-        state, view = str(self.disk / "state"), self.folder / "view"
-        view.mkdir(exist_ok=True)
-        # Made read-only apart, where nobody writes yet, and only then laid over the state.
-        _run("mount", "--bind", state, str(view))
-        self._stack.append(str(view))
-        _run("mount", "-o", "remount,bind,ro", str(view))
-        _run("mount", "--bind", str(view), state)
-        self._stack.append(state)
+        self.disk.cover()
         await pause(step.lasts)
-        self._uncover()
+        self.disk.uncover()
 
     async def lock_database(self, step: Step) -> None:
         """Hold the lock of another writer, as a backup program or a person with ``sqlite3`` would."""
         with suppress(sqlite3.OperationalError):
-            link = sqlite3.connect(self.disk / "state/control/control.db", isolation_level=None, timeout=0.2)
+            link = sqlite3.connect(self.disk.state / "control/control.db", isolation_level=None, timeout=0.2)
             try:
                 link.execute("BEGIN IMMEDIATE")
                 await pause(step.lasts)
@@ -257,15 +226,15 @@ class Machine:
     async def tear_log(self, step: Step) -> None:
         """Kill the controller as in the middle of a write: its write-ahead log ends with nonsense."""
         self.plane.end(signal.SIGKILL)
-        with suppress(OSError), (self.disk / "state/control/control.db-wal").open("ab") as file:
+        with suppress(OSError), (self.disk.state / "control/control.db-wal").open("ab") as file:
             file.write(step.pick.to_bytes(4, "big") * 700)
         self.start()
 
     async def mend(self) -> None:
         """Set the clock right, uncover the disk, make room on it."""
         self._set_clock(0.0)
-        self._uncover()
-        (self.disk / "ballast").unlink(missing_ok=True)
+        self.disk.uncover()
+        self.disk.make_room()
 
     # Looking.
 
@@ -284,7 +253,7 @@ class Machine:
         return tuple(found)
 
     async def look(self) -> Seen:
-        things = [(what, _owner(what)) for what in self.plane.leftovers() if str(self.disk) not in what]
+        things = [(what, _owner(what)) for what in self.plane.leftovers() if str(self.disk.place) not in what]
         root = self.plane.places.root
         things += [
             (str(folder), folder.parent.name)
@@ -313,16 +282,14 @@ class Machine:
                 and await asyncio.to_thread(self.plane.end, signal.SIGTERM) != 0
             ):
                 wrong.append("the controller did not end with 0")
-            left = [what for what in self.plane.leftovers() if str(self.disk) not in what]
+            left = [what for what in self.plane.leftovers() if str(self.disk.place) not in what]
             wrong += [f"left at the end: {what}" for what in left]
             wrong += [f"left at the end: process {pid}" for pid in self._left_by_controllers()]
         finally:
             self.plane.end(signal.SIGKILL)
             for pid in self._brokers():  # it stays for half a minute in case somebody needs it again
                 _tell(pid, signal.SIGKILL)
-            self._uncover()
-            if self.mounted:
-                _run("umount", "--lazy", str(self.disk))
+            self.disk.close()
         return wrong
 
     @property
@@ -373,14 +340,6 @@ class Machine:
         with self.clock.open("r+b", buffering=0) as file:
             file.write(struct.pack("d", seconds))
 
-    def _uncover(self) -> None:
-        while self._stack:
-            _run("umount", "--lazy", self._stack.pop())
-
-
-def _run(*words: str) -> None:
-    subprocess.run(words, check=True)
-
 
 def _tell(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
@@ -402,37 +361,3 @@ def _owner(what: str) -> str:
     """Return whose a thing is, from its name: ``uid/slot`` of a process, ``…/uid_slot`` of a cgroup."""
     name = what.rpartition("/")[2]
     return name.rpartition("_")[0] if what.startswith("/sys/fs/cgroup") else what.partition("/")[0]
-
-
-def _pids_hierarchy() -> Path | None:
-    for top in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")):
-        if (top / "cgroup.procs").exists() and (top / "pids").is_dir() is False and _offers_pids(top):
-            return top
-    return None
-
-
-def _offers_pids(top: Path) -> bool:
-    return top.name == "pids" or "pids" in (top / "cgroup.controllers").read_text().split()
-
-
-def _cgroup_of(pid: int, top: Path) -> Path:
-    """Return the group of a process in the hierarchy at ``top``."""
-    wanted = "pids" if top.name == "pids" else ""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if wanted in controllers.split(","):
-            return top / path.lstrip("/")
-    return top
-
-
-async def _empty(group: Path, home: Path) -> None:
-    """Move what is in a group back to where it was, and delete it."""
-    for _ in range(500):
-        for line in (group / "cgroup.procs").read_text().split():
-            with suppress(OSError):
-                (home / "cgroup.procs").write_text(line)
-        with suppress(OSError):
-            group.rmdir()
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"{group} stays busy")
