@@ -115,6 +115,7 @@ async def gather(read: Read, said: PluginStatus | None, ports: Ports, around: Ar
         recalled=await _recall(read, status, ports),
         started_lately=_started_lately(read, ports),
         open_calls=await _open_calls(read, status, ports),
+        hooks=ports.aside.hooks(read.identity.uid),
         notices=ports.doors.notices(read.identity.uid),
     )
 

@@ -6,11 +6,13 @@ import asyncio
 import logging
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, assert_never
 
+from crucible.aside import run_hook
 from crucible.core.decide import decide
 from crucible.core.pauses import Retry, span
-from crucible.core.report import config_not_taken, config_taken, hook_failed
+from crucible.core.report import config_not_taken, config_taken
 from crucible.core.standstill import without_runtime
 from crucible.core.transitions import announcements, transitions
 from crucible.errors import Conflict, CrucibleError, Unavailable, Underway
@@ -24,6 +26,7 @@ from crucible.model.decision import (
     Remember,
     Remove,
     Route,
+    RunHook,
     Start,
     Stop,
     Thaw,
@@ -36,10 +39,8 @@ if TYPE_CHECKING:
 
     from crucible.gathering import Read
     from crucible.model.decision import Action, Decision
-    from crucible.model.manifest import PreStop
     from crucible.model.plugin import Identity
     from crucible.model.status import PluginStatus
-    from crucible.model.workload import Slot
     from crucible.model.world import World
     from crucible.ports import Ports
 
@@ -69,10 +70,13 @@ async def supervise(
         stopped: the controller is stopping; instances go on.
         around: returns the Plugins that it needs and that need it.
     """
+    uid = observe()["metadata"]["uid"]
+    ports.aside.attend(uid, wake.set)
     try:
         await _supervise(observe, ports, wake, stopped, around)
     finally:
-        ports.prober.attend(observe()["metadata"]["uid"], (), wake.set)
+        ports.prober.attend(uid, (), wake.set)
+        await ports.aside.forget(uid)
 
 
 async def _supervise(
@@ -134,11 +138,11 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports, around: Arou
     ports.doors.attend(world.identity, allowed, decision.status)
     if Hold() in decision.actions:  # first, and its conflict is with a newer Plugin: nothing to report
         await perform(Hold(), world.identity, ports)
-    await run_hooks(decision, world, ports)
     try:
         for action in decision.actions:
             if not isinstance(action, Hold):
                 await perform(action, world.identity, ports)
+        ports.aside.keep(world.identity.uid, {each.attempt for each in decision.status.hooks})
     except (Conflict, Unavailable, Underway) as error:
         decision = without_runtime(replace(world, outage=str(error)))
         fault = error
@@ -155,37 +159,6 @@ async def step(read: Read, said: PluginStatus | None, ports: Ports, around: Arou
     for event in (*decision.events, *announcements(changes, decision.events)):
         await ports.voice.tell(world.identity, event)
     return Step(decision, world.now, fault)
-
-
-async def run_hooks(decision: Decision, world: World, ports: Ports) -> None:
-    """Run what instances are to do before they are asked to end, all at once, each for its time at most."""
-    names = {instance.slot: instance.name for instance in world.instances}
-    hooks = [(each.slot, each.hook) for each in decision.actions if isinstance(each, Stop) and each.hook]
-    for slot, problem in zip(
-        (slot for slot, _ in hooks),
-        await asyncio.gather(*(_run_hook(world, slot, hook, ports) for slot, hook in hooks)),
-        strict=True,
-    ):
-        if problem:
-            await ports.voice.tell(world.identity, hook_failed(names.get(slot, str(slot)), problem))
-
-
-async def _run_hook(world: World, slot: Slot, hook: PreStop, ports: Ports) -> str:
-    """Run one hook; return why it did not do its part, empty when it did."""
-    try:
-        async with asyncio.timeout(hook.timeout):
-            session = await ports.runtime.exec(world.identity.uid, slot, hook.command, stdin=False, tty=False)
-            try:
-                async for _ in session.output():
-                    continue  # it goes nowhere, and would hold up the command if nobody took it
-                code = await session.wait()
-            finally:
-                await session.close()
-    except TimeoutError:
-        return f"did not end within {hook.timeout:g} s"
-    except CrucibleError as error:
-        return f"cannot be run: {error}"
-    return f"ended with status {code}" if code else ""
 
 
 async def _keep_revisions(world: World, decision: Decision, ports: Ports) -> Decision:
@@ -226,8 +199,8 @@ async def perform(action: Action, identity: Identity, ports: Ports) -> None:
             await runtime.kill(plugin_uid, slot)
         case Remove(slot=slot):
             await runtime.remove(plugin_uid, slot)
-        case Deliver():
-            await _deliver(action, identity, ports)
+        case RunHook() | Deliver():
+            await _tell_inside(action, identity, ports)
         case Route(slots=slots):
             await runtime.route(plugin_uid, slots)
         case Freeze(slot=slot):
@@ -238,21 +211,36 @@ async def perform(action: Action, identity: Identity, ports: Ports) -> None:
             assert_never(action)
 
 
-async def _deliver(action: Deliver, identity: Identity, ports: Ports) -> None:
-    """Hand an instance its new configuration; one that is asked on the bus and does not take it has to go."""
-    slot, runtime, name = action.slot, ports.runtime, f"{identity.name}-{action.slot}"
-    if action.how == "bus":
-        try:
-            refused = await ports.doors.configure(identity.uid, slot, action.config)
-        except Unavailable:
-            return  # it is not on the bus yet, or not any more: it is looked at again soon
+async def _tell_inside(action: RunHook | Deliver, identity: Identity, ports: Ports) -> None:
+    """Have an instance do something itself; what takes a while goes on beside this loop."""
+    runtime, plugin_uid = ports.runtime, identity.uid
+    match action:
+        case RunHook(slot=slot, command=command, seconds=seconds):
+            work = partial(run_hook, runtime, plugin_uid, slot, command, seconds)
+            ports.aside.begin(plugin_uid, "hook", slot, work)
+        case Deliver(slot=slot, how="bus"):
+            ports.aside.begin(plugin_uid, "config", slot, partial(_ask_to_take, action, identity, ports))
+        case Deliver(slot=slot, config=config, how=how):
+            await runtime.deliver(plugin_uid, slot, config, signal=how == "signal")
+
+
+async def _ask_to_take(action: Deliver, identity: Identity, ports: Ports) -> str:
+    """Call an instance with its new configuration; one that does not take it has to go.
+
+    Returns what it said; nothing where it cannot be asked now, for it is asked again soon.
+    """
+    slot, name = action.slot, f"{identity.name}-{action.slot}"
+    try:
+        refused = await ports.doors.configure(identity.uid, slot, action.config)
         if refused:
             await ports.voice.tell(identity, config_not_taken(name, refused))
-            await runtime.stop(identity.uid, slot)
-            return
-    await runtime.deliver(identity.uid, slot, action.config, signal=action.how == "signal")
-    if action.how == "bus":
-        await ports.voice.tell(identity, config_taken(name))
+            await ports.runtime.stop(identity.uid, slot)
+            return refused
+        await ports.runtime.deliver(identity.uid, slot, action.config, signal=False)
+    except CrucibleError:
+        return ""  # it is not on the bus yet, or not any more, or the runtime does not answer
+    await ports.voice.tell(identity, config_taken(name))
+    return "taken"
 
 
 def _log_failure(plugin: Mapping[str, Any], error: Exception, pause: float) -> None:

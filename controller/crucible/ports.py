@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from crucible.aside import Aside
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -202,3 +203,4 @@ class Ports:
     secrets: Secrets
     doors: Doorkeeper = field(default_factory=NoDoors)
     chronicle: Chronicle = field(default_factory=NoChronicle)
+    aside: Aside = field(default_factory=Aside)

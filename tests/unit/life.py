@@ -28,6 +28,7 @@ from crucible.model.decision import (
     Remember,
     Remove,
     Route,
+    RunHook,
     Start,
     Stop,
     Thaw,
@@ -40,7 +41,7 @@ from crucible.model.names import FINALIZER
 from crucible.model.neighbour import Around, Neighbour
 from crucible.model.status import PluginStatus, SourceReport
 from crucible.model.workload import config_digest
-from crucible.model.world import World
+from crucible.model.world import Hooked, World
 
 if TYPE_CHECKING:
     from crucible.model.health import Check, Streak, Watch
@@ -71,6 +72,7 @@ class Life(RuleBasedStateMachine):
         self.ends_said: set[str] = set()
         self.up_since: dict[Slot, float] = {}
         self.route: frozenset[Slot] = frozenset()
+        self.hooks: dict[int, Hooked] = {}
         self.rolled = False
         self.surge = 1
         self.busy = False
@@ -135,6 +137,11 @@ class Life(RuleBasedStateMachine):
     def forget_every_answer(self) -> None:
         """The controller dies, and with it all that is not on record."""
         self.streaks.clear()
+        self.hooks.clear()
+
+    @rule()
+    def end_hooks(self) -> None:
+        self.hooks = {attempt: Hooked(over=True) for attempt in self.hooks}
 
     def take(self, watch: Watch, *, ok: bool) -> None:
         self.now += watch.probe.interval
@@ -283,6 +290,7 @@ class Life(RuleBasedStateMachine):
             started_lately=self.crowd,
             recalled=dict(self.kept),
             open_calls={each.attempt: int(self.busy) for each in self.status.draining},
+            hooks=dict(self.hooks),
         )
 
     def at_rest(self, decision: Decision) -> bool:
@@ -313,6 +321,8 @@ class Life(RuleBasedStateMachine):
         if decision.released:
             assert self.identity.deleting
             assert not self.instances
+        kept = {each.attempt for each in decision.status.hooks}
+        self.hooks = {attempt: how for attempt, how in self.hooks.items() if attempt in kept}
         self.released = decision.released
 
     def say_the_end_of(self, name: str) -> None:
@@ -332,8 +342,8 @@ class Life(RuleBasedStateMachine):
                 self.stop(self.instances[slot])
             case Freeze() | Thaw():
                 self.hold_still_or_not(action)
-            case Deliver():
-                self.deliver(action)
+            case Deliver() | RunHook():
+                self.deliver(action) if isinstance(action, Deliver) else self.run_hook(action)
             case Route(slots=slots):
                 self.lead_to(frozenset(slots))
             case Kill(slot=slot):
@@ -377,6 +387,11 @@ class Life(RuleBasedStateMachine):
         assert self.running.config_delivery is not ConfigDelivery.RESTART
         self.instances[action.slot] = replace(found, config=config_digest(action.config))
 
+    def run_hook(self, action: RunHook) -> None:
+        assert self.instances[action.slot].state is State.RUNNING, "one that does not run has no hook"
+        assert action.slot.attempt not in self.hooks, "a hook was begun twice"
+        self.hooks[action.slot.attempt] = Hooked(over=False)
+
     def lead_to(self, slots: frozenset[Slot]) -> None:
         """New connections go to these; to all where none is named."""
         for slot in slots:
@@ -411,10 +426,18 @@ class Life(RuleBasedStateMachine):
         if serves and not isinstance(self.spec, tuple):
             time = drain_of(self.spec, found, tuple(self.instances.values()))
             assert not time or self.has_drained(found, time), "one was stopped in the middle of its calls"
+        if found.state is State.RUNNING and not isinstance(self.spec, tuple):
+            assert self.has_run_its_hook(found), "one was stopped in the middle of its hook, or without it"
         if self.rolls() and slot.ordinal < self.spec.replicas and serves:
             enough = self.another_serves(found) or self.enough_serve_without(found)
             assert enough, "nobody was left to serve, or nobody verified"
         self.instances[slot] = replace(found, state=State.STOPPING, stopping_at=self.now)
+
+    def has_run_its_hook(self, found: Instance) -> bool:
+        how = self.hooks.get(found.slot.attempt)
+        due = {each.attempt: each.due for each in self.status.hooks}.get(found.slot.attempt)
+        over = how is not None and how.over
+        return self.spec.lifecycle.pre_stop is None or over or (due is not None and due <= self.now)
 
     def has_drained(self, found: Instance, time: float) -> bool:
         """It was given nothing new for long enough, or has nothing left to do."""

@@ -102,6 +102,19 @@ class Doors(NoDoors):
         return said
 
 
+class Thinking(Doors):
+    """Whoever is asked to take a configuration thinks until it is told to take it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thought = asyncio.Event()
+
+    async def configure(self, plugin_uid: str, slot: Slot, config: str) -> str:
+        self.asked.append(config)
+        await self.thought.wait()
+        return ""
+
+
 class Life:
     """One supervised Plugin over a host in memory."""
 
@@ -137,9 +150,15 @@ class Life:
 
 @asynccontextmanager
 async def living(
-    host: FakeHost, voice: Voice | None = None, doors: Doors | None = None, **spec: Any
+    host: FakeHost,
+    voice: Voice | None = None,
+    doors: Doors | None = None,
+    status: PluginStatus | None = None,
+    **spec: Any,
 ) -> AsyncIterator[Life]:
     life = Life(host, plugin(**spec), voice or Voice(), Sources())
+    if status is not None:
+        life.obj["status"] = status.model_dump(mode="json", by_alias=True)
     await life.runtime.open(lambda _: life.wake.set())
     ports = Ports(
         life.runtime,
@@ -233,6 +252,65 @@ async def test_the_hook_runs_before_the_instance_is_stopped_and_cannot_keep_it(
         await life.until(lambda: life.voice.status.phase is Phase.SUSPENDED)
         assert len(cell.sessions) == 1
         assert [reason for reason in life.voice.events if reason == "PreStopFailed"] == told
+
+
+async def test_while_a_hook_takes_its_time_the_loop_goes_on(host: FakeHost) -> None:
+    hook = {"preStop": {"command": ["sleep"], "timeout": "60s"}}
+    async with living(host, lifecycle=hook, replicas=2) as life:
+        await life.until(lambda: life.voice.status.ready_replicas == 2)
+        going = next(found.slot for found in life.runtime.instances() if found.slot.ordinal == 1)
+        life.change(replicas=1)
+        await life.until(lambda: host.cell(UID, going).sessions)
+        host.crash(UID, next(one.slot for one in life.runtime.instances() if one.slot.ordinal == 0), code=3)
+        await life.until(lambda: life.voice.status.restarts == 1)
+        assert host.cell(UID, going).instance.state is State.RUNNING
+        (report,) = life.voice.status.hooks
+        assert report.attempt == going.attempt
+        assert len(host.cell(UID, going).sessions) == 1
+        host.cell(UID, going).sessions[0].end(0)
+        await life.until(lambda: len(life.alive()) == 1)
+        assert "PreStopFailed" not in life.voice.events
+
+
+async def test_a_successor_runs_a_hook_again_and_holds_to_when_it_has_to_be_over(host: FakeHost) -> None:
+    hook = {"preStop": {"command": ["sleep"], "timeout": "60s"}}
+    now = 1000.0
+    host.now = lambda: now
+    async with living(host, lifecycle=hook) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        (slot,) = [found.slot for found in life.runtime.instances()]
+        life.change(suspend=True)
+        await life.until(lambda: life.voice.status.hooks)
+        said = life.voice.status
+    cell = host.cell(UID, slot)
+    assert cell.instance.alive, "a controller that ends stops nothing"
+    now = 1030.0
+    voice = Voice()
+    voice.status = said
+    async with living(host, voice, lifecycle=hook, suspend=True, status=said) as life:
+        await life.until(lambda: len(cell.sessions) == 2)
+        await life.until(lambda: life.voice.status.hooks == said.hooks)
+        assert cell.instance.state is State.RUNNING
+        now = 1060.0
+        life.wake.set()
+        await life.until(lambda: not cell.instance.alive)
+        await life.until(lambda: "PreStopFailed" in life.voice.events)
+
+
+async def test_whoever_thinks_about_a_configuration_holds_up_nothing(host: FakeHost) -> None:
+    doors = Thinking()
+    async with living(host, doors=doors, replicas=2, **ON_BUS) as life:
+        await life.until(lambda: life.voice.status.ready_replicas == 2)
+        life.change(config={"a": 1})
+        await life.until(lambda: len(doors.asked) == 2)
+        host.crash(UID, next(one.slot for one in life.runtime.instances() if one.slot.ordinal == 0), code=3)
+        await life.until(lambda: life.voice.status.restarts == 1)
+        life.wake.set()
+        doors.thought.set()
+        await life.until(lambda: "Configured" in life.voice.events)
+        wanted = config_digest('{"a": 1}')
+        await life.until(lambda: all(one.config == wanted for one in life.runtime.instances() if one.alive))
+        assert len(doors.asked) == 2, "it was asked again while it thought"
 
 
 ON_BUS: dict[str, Any] = {"configDelivery": "bus", "capabilities": {"bus": {}}}

@@ -15,6 +15,7 @@ from crucible.core.freezing import hold_still, still_wanted, thaw
 from crucible.core.handover import with_route
 from crucible.core.health import Asking
 from crucible.core.history import approve, is_good, last_good, remember, rollback_of
+from crucible.core.hooks import with_hooks
 from crucible.core.render import render
 from crucible.core.replica import supervise_replica
 from crucible.core.restart import STARTS_A_SECOND
@@ -22,8 +23,7 @@ from crucible.core.secrets import missing
 from crucible.core.statement import attempts_of
 from crucible.core.takeover import turns_of
 from crucible.core.verdict import Policy
-from crucible.model.decision import Decision, Forget, Hold, Remember, Start, Stop
-from crucible.model.instance import State
+from crucible.model.decision import Decision, Forget, Hold, Remember, Start
 from crucible.model.manifest import PluginSpec, Strategy
 from crucible.model.revision import Revision, revision_name
 from crucible.model.status import Phase, Replica, RevisionReport, SourceReport
@@ -48,22 +48,7 @@ SOURCE_RETRY = 30.0
 
 def decide(world: World) -> Decision:
     """Return what to do for one Plugin, what to say of it, and when to look again."""
-    return _with_hook(world, with_route(world, with_drain(world, _decide(world))))
-
-
-def _with_hook(world: World, decision: Decision) -> Decision:
-    """Have what runs run its hook before it is stopped, where the runtime does not see to that itself."""
-    spec = world.spec
-    if not isinstance(spec, PluginSpec) or spec.lifecycle.pre_stop is None or world.capabilities.asks:
-        return decision
-    runs = {instance.slot for instance in world.instances if instance.state is State.RUNNING}
-    actions = tuple(
-        replace(action, hook=spec.lifecycle.pre_stop)
-        if isinstance(action, Stop) and action.slot in runs
-        else action
-        for action in decision.actions
-    )
-    return replace(decision, actions=actions)
+    return with_hooks(world, with_route(world, with_drain(world, _decide(world))))
 
 
 def _decide(world: World) -> Decision:

@@ -34,7 +34,10 @@ def with_drain(world: World, decision: Decision) -> Decision:
     spec = world.spec
     if not isinstance(spec, PluginSpec) or not (spec.lifecycle.drain or spec.update.hands_over):
         return decision
+    if world.outage:
+        return decision  # nothing is known, nothing is done, and what was said stands
     uncounted = spec.update.hands_over and bool(spec.capabilities.network.listen)
+    hooking = {each.attempt for each in world.status.hooks}
     known = {each.attempt: each.since for each in world.status.draining}
     running = {each.slot: each for each in world.instances if each.state is State.RUNNING}
     condemned = {replica.condemned for replica in world.status.instances}
@@ -51,7 +54,7 @@ def with_drain(world: World, decision: Decision) -> Decision:
         attempt = found.slot.attempt
         since = min(known.get(attempt, world.now), world.now)  # the clock may have been set back
         draining.append(_report(found, since))
-        done = world.open_calls.get(attempt) == 0 and not uncounted
+        done = attempt in hooking or (world.open_calls.get(attempt) == 0 and not uncounted)
         if done or world.now >= since + time:
             actions.append(action)
             continue

@@ -89,7 +89,7 @@ def without_runtime(world: World) -> Decision:
 
 def _held_up(world: World, reason: str, message: str) -> Decision:
     status = of_one_reason(world, Phase.PENDING, (reason, message), degraded=True, stalled=True).model_copy(
-        update={"instances": world.status.instances}
+        update={name: getattr(world.status, name) for name in ("instances", "draining", "hooks")}
     )
     said = any(
         condition.type == "Stalled" and condition.message == status.conditions[-1].message

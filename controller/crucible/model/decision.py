@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from crucible.model.health import Watch
-    from crucible.model.manifest import PreStop
     from crucible.model.revision import Revision
     from crucible.model.status import PluginStatus
     from crucible.model.workload import Slot, Workload
@@ -28,15 +27,24 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Ask an instance to end.
+    """Ask an instance to end."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class RunHook:
+    """Have an instance run a command before it is asked to end; what comes of it is looked at later.
 
     Attributes:
         slot: which.
-        hook: what to run inside it first; None: nothing.
+        command: the program and its arguments.
+        seconds: how long it may take.
     """
 
     slot: Slot
-    hook: PreStop | None = None
+    command: tuple[str, ...]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,7 @@ class Route:
     slots: tuple[Slot, ...]
 
 
-Action = Hold | Start | Stop | Kill | Remove | Deliver | Freeze | Thaw | Route
+Action = Hold | Start | Stop | RunHook | Kill | Remove | Deliver | Freeze | Thaw | Route
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,6 +221,17 @@ class DrainReport(_Part):
     """From when on it is given nothing new."""
 
 
+class HookReport(_Part):
+    """An instance that runs its ``preStop`` hook, and is stopped after that."""
+
+    ordinal: int
+    """Of its replica."""
+    attempt: int
+    """Of the instance."""
+    due: Time
+    """When it is stopped at the latest, whatever the hook does."""
+
+
 class DependencyReport(_Part):
     """What became of one dependency."""
 
@@ -269,6 +280,8 @@ class PluginStatus(_Part):
     """Which of them runs in the place of the last; unset: none does."""
     draining: Annotated[tuple[DrainReport, ...], Field(max_length=200), ListMap("attempt")] = ()
     """Instances that are given nothing new, because they are to be stopped."""
+    hooks: Annotated[tuple[HookReport, ...], Field(max_length=200), ListMap("attempt")] = ()
+    """Instances that run their ``preStop`` hook before they are stopped."""
     dependencies: Annotated[tuple[DependencyReport, ...], Field(max_length=32), ListMap("name")] = ()
     """What became of each dependency."""
     endpoints: Annotated[tuple[str, ...], Field(max_length=64)] = ()

@@ -37,6 +37,19 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
+class Hooked:
+    """How far the hook of an instance is that is to be stopped.
+
+    Attributes:
+        over: it has ended.
+        problem: why it did not do its part; empty where it did, or goes on.
+    """
+
+    over: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """One Plugin and what surrounds it, at one moment.
 
@@ -55,6 +68,7 @@ class World:
         started_lately: instances of all Plugins that were started within the last second.
         open_calls: calls on the bus that instances have which are given no new ones, by attempt; None: not
             known yet.
+        hooks: how far hooks are that this controller runs, by attempt.
         notices: what whoever is behind its doors has to say of it, for people.
         instances: all the runtime has for this Plugin, oldest first.
         status: what was last said of it.
@@ -75,4 +89,5 @@ class World:
     started_lately: int = 0
     secrets: tuple[SecretSeen, ...] = ()
     open_calls: Mapping[int, int | None] = field(default_factory=dict)
+    hooks: Mapping[int, Hooked] = field(default_factory=dict)
     notices: tuple[str, ...] = ()

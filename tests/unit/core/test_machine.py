@@ -23,6 +23,7 @@ READY = {"http": {"port": 8080}, "interval": "1s", "failures": 2, "successes": 2
 LIVE = {"exec": {"command": ["true"]}, "interval": "1s", "failures": 2}
 ROLLING = {"strategy": "rolling", "verify": "5s"}
 HANDOVER = {"strategy": "handover", "verify": "5s"}
+HOOK = {"preStop": {"command": ["flush"], "timeout": "7s"}}
 LISTENS: dict[str, Any] = {"capabilities": {"network": {"listen": [8080]}}, "health": {"ready": READY}}
 RECREATED: tuple[dict[str, Any], ...] = (
     {},
@@ -68,6 +69,8 @@ ROLLED: tuple[dict[str, Any], ...] = (
         "replicas": 2,
     },
     {"update": HANDOVER, **LISTENS, "config": {"a": 26}, "replicas": 2},
+    {"update": ROLLING, "lifecycle": HOOK, "config": {"a": 29}, "replicas": 2},
+    {"lifecycle": HOOK, "config": {"a": 30}},
     {"update": {**HANDOVER, "maxSurge": 2}, **LISTENS, "config": {"a": 27}, "replicas": 3},
     {
         "update": HANDOVER,
