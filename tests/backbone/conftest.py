@@ -6,14 +6,20 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+import uvloop
 from backboned import ALL, Backbone, Joined, until
 from raw import Raw
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from crucible.model.backbone import Share
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run brokers on the loop that their program runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Pair:

@@ -7,6 +7,8 @@ import socket
 import sys
 from pathlib import Path
 
+import uvloop
+
 from crucible.bus.service import BusService
 from crucible.model.door import Door, Doorway
 
@@ -25,4 +27,5 @@ async def serve(folder: Path, clients: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2])))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(Path(sys.argv[1]), int(sys.argv[2])))

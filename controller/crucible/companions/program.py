@@ -65,7 +65,13 @@ class Service(Protocol):
         ...
 
 
-def run(name: str, make: Callable[..., Service], *, urgent: bool = False) -> None:
+def run(
+    name: str,
+    make: Callable[..., Service],
+    *,
+    urgent: bool = False,
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> None:
     """Be a companion until the end.
 
     Args:
@@ -73,6 +79,7 @@ def run(name: str, make: Callable[..., Service], *, urgent: bool = False) -> Non
         make: makes the service, in a running event loop; is given a way to tell the controller something, and
             as ``data`` the descriptor of a folder of its own, where the program has one.
         urgent: many wait for it at every step: it is to wait for others less.
+        loop: makes its event loop; None: Python's own does.
     """
     parser = argparse.ArgumentParser(prog=f"crucible-{name}")
     parser.add_argument("mark", help="shows whose it is")
@@ -91,7 +98,8 @@ def run(name: str, make: Callable[..., Service], *, urgent: bool = False) -> Non
         if options.data is not None:
             make = functools.partial(make, data=options.data)
         one.listen(_QUEUE)  # the kernel tells who connects that it is this process
-        asyncio.run(_serve(_Companion(name), make, one, options, ready))
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(_serve(_Companion(name), make, one, options, ready))
     except Exception:  # noqa: BLE001 - whatever it is, the controller reads it in the log
         traceback.print_exc()
         os._exit(1)
