@@ -27,10 +27,15 @@ MOST = 8
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One Plugin as it was asked for."""
+    """One Plugin as it was asked for.
+
+    Attributes:
+        most: instances that one replica may have at once: two where one hands over to the next.
+    """
 
     uid: str
     value: int
+    most: int = 1
     replicas: int = 1
     suspended: bool = False
     frozen: bool = False
@@ -150,7 +155,8 @@ class Desired:
                 return await client.get(f"{PLUGINS}/{name}")
 
         made = await self.ask(create)
-        self.wanted[name] = Wanted(made["metadata"]["uid"], 0)
+        hands_over = made["spec"]["update"]["strategy"] == "handover"
+        self.wanted[name] = Wanted(made["metadata"]["uid"], 0, most=2 if hands_over else 1)
 
     async def _patch(self, name: str, wanted: Wanted) -> None:
         spec = {
@@ -182,6 +188,7 @@ def missed(plugins: list[dict[str, Any]], wanted: Mapping[str, Wanted]) -> list[
         is_there = Wanted(
             plugin["metadata"]["uid"],
             spec["config"]["value"],
+            one.most,
             spec.get("replicas", 1),
             bool(spec.get("suspend", False)),
             names.FROZEN in plugin["metadata"].get("annotations", {}),

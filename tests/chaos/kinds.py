@@ -47,4 +47,5 @@ _ON_THE_BUS: dict[str, Any] = {
 }
 ANSWERING = {**_ON_THE_BUS, "source": _source(_ANSWERS), "capabilities": {"bus": {}}}
 """The first Plugin of a place where there are any: who calls calls that one."""
+HANDING = {**ANSWERING, "configDelivery": "restart", "update": {"strategy": "handover", "verify": "200ms"}}
 CALLING = {**_ON_THE_BUS, "source": _source(_CALLS), "capabilities": {"bus": {"call": ["p1.echo"]}}}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from desired import Desired
 from disk import Disk
-from kinds import ANSWERING, CALLING, FILE, PLAIN, SIGNAL
+from kinds import ANSWERING, CALLING, FILE, HANDING, PLAIN, SIGNAL
 from pids import spent_pids
 from places import Seen, below, chosen, pause
 from plane import DEADLINE, Plane
@@ -66,7 +66,7 @@ class Machine:
             environment={"PYTHONFAULTHANDLER": "1", **(environment or {})},
         )
         self.plane._log = folder / "up.log"
-        kinds = (ANSWERING, PLAIN, CALLING, SIGNAL, FILE)
+        kinds = (ANSWERING, PLAIN, CALLING, HANDING, SIGNAL, FILE)
         self.desired = Desired(self.plane.client, BODY, kinds, freezes=os.geteuid() == 0)
         self.sessions: set[int] = set()
         self._keeper: asyncio.Task[None] | None = None
