@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 import docker
 import requests
 from docker import errors
-from docker.transport import UnixHTTPAdapter
 
 from crucible.errors import Unavailable
+from crucible.runtimes.docker.client import Client
 from crucible.runtimes.docker.enforcement import vm_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from docker.transport.unixconn import UnixHTTPConnectionPool
 
     from crucible.runtimes.docker.settings import DockerSettings
 
@@ -50,20 +48,6 @@ class Facts:
     version: str
     api: str
     info: dict[str, Any]
-
-
-class _Shared(UnixHTTPAdapter):
-    """Lets all requests take turns on the same connections.
-
-    The SDK keeps connections by address, and takes a request's whole path for one: each would connect anew.
-    """
-
-    def __init__(self, url: str, settings: DockerSettings) -> None:
-        super().__init__(url.removeprefix("unix://"), settings.patience, 1, settings.parallel)
-
-    def get_connection(self, url: str | bytes, proxies: object = None) -> UnixHTTPConnectionPool:  # noqa: ARG002
-        """Return the pool, whatever is asked for."""
-        return super().get_connection("http+docker://localhost", proxies)
 
 
 class Engine:
@@ -130,7 +114,7 @@ class Engine:
             Unavailable: not connected.
         """
         patience = self._settings.patience if timeout is None else timeout
-        return docker.APIClient(self.url, version=self.client.api_version, timeout=patience)
+        return Client(self.url, self.client.api_version, patience, 1)
 
     def close(self) -> None:
         """End the threads and the connections."""
@@ -148,18 +132,7 @@ class Engine:
             raise Unavailable(f"what answers at {self.url} is no Docker engine")
         refuse_imitation(found)
         api = agreed(str(found.get("MinAPIVersion", "1.24")), str(found.get("ApiVersion", "1.0")))
-        client = docker.APIClient(
-            self.url,
-            version=api,
-            timeout=self._settings.patience,
-            num_pools=2,
-            max_pool_size=self._settings.parallel,
-        )
-        client.trust_env = (
-            False  # no proxy stands before an engine; looking for one costs a third of a request
-        )
-        if self.url.startswith("unix://"):
-            client.mount(client.base_url, _Shared(self.url, self._settings))
+        client = Client(self.url, api, self._settings.patience, self._settings.parallel)
         facts = Facts(found.get("Version", "?"), api, client.info())
         self.vm_runtime = vm_runtime(facts.info)
         # The engine may have come back as another version; what is under way keeps the client it has.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crucible.errors import Unavailable
 from crucible.runtimes.docker.engine import Engine
 from crucible.runtimes.docker.settings import DockerSettings
 
@@ -31,6 +32,13 @@ class Answerer(BaseHTTPRequestHandler):
         self.server.connections += 1  # type: ignore[attr-defined]
 
     def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        if "/elsewhere/" in self.path:
+            self.send_response(307)
+            self.send_header("Location", self.path.replace("elsewhere", "here"))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         answer = {"Version": "28.0", "ApiVersion": "1.47", "MinAPIVersion": "1.24", "path": self.path}
         body = json.dumps(answer).encode()
         self.send_response(200)
@@ -48,6 +56,10 @@ class Imitation(socketserver.ThreadingUnixStreamServer):
 
     daemon_threads = True
     connections = 0
+
+    def __init__(self, *words: Any) -> None:
+        super().__init__(*words)
+        self.asked: list[str] = []
 
 
 @pytest.fixture
@@ -76,6 +88,13 @@ async def test_requests_for_different_paths_share_a_connection(engine: Engine, s
         answer = await engine.call(engine.client.inspect_container, name)
         assert answer["path"].endswith(f"/containers/{name}/json")
     assert server.connections == before
+
+
+async def test_nobody_is_sent_elsewhere(engine: Engine, server: Imitation) -> None:
+    await engine.connect()
+    with pytest.raises(Unavailable):
+        await engine.call(engine.client.inspect_container, "elsewhere")
+    assert server.asked[-1].endswith("/containers/elsewhere/json")
 
 
 async def test_what_is_asked_aside_does_not_wait_for_a_busy_pool(engine: Engine) -> None:
