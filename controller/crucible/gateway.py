@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import time
-from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,13 +18,11 @@ from crucible.core.egress import denial_event
 from crucible.egress import streams
 from crucible.egress.dial import Internet
 from crucible.egress.gate import Gate, Guest, Room
-from crucible.model import names
+from crucible.figures import Heart
+from crucible.model.door import Door
 from crucible.model.plugin import Identity
-from crucible.runtimes.kubernetes import marks
-from crucible.runtimes.kubernetes.confirmed import Confirmed
-from crucible.runtimes.kubernetes.reflector import Reflector
-from crucible.runtimes.kubernetes.tenants import Tenants, grant_now
-from crucible.runtimes.kubernetes.upkeep import collection
+from crucible.runtimes.kubernetes.doorman import Doorman, owner_at
+from crucible.runtimes.kubernetes.tenants import grant_now
 from crucible.telemetry import logs
 from crucible.telemetry.http import Desk, answering
 from crucible.telemetry.metrics import Family, exposition, plain
@@ -35,15 +32,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crucible.core.egress import Address, Grant
-    from crucible.runtimes.kubernetes.tenants import Tenant
     from crucible.telemetry.logs import Format
 
 log = logging.getLogger(__name__)
 
-_LOOK: Final = 0.5
-_WAITING_ALL: Final = 256
-_WAITING_EACH: Final = 16
-_BEAT: Final = 1.0
 _STUCK: Final = 30.0
 _DRAIN: Final = 20.0
 _BACKLOG: Final = 512
@@ -116,61 +108,42 @@ class Register:
         """
         self._voice = ApiVoice(client, "crucible-egress", time.time)
         self._replicas = options.replicas
-        self._wait = options.wait
-        self._tenants = Tenants()
-        self._plugins: set[marks.Owner] = set()
-        self._confirmed = Confirmed(client, time.monotonic)
-        self._changed = asyncio.Event()
-        self._waiting: Counter[Address] = Counter()
         self._telling: set[asyncio.Task[None]] = set()
-        self._beat = time.monotonic()
-        self.gate = Gate(self.who, self._tell, Internet(absolute=True), room=Room())
-        places = options.namespaces or ("",)
-        root = f"/apis/{names.API_VERSION}"
-        self._followed = [
-            *(
-                Reflector(client, collection("/api/v1", "pods", each), marks.SELECTOR, self.pod)
-                for each in places
-            ),
-            *(Reflector(client, collection(root, names.PLURAL, each), "", self.plugin) for each in places),
-        ]
+        self._heart = Heart()
+        self.gate = Gate(self._who, self._tell, Internet(absolute=True), room=Room())
+        self.doorman = Doorman(
+            client,
+            Door.EGRESS,
+            self,
+            options.namespaces,
+            options.wait,
+        )
 
     def works(self) -> list[Any]:
         """Return what has to go on, until cancelled."""
-        return [
-            *(each.run(lambda: None) for each in self._followed),
-            self.gate.end_the_idle(),
-            self._go_on(),
-        ]
+        return [*self.doorman.works(), self.gate.end_the_idle(), self._heart.go_on()]
 
     def ill(self) -> str:
         """Return why this process should be restarted."""
-        age = time.monotonic() - self._beat
+        age = self._heart.age
         return f"the loop has not turned for {age:.0f} s" if age > _STUCK else ""
 
     def unready(self) -> str:
-        """Return why nobody should connect now: who cannot be known is not let through."""
-        return next((each.problem for each in self._followed if each.problem), "")
+        """Return why nobody should connect now."""
+        return self.doorman.unready
 
-    def pod(self, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
-        """Take in that a pod came, changed or went."""
-        for place in self._tenants.told(before, after):
-            self.gate.leave(place)
-        self._wake()
+    def leave(self, place: str) -> None:
+        """Cut off a pod: its address is not its own any more."""
+        self.gate.leave(place)
 
-    def plugin(self, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+    def told(self, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
         """Take in that a Plugin came, changed or went."""
-        gone = _owner(before) if before is not None else None
-        here = _owner(after) if after is not None else None
+        gone = owner_at(before) if before is not None else None
+        here = owner_at(after) if after is not None else None
         if gone is not None and gone != here:
-            self._plugins.discard(gone)
             self.gate.forget(gone.uid)
         if after is not None and here is not None:
-            grant = self._share(grant_now(after))
-            self._plugins.add(here)
-            self.gate.grant(here.uid, grant)
-            after["spec"] = {}  # of all that a Plugin says, its sources among it, nothing else is of use here
-        self._wake()
+            self.gate.grant(here.uid, self._share(grant_now(after)))
 
     def _share(self, grant: Grant) -> Grant:
         """Return what one of several proxies may let pass, so that all together keep to the manifest."""
@@ -178,52 +151,11 @@ class Register:
             return grant
         return replace(grant, rate=max(grant.rate // self._replicas, 1))
 
-    async def who(self, address: Address) -> Guest | None:
-        """Return who has an address now, as the API server says; None where that stays unknown."""
-        if self._known(address) is not None:
-            return await self._sure(address)
-        if self._waiting[address] >= _WAITING_EACH or self._waiting.total() >= _WAITING_ALL:
+    async def _who(self, address: Address) -> Guest | None:
+        tenant = await self.doorman.who(address)
+        if tenant is None:
             return None
-        self._waiting[address] += 1
-        try:
-            return await self._sure(address)
-        finally:
-            self._waiting[address] -= 1
-            if not self._waiting[address]:
-                del self._waiting[address]
-
-    async def _sure(self, address: Address) -> Guest | None:
-        try:
-            async with asyncio.timeout(self._wait):
-                while True:
-                    tenant = self._known(address)
-                    sure = tenant is not None and address in await self._confirmed.addresses(tenant)
-                    if tenant is not None and sure and self._known(address) == tenant:
-                        return Guest(
-                            tenant.owner.namespace, tenant.owner.plugin, tenant.owner.uid, tenant.uid
-                        )
-                    await self._change()
-        except TimeoutError:
-            log.warning(
-                "a connection from %s was refused: no pod of a plugin with a way out is known to have it; "
-                "where one has, the cluster's network hides the addresses of pods",
-                address,
-            )
-            return None
-
-    def _known(self, address: Address) -> Tenant | None:
-        tenant = self._tenants.who(address)
-        return tenant if tenant is not None and tenant.owner in self._plugins else None
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _change(self) -> None:
-        """Wait until something was told, or for a moment."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LOOK):
-                await self._changed.wait()
+        return Guest(tenant.owner.namespace, tenant.owner.plugin, tenant.owner.uid, tenant.uid)
 
     def _tell(self, words: Mapping[str, Any]) -> None:
         """Say that a plugin was refused a way out: in the log, and as an event of the Plugin."""
@@ -233,11 +165,6 @@ class Register:
         task = asyncio.get_running_loop().create_task(self._voice.tell(identity, event))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
-
-    async def _go_on(self) -> None:
-        while True:
-            self._beat = time.monotonic()
-            await asyncio.sleep(_BEAT)
 
 
 def figures(register: Register) -> str:
@@ -272,8 +199,3 @@ def figures(register: Register) -> str:
             Family("crucible_egress_bytes_total", "counter", "Bytes that were passed on.", moved),
         ]
     )
-
-
-def _owner(plugin: Mapping[str, Any]) -> marks.Owner:
-    meta = plugin["metadata"]
-    return marks.Owner(meta["namespace"], meta["name"], meta["uid"])

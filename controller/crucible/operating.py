@@ -19,7 +19,7 @@ from crucible.control.revisions import ApiRevisions
 from crucible.control.secrets import MountedSecrets
 from crucible.control.voice import ApiVoice
 from crucible.core.alerts import Host, evaluate
-from crucible.core.doors import PROXY_PORT
+from crucible.core.doors import BUS_PORT, PROXY_PORT
 from crucible.errors import CrucibleError, InvalidInput, NotFound, Unavailable
 from crucible.figures import Heart, Standing, figures
 from crucible.model import names
@@ -29,7 +29,7 @@ from crucible.probes.endpoints import HttpEndpoints
 from crucible.probes.prober import Prober
 from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
 from crucible.runtimes.kubernetes.enforcement import offers_user_namespaces
-from crucible.runtimes.kubernetes.settings import EgressService
+from crucible.runtimes.kubernetes.settings import DoorService
 from crucible.sweep import orphans, wanted_sources
 from crucible.telemetry import logs
 from crucible.telemetry.alerts import Courier
@@ -89,6 +89,7 @@ class OperatorOptions:
     priority_class: str = ""
     volumes: tuple[ClaimVolume, ...] = ()
     egress: str = ""
+    bus: str = ""
     health_port: int = 8080
     metrics_port: int = 9090
     kubeconfig: Path | None = None
@@ -211,7 +212,10 @@ async def _serve(
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(ClusterClient(find, life.lease.held))
         settings = settings_of(
-            options, await client.get("/version"), await find_egress(client, options.egress)
+            options,
+            await client.get("/version"),
+            await find_service(client, "--egress", options.egress, PROXY_PORT),
+            await find_service(client, "--bus", options.bus, BUS_PORT),
         )
         endpoints = await stack.enter_async_context(HttpEndpoints())
         sources = InlineSources(options.images.pull_policy)
@@ -262,8 +266,14 @@ async def _alert_for_ever(receiver: Receiver | None, loops: Loops) -> None:
         await courier.run()
 
 
-async def find_egress(client: ClusterClient, named: str) -> EgressService | None:
-    """Return the egress proxy that ``NAMESPACE/SERVICE`` names; None where none is named.
+async def find_service(client: ClusterClient, option: str, named: str, port: int) -> DoorService | None:
+    """Return what is behind a door, by its ``NAMESPACE/SERVICE``; None where none is named.
+
+    Args:
+        client: of the cluster.
+        option: that named it.
+        named: its value.
+        port: that plugins are told.
 
     Raises:
         InvalidInput: it is none that plugins can reach.
@@ -273,25 +283,28 @@ async def find_egress(client: ClusterClient, named: str) -> EgressService | None
         return None
     namespace, slash, name = named.partition("/")
     if not (namespace and slash and name):
-        raise InvalidInput(f"--egress {named}: write NAMESPACE/SERVICE")
+        raise InvalidInput(f"{option} {named}: write NAMESPACE/SERVICE")
     try:
         spec = (await client.get(f"/api/v1/namespaces/{namespace}/services/{name}")).get("spec") or {}
     except NotFound:
-        raise Unavailable(f"--egress {named}: there is no such Service yet") from None
+        raise Unavailable(f"{option} {named}: there is no such Service yet") from None
     address, labels = str(spec.get("clusterIP") or "None"), spec.get("selector") or {}
     ports = {port.get("port") for port in spec.get("ports") or ()}
-    if address == "None" or not labels or PROXY_PORT not in ports:
+    if address == "None" or not labels or port not in ports:
         raise InvalidInput(
-            f"--egress {named}: that Service has to have an address of the cluster, a selector and the port "
-            f"{PROXY_PORT}, as the chart's has"
+            f"{option} {named}: that Service has to have an address of the cluster, a selector and the port "
+            f"{port}, as the chart's has"
         )
-    return EgressService(namespace, name, address, tuple(sorted(labels.items())))
+    return DoorService(namespace, name, address, tuple(sorted(labels.items())), port)
 
 
 def settings_of(
-    options: OperatorOptions, version: Mapping[str, Any], egress: EgressService | None = None
+    options: OperatorOptions,
+    version: Mapping[str, Any],
+    egress: DoorService | None = None,
+    bus: DoorService | None = None,
 ) -> KubernetesSettings:
-    """Return what is known of a cluster: what its administrator says, ``GET /version``, the egress proxy."""
+    """Return what is known of a cluster: from its administrator, ``GET /version``, its doors."""
     user_namespaces = options.user_namespaces == "on" or (
         options.user_namespaces == "auto" and offers_user_namespaces(version)
     )
@@ -308,6 +321,7 @@ def settings_of(
         volumes=options.volumes,
         namespaces=options.namespaces,
         egress=egress,
+        bus=bus,
     )
 
 

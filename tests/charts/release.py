@@ -66,6 +66,7 @@ EGRESS: Object = {
         "clusterIP": "10.96.0.77",
     },
 }
+BUS: Object = {**EGRESS, "bus": {"enabled": True, "clusterIP": "10.96.0.78"}}
 NOTHING: Object = {
     "crds": {"install": False},
     "rbac": {"create": False},

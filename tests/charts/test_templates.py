@@ -9,7 +9,19 @@ import kubernetes.client
 import kubernetes_validate
 import pytest
 import yaml
-from release import CHART, EGRESS, EVERYTHING, NAMESPACE, NOTHING, REPOSITORY, Object, helm, of_kind, pods
+from release import (
+    BUS,
+    CHART,
+    EGRESS,
+    EVERYTHING,
+    NAMESPACE,
+    NOTHING,
+    REPOSITORY,
+    Object,
+    helm,
+    of_kind,
+    pods,
+)
 
 from crucible import __version__
 from crucible.cli.volumes import claim_volumes
@@ -27,7 +39,7 @@ VERSIONS = tuple(f"1.{minor}.0" for minor in range(30, 37))
 FOREIGN = {"ServiceMonitor", "PrometheusRule"}
 
 
-CHOSEN = {"plain": {}, "everything": EVERYTHING, "egress": EGRESS, "nothing": NOTHING}
+CHOSEN = {"plain": {}, "everything": EVERYTHING, "egress": EGRESS, "bus": BUS, "nothing": NOTHING}
 
 
 def matrix() -> Iterator[Any]:
@@ -199,7 +211,7 @@ def test_the_operator_reaches_dns_and_the_api_server_and_nothing_else(release: R
 
 
 def test_two_releases_of_one_name_do_not_meet_outside_their_namespaces(release: Release) -> None:
-    for one in release.objects(EGRESS):
+    for one in release.objects(BUS):
         if "namespace" not in one["metadata"] and one["kind"] != "CustomResourceDefinition":
             assert one["metadata"]["name"].startswith(NAMESPACE)
 

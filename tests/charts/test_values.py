@@ -52,6 +52,11 @@ BAD: dict[str, tuple[Object, str]] = {
         {"serviceAccount": {"create": False, "name": "a"}, "egress": {"enabled": True}},
         "egress.serviceAccountName is needed where",
     ),
+    "bus-account": (
+        {"serviceAccount": {"create": False, "name": "a"}, "bus": {"enabled": True}},
+        "bus.serviceAccountName is needed where",
+    ),
+    "two-brokers": ({"bus": {"replicas": 2}}, "at '/bus/replicas'"),
     "egress-address": ({"egress": {"clusterIP": "None"}}, "at '/egress/clusterIP'"),
     "nothing-to-scrape": (
         {"metrics": {"service": False, "serviceMonitor": {"enabled": True}}},

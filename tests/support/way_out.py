@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ground import DEADLINE
 
+from crucible.model.door import Door
 from crucible.runtimes.kubernetes import marks
 
 if TYPE_CHECKING:
@@ -150,4 +151,5 @@ def address_of(pod: dict[str, Any]) -> str:
 
 def has_way_out(pod: dict[str, Any]) -> bool:
     """Whether rules and the proxy's own look both take a pod for one that may go out."""
-    return marks.leads_out(pod) and pod["metadata"]["labels"].get(marks.EGRESS) == "true"
+    labels = pod["metadata"]["labels"]
+    return Door.EGRESS in marks.doors_of(pod) and labels.get(marks.DOOR_LABELS[Door.EGRESS]) == "true"

@@ -8,8 +8,8 @@ import pytest
 
 from crucible.errors import CrucibleError, InvalidInput, NotFound, Unavailable
 from crucible.gateway import GatewayOptions, Register, figures
-from crucible.operating import find_egress
-from crucible.runtimes.kubernetes.settings import EgressService
+from crucible.operating import find_service
+from crucible.runtimes.kubernetes.settings import DoorService
 
 UID = "uid-1"
 SERVICE: dict[str, Any] = {
@@ -54,12 +54,12 @@ async def test_several_proxies_share_what_a_plugin_may_pass(replicas: int, share
     client: Any = Client(SERVICE)
     register = Register(client, GatewayOptions(replicas=replicas))
     told = plugin("1Mi")
-    register.plugin(None, told)
+    register.doorman.plugin(None, told)
     assert register.gate.granted(UID).rate == share
     assert told["spec"] == {}, "the rest of a Plugin is not kept"
-    register.plugin(told, plugin(None))
+    register.doorman.plugin(told, plugin(None))
     assert len(register.gate.granted(UID).rules) == 1
-    register.plugin(plugin(None), None)
+    register.doorman.plugin(plugin(None), None)
     assert register.gate.granted(UID).rules == ()
 
 
@@ -73,30 +73,30 @@ async def test_it_is_not_ready_before_it_knows_who_is_there() -> None:
 
 async def test_no_service_is_no_way_out() -> None:
     client: Any = Client(SERVICE)
-    assert await find_egress(client, "") is None
+    assert await find_service(client, "--egress", "", 3128) is None
 
 
 async def test_the_operator_learns_address_and_selector_from_the_service() -> None:
     client: Any = Client(SERVICE)
-    found = await find_egress(client, "system/egress")
-    assert found == EgressService("system", "egress", "10.96.0.7", (("a", "1"), ("b", "2")))
+    found = await find_service(client, "--egress", "system/egress", 3128)
+    assert found == DoorService("system", "egress", "10.96.0.7", (("a", "1"), ("b", "2")), 3128)
 
 
 async def test_a_service_that_is_not_there_is_waited_for() -> None:
     client: Any = Client(NotFound("no"))
     with pytest.raises(Unavailable, match="no such Service yet"):
-        await find_egress(client, "system/egress")
+        await find_service(client, "--egress", "system/egress", 3128)
 
 
 @pytest.mark.parametrize("without", ["clusterIP", "selector", "ports"])
 async def test_a_service_that_leads_nowhere_is_refused(without: str) -> None:
     client: Any = Client({key: value for key, value in SERVICE.items() if key != without})
     with pytest.raises(InvalidInput, match="--egress system/egress"):
-        await find_egress(client, "system/egress")
+        await find_service(client, "--egress", "system/egress", 3128)
 
 
 @pytest.mark.parametrize("words", ["egress", "/egress", "system/"])
 async def test_words_that_name_no_service_are_refused(words: str) -> None:
     client: Any = Client(SERVICE)
     with pytest.raises(InvalidInput, match="write NAMESPACE/SERVICE"):
-        await find_egress(client, words)
+        await find_service(client, "--egress", words, 3128)

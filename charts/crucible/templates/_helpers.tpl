@@ -47,6 +47,26 @@
 {{ include "crucible.labels" . | replace "component: operator" "component: egress" }}
 {{- end -}}
 
+{{- define "crucible.busName" -}}
+{{ include "crucible.fullname" . }}-bus
+{{- end -}}
+
+{{- define "crucible.busAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "crucible.busName" .) .Values.bus.serviceAccountName -}}
+{{- else -}}
+{{- required "bus.serviceAccountName is needed where serviceAccount.create is false" .Values.bus.serviceAccountName -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "crucible.busSelector" -}}
+{{ include "crucible.selector" . | replace "component: operator" "component: bus" }}
+{{- end -}}
+
+{{- define "crucible.busLabels" -}}
+{{ include "crucible.labels" . | replace "component: operator" "component: bus" }}
+{{- end -}}
+
 {{- define "crucible.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "crucible.serviceAccount" . }}
 {{- end -}}

@@ -62,7 +62,7 @@ def root(run: Run) -> dict[str, Any]:
 
 def policy(run: Run) -> dict[str, Any]:
     """Return the NetworkPolicy of a plugin that was granted nothing, for the pods that are held."""
-    made = network_policy(_as_owner(run), (), None)
+    made = network_policy(_as_owner(run), (), ())
     made["metadata"] = _meta(run, "held", HELD)
     made["spec"]["podSelector"] = {"matchLabels": run.labels(HELD)}
     return made

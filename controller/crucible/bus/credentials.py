@@ -46,6 +46,11 @@ def serving(certificate: str, key: str) -> ssl.SSLContext:
     return context
 
 
+def renew(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Show another certificate from the next connection on."""
+    _load(context, f"{certificate}\n{key}")
+
+
 def _version_3(protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3

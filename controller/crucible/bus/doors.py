@@ -32,6 +32,23 @@ _GOODBYE: Final = 2.0
 log = logging.getLogger(__name__)
 
 
+class Pace:
+    """How often somebody may connect: some times at once, then so many a second."""
+
+    def __init__(self) -> None:
+        self._tokens = float(_BURST)
+        self._counted: float | None = None
+
+    def allows(self, now: float) -> bool:
+        """Say whether one more may be let in at this moment, in seconds, and count it if so."""
+        gained = 0.0 if self._counted is None else (now - self._counted) * _RATE
+        self._tokens, self._counted = min(self._tokens + gained, _BURST), now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
 class Entrance:
     """Accepts connections on one listening socket, until closed."""
 
@@ -51,8 +68,7 @@ class Entrance:
         self._tls = tls
         self._listener = listener
         self._loop = asyncio.get_running_loop()
-        self._tokens = float(_BURST)
-        self._counted = self._loop.time()
+        self._pace = Pace()
         self._beginning: dict[asyncio.Task[None], Connection] = {}
         self._rest: asyncio.TimerHandle | None = None
         listener.setblocking(False)
@@ -73,10 +89,7 @@ class Entrance:
         self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        now = self._loop.time()
-        self._tokens = min(self._tokens + (now - self._counted) * _RATE, _BURST)
-        self._counted = now
-        if self._tokens < 1:
+        if not self._pace.allows(self._loop.time()):
             self._broker.ledger.fault(
                 self.doorway.namespace,
                 self.doorway.plugin,
@@ -85,7 +98,6 @@ class Entrance:
             )
             self._pause()
             return
-        self._tokens -= 1
         try:
             client, _ = self._listener.accept()
         except (BlockingIOError, ConnectionError):

@@ -134,6 +134,15 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="The Service of `crucible egress`. Default: none, network.connect is refused.",
         ),
     ] = "",
+    bus: Annotated[
+        str,
+        typer.Option(
+            "--bus",
+            metavar="NS/SERVICE",
+            envvar="CRUCIBLE_BUS_SERVICE",
+            help="The Service of `crucible broker`. Default: none, plugins on the bus are refused.",
+        ),
+    ] = "",
     health_port: HealthPort = 8080,
     metrics_port: MetricsPort = 9090,
     kubeconfig: OutsideCluster = None,
@@ -166,6 +175,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             priority_class=priority_class,
             volumes=claim_volumes(volume or ()),
             egress=egress,
+            bus=bus,
             health_port=health_port,
             metrics_port=metrics_port,
             kubeconfig=kubeconfig,

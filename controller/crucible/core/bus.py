@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from crucible.core import subjects
 from crucible.errors import Violation
-from crucible.model.bus import Grants, Member
+from crucible.model.bus import EVENTS, Grants, Member
 from crucible.model.decision import Event
 from crucible.model.workload import Slot
 
@@ -47,6 +47,18 @@ def is_on_bus(spec: PluginSpec) -> bool:
         or spec.capabilities.store is not None
         or any(probe.ping is not None for _, probe in spec.health.probes)
     )
+
+
+def uses_of(spec: PluginSpec) -> list[tuple[str, str]]:
+    """Return what a plugin needs of the bus that not every runtime offers: each with the field that asks."""
+    if not is_on_bus(spec):
+        return []
+    subscribe = spec.capabilities.bus.subscribe
+    heard = [index for index, pattern in enumerate(subscribe) if subjects.is_ours(pattern)]
+    return [
+        ("spec.capabilities.bus", spec.type.value),
+        *((f"spec.capabilities.bus.subscribe[{index}]", EVENTS) for index in heard),
+    ]
 
 
 def grants_of(spec: PluginSpec) -> Grants:

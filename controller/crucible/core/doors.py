@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 PROXY_PORT: Final = 3128
 """Where an instance finds the egress proxy on the host that its runtime names to it."""
+BUS_PORT: Final = 3129
+"""Where a pod finds the broker, at the host that it knows by the door's name."""
 _NO_PROXY: Final = "localhost,127.0.0.1,::1"
 
 
@@ -34,6 +36,16 @@ def environment(workload: Workload, proxy: str) -> tuple[tuple[str, str], ...]:
     if Door.EGRESS not in workload.doors:
         return bus
     return (*bus, ("CRUCIBLE_EGRESS", socket_path(Door.EGRESS)), *proxy_variables(proxy))
+
+
+def bus_variables(broker: str, authority: str) -> tuple[tuple[str, str], ...]:
+    """Return the variables that tell a plugin where a broker is that speaks TLS.
+
+    Args:
+        broker: its host from inside, which is also the name in its certificate.
+        authority: path, inside, of the certificate of who vouches for it.
+    """
+    return (("CRUCIBLE_BUS", f"tls://{broker}:{BUS_PORT}"), ("CRUCIBLE_BUS_CA", authority))
 
 
 def proxy_variables(proxy: str) -> tuple[tuple[str, str], ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from crucible.core.bus import is_on_bus
+from crucible.core.bus import is_on_bus, uses_of
 from crucible.core.expression import figures
 from crucible.model.enforcement import Control, Level
 from crucible.model.volume import access
@@ -104,6 +104,7 @@ _PICKS: Final = (
         lambda here: here.usage,
         "see docs/health.md",
     ),
+    _Pick("BusUnavailable", uses_of, lambda here: here.bus, "leave it out"),
     _Pick(
         "ConfigDeliveryUnavailable",
         lambda spec: [("spec.configDelivery", spec.config_delivery.value)],

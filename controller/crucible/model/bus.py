@@ -11,6 +11,11 @@ from typing import Any
 HOST = "$host"
 """Who the host application is, where a plugin's name would stand."""
 
+EVENTS = "crucible.events"
+"""What of the bus a runtime may offer, beside types of plugins: what the controller publishes."""
+USES = frozenset({"python", "javascript", "wasm", "binary", "rune", "service", EVENTS})
+"""All of it: the types whose plugins can speak to a broker there, and those events."""
+
 
 @dataclass(frozen=True, slots=True)
 class Grants:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from crucible.model.bus import USES
 from crucible.model.probe import KINDS
 
 
@@ -68,6 +69,7 @@ class Capabilities:
         no_freezer: why instances cannot be held still, and the fix; empty where they can.
         asks: kinds of probe that the runtime asks itself; ``Instance.ready`` says what they came to.
         usage: which figures of ``Usage`` it can tell.
+        bus: of :data:`crucible.model.bus.USES`, what it offers where it offers the bus.
         lacks: what it does not offer that others do, each with why and the fix.
     """
 
@@ -82,6 +84,7 @@ class Capabilities:
     no_freezer: str = ""
     asks: frozenset[str] = frozenset()
     usage: frozenset[str] = frozenset({"memory", "cpu", "pids", "throttled"})
+    bus: frozenset[str] = USES
     lacks: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:

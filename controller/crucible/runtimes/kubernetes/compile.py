@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from crucible.core.doors import proxy_variables
+from crucible.core.doors import bus_variables, proxy_variables
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
 from crucible.model.door import Door
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.volumes import (
+    AUTHORITY,
     CONFIG,
     LOG_ROOM,
     SOURCE,
@@ -21,7 +22,7 @@ from crucible.runtimes.kubernetes.volumes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from crucible.model.probe import Probe
     from crucible.model.workload import Limits, Slot, Workload
@@ -44,15 +45,14 @@ def pod(
         paths: the plugin's files; empty for a whole image.
     """
     owner = marks.owner_of_workload(workload)
+    ways = settings.ways_of(workload)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
             "name": marks.pod_name(owner, slot),
             "namespace": owner.namespace,
-            "labels": marks.pod_labels(
-                owner, slot.ordinal, workload.revision, egress=_way(workload, settings)
-            ),
+            "labels": marks.pod_labels(owner, slot.ordinal, workload.revision, ways),
             "annotations": {marks.SOURCE: workload.source, marks.FILES: config},
             "ownerReferences": [owner.reference],
         },
@@ -82,11 +82,11 @@ def _container(
         "image": workload.image or f"{settings.images}/{workload.type}:{settings.tag}",
         "imagePullPolicy": settings.pull_policy,
         **_command(workload, source=source),
-        "env": _variables(workload, slot, egress=_way(workload, settings)),
+        "env": _variables(workload, slot, settings.ways_of(workload)),
         "ports": [{"containerPort": port, "protocol": "TCP"} for port in workload.listen],
         "resources": _resources(workload.limits),
         **{_PROBES[name]: found for name, probe in workload.probes if (found := kubelet_probe(probe))},
-        "volumeMounts": mounts(workload, source=source),
+        "volumeMounts": mounts(workload, settings, source=source),
         "securityContext": {
             "runAsNonRoot": True,
             "privileged": False,
@@ -156,12 +156,12 @@ def _plain(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def _variables(workload: Workload, slot: Slot, *, egress: bool) -> list[dict[str, Any]]:
+def _variables(workload: Workload, slot: Slot, ways: Collection[Door]) -> list[dict[str, Any]]:
     """Return the variables of a pod; of those from Secrets it says where the kubelet finds them, no more."""
     hidden = {variable.name for variable in workload.secret_env}
     plain = [
         {"name": name, "value": _plain(value)}
-        for name, value in _environment(workload, slot, egress=egress)
+        for name, value in _environment(workload, slot, ways)
         if name not in hidden
     ]
     return plain + [
@@ -173,7 +173,7 @@ def _variables(workload: Workload, slot: Slot, *, egress: bool) -> list[dict[str
     ]
 
 
-def _environment(workload: Workload, slot: Slot, *, egress: bool) -> tuple[tuple[str, str], ...]:
+def _environment(workload: Workload, slot: Slot, ways: Collection[Door]) -> tuple[tuple[str, str], ...]:
     """Return every variable that is set; the manifest's own come last and so prevail."""
     owner = marks.owner_of_workload(workload)
     files = () if workload.image else (("CRUCIBLE_SOURCE", SOURCE),)
@@ -186,7 +186,8 @@ def _environment(workload: Workload, slot: Slot, *, egress: bool) -> tuple[tuple
         ("CRUCIBLE_INSTANCE", marks.pod_name(owner, slot)),
         ("CRUCIBLE_CONFIG", CONFIG),
         *files,
-        *(proxy_variables(marks.EGRESS_HOST) if egress else ()),
+        *(proxy_variables(Door.EGRESS) if Door.EGRESS in ways else ()),
+        *(bus_variables(Door.BUS, AUTHORITY) if Door.BUS in ways else ()),
         *workload.env,
     )
     return tuple(dict(given).items())
@@ -232,16 +233,12 @@ def _spread(owner: marks.Owner) -> list[dict[str, Any]]:
     ]
 
 
-def _way(workload: Workload, settings: KubernetesSettings) -> bool:
-    """Whether there is a way out for an instance: its manifest asks for one, and the cluster has it."""
-    return settings.egress is not None and Door.EGRESS in workload.doors
-
-
 def _offered(workload: Workload, settings: KubernetesSettings) -> dict[str, Any]:
     """Return what only some clusters have."""
     found: dict[str, Any] = {}
-    if settings.egress is not None and _way(workload, settings):  # no name can be resolved inside
-        found["hostAliases"] = [{"ip": settings.egress.address, "hostnames": [marks.EGRESS_HOST]}]
+    ways = settings.ways_of(workload)
+    if ways:  # no name can be resolved inside
+        found["hostAliases"] = [{"ip": way.address, "hostnames": [str(door)]} for door, way in ways.items()]
     if settings.user_namespaces:
         found["hostUsers"] = False
     if workload.isolation == "vm":

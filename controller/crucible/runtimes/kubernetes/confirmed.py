@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crucible.core.egress import Address
+    from crucible.model.door import Door
     from crucible.runtimes.kubernetes.cluster import Cluster
     from crucible.runtimes.kubernetes.tenants import Tenant
 
@@ -32,10 +33,12 @@ class Confirmed:
     Attributes:
         cluster: its API server.
         now: monotonic seconds.
+        door: which pods want to come through.
     """
 
     cluster: Cluster
     now: Callable[[], float]
+    door: Door
     _asked: dict[str, tuple[float, asyncio.Task[frozenset[Address]]]] = field(default_factory=dict)
 
     async def addresses(self, tenant: Tenant) -> frozenset[Address]:
@@ -57,4 +60,4 @@ class Confirmed:
             where = f"{tenant.owner.namespace}/{tenant.pod}"
             log.warning("%s: whose its connections are is not sure: %s", where, error)
             return frozenset()
-        return addresses_of(pod) if tenant_of(pod) == tenant else frozenset()
+        return addresses_of(pod) if tenant_of(pod, self.door) == tenant else frozenset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.model.bus import EVENTS, USES
 from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
 from crucible.model.manifest import PluginType
 from crucible.model.volume import accesses
@@ -34,10 +35,13 @@ _NOT_HELD: Final = {
     "own RLIMIT_NOFILE",
 }
 
+_NOT_ON_BUS: Final = (
+    ("rune", "its host speaks no TLS, and the broker of a cluster nothing else: leave the bus out"),
+    (EVENTS, "the operator publishes nothing on the bus of a cluster: follow the Events of Kubernetes"),
+)
 
 _KUBELET: Final = frozenset({"process", "http", "tcp", "exec", "grpc"})
 """Kinds of probe that the kubelet asks."""
-_LOCAL: Final = frozenset({Control.BUS, Control.STORE})
 
 
 def capabilities(settings: KubernetesSettings, unmetered: str = "") -> Capabilities:
@@ -61,8 +65,10 @@ def capabilities(settings: KubernetesSettings, unmetered: str = "") -> Capabilit
         no_freezer="a pod cannot be frozen: Kubernetes has no way to; use 'crucible suspend'",
         asks=_KUBELET,
         usage=frozenset({"memory", "cpu"}),
+        bus=USES - {name for name, _ in _NOT_ON_BUS} if settings.bus is not None else USES,
         lacks=(
-            ("ping", "it has no bus"),
+            ("ping", "the kubelet, which asks, is not on the bus"),
+            *_NOT_ON_BUS,
             *((kind, unmetered) for kind in judging if unmetered),
             *((figure, uncounted) for figure in ("pids", "throttled")),
         ),
@@ -78,7 +84,9 @@ def offers_user_namespaces(version: Mapping[str, Any]) -> bool:
 def _enforcement(control: Control, settings: KubernetesSettings) -> Enforcement:
     if control is Control.EGRESS:
         return _egress(settings)
-    if control in _LOCAL:
+    if control is Control.BUS:
+        return _bus(settings)
+    if control is Control.STORE:
         by = "this release has it with the process and docker runtimes only"
         return Enforcement(control, Level.UNAVAILABLE, by)
     if control in _NOT_HELD:
@@ -126,9 +134,24 @@ def _egress(settings: KubernetesSettings) -> Enforcement:
     )
 
 
+def _bus(settings: KubernetesSettings) -> Enforcement:
+    if settings.bus is None:
+        return Enforcement(
+            Control.BUS,
+            Level.UNAVAILABLE,
+            "no broker runs in this cluster: install the chart with bus.enabled=true, or start the operator "
+            "with --bus NAMESPACE/SERVICE",
+        )
+    return Enforcement(
+        Control.BUS,
+        Level.ENFORCED,
+        f"the broker {settings.bus}, which knows a pod by its address and judges every message; TLS 1.3",
+    )
+
+
 def _network(settings: KubernetesSettings) -> Enforcement:
     if settings.network_policies:
-        by = "a NetworkPolicy: out to the egress proxy alone, where granted, and in to the declared ports"
+        by = "a NetworkPolicy: out to what is behind granted doors alone, and in to the declared ports"
         return Enforcement(Control.NETWORK, Level.ENFORCED, by)
     return Enforcement(
         Control.NETWORK,

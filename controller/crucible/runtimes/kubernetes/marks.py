@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.model import names
+from crucible.model.door import Door
 from crucible.model.workload import Slot, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGER: Final = "crucible"
@@ -23,13 +24,15 @@ SOURCE: Final = f"{names.GROUP}/source"
 """Annotation: the digest of what the pod runs."""
 FILES: Final = f"{names.GROUP}/files"
 """Annotation: the ConfigMap that the pod mounts."""
-EGRESS: Final = f"{names.GROUP}/egress"
-"""Label: the pod may reach the egress proxy. Rules select by it; the pod's own words decide who bears it."""
+DOOR_LABELS: Final = {door: f"{names.GROUP}/{door}" for door in Door}
+"""Labels: the pod may reach what is behind that door, which it calls by the door's name. Rules select by
+them; the pod's own words decide who bears them."""
 REACHED: Final = f"{names.GROUP}/reached"
 """Label: new connections come to the pod, ``yes`` or ``no``. Where any pod of a plugin bears it, its Service
 selects those with ``yes`` alone. It grants nothing."""
-EGRESS_HOST: Final = "egress"
-"""What a pod calls the egress proxy."""
+AUTHORITY: Final = "crucible-bus-ca"
+"""The ConfigMap, in each namespace of plugins, with the certificate of who vouches for the broker."""
+AUTHORITY_KEY: Final = "ca.crt"
 SELECTOR: Final = f"{MANAGED_BY}={MANAGER}"
 OURS: Final = (f"{names.GROUP}/", "app.kubernetes.io/")
 """How the labels and annotations begin that are nobody else's to change."""
@@ -87,16 +90,17 @@ def slot_of(pod: Mapping[str, Any]) -> Slot | None:
     return Slot(int(parts["ordinal"]), int(parts["attempt"]))
 
 
-def pod_labels(owner: Owner, ordinal: int, revision: str, *, egress: bool) -> dict[str, str]:
+def pod_labels(owner: Owner, ordinal: int, revision: str, doors: Collection[Door]) -> dict[str, str]:
     """Return the labels that select a pod."""
-    out = {EGRESS: "true"} if egress else {}
-    return {**common_labels(owner), ORDINAL: str(ordinal), REVISION: revision, **out}
+    ways = {DOOR_LABELS[door]: "true" for door in sorted(doors)}
+    return {**common_labels(owner), ORDINAL: str(ordinal), REVISION: revision, **ways}
 
 
-def leads_out(pod: Mapping[str, Any]) -> bool:
-    """Whether a pod was made to reach the egress proxy; its specification says so, and stays."""
+def doors_of(pod: Mapping[str, Any]) -> frozenset[Door]:
+    """Return the doors that a pod was made to reach; its specification says so, and stays."""
     aliases = pod.get("spec", {}).get("hostAliases") or ()
-    return any(EGRESS_HOST in (alias.get("hostnames") or ()) for alias in aliases)
+    named = {name for alias in aliases for name in alias.get("hostnames") or ()}
+    return frozenset(door for door in Door if door in named)
 
 
 def is_routed(pods: Iterable[Mapping[str, Any]]) -> bool:

@@ -181,12 +181,12 @@ def ordinals_of(pods: list[Pod]) -> set[int]:
 
 def _well_labelled(pod: Pod, owner: marks.Owner, slot: Slot) -> bool:
     labels = pod["metadata"].get("labels") or {}
-    egress = marks.leads_out(pod)
-    should = marks.pod_labels(owner, slot.ordinal, labels.get(marks.REVISION, ""), egress=egress)
+    doors = marks.doors_of(pod)
+    should = marks.pod_labels(owner, slot.ordinal, labels.get(marks.REVISION, ""), doors)
     return (
         bool(labels.get(marks.REVISION))
         and should.items() <= labels.items()
-        and (egress or marks.EGRESS not in labels)
+        and all(door in doors or label not in labels for door, label in marks.DOOR_LABELS.items())
     )
 
 

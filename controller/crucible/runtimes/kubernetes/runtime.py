@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from crucible.errors import Conflict, CrucibleError, InvalidInput, NotFound, Unavailable, Unsupported
-from crucible.model.door import Door
 from crucible.model.instance import Exit, Instance, State
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.compile import CONTAINER, pod
@@ -67,7 +66,7 @@ class KubernetesRuntime:
         self._offer = (self._metering.lack, capabilities(settings, self._metering.lack))
         self._changed: Callable[[str], None] = lambda _: None
         self._pods = Pods(now, self._tell)
-        self._upkeep = Upkeep(cluster, self._pods, settings.namespaces, settings.egress)
+        self._upkeep = Upkeep(cluster, self._pods, settings.namespaces, settings.ways)
         self._followed = {
             namespace: Reflector(
                 cluster, collection("/api/v1", "pods", namespace), marks.SELECTOR, self._pods.told
@@ -150,8 +149,7 @@ class KubernetesRuntime:
         files = {} if workload.image else self._files(workload)
         config = config_map(workload, files)
         await self._put_files(config, owner)
-        out = Door.EGRESS in workload.doors
-        await self._upkeep.surround(owner, workload.listen, {slot.ordinal}, out=out)
+        await self._upkeep.surround(owner, workload.listen, {slot.ordinal}, workload.doors)
         body = pod(workload, slot, self._settings, config["metadata"]["name"], files)
         if marks.is_routed(self._pods.alive(owner.uid)):
             body["metadata"]["labels"][marks.REACHED] = "no"
@@ -248,7 +246,7 @@ class KubernetesRuntime:
         if held:
             one = held[0].instance
             owner = marks.Owner(one.namespace, one.plugin, plugin_uid)
-            await self._upkeep.surround(owner, (), (), out=False)
+            await self._upkeep.surround(owner, (), ())
 
     async def _reach(self, held: Held, word: str) -> None:
         """Say of a pod whether new connections come to it; one that is gone is no error."""

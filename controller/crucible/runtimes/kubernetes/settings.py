@@ -5,29 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crucible.model.door import Door
+
 if TYPE_CHECKING:
     from crucible.model.volume import ClaimVolume
     from crucible.model.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
-class EgressService:
-    """The egress proxy of a cluster, as plugins' pods reach it.
+class DoorService:
+    """What is behind a door, in a cluster: the egress proxy or the broker, as plugins' pods reach it.
 
     Attributes:
         namespace: where it runs.
         name: of its Service.
         address: of its Service, which stays while that does; a pod can resolve no name.
-        labels: that select the proxy's pods.
+        labels: that select its pods.
+        port: of its Service and its pods, the same.
     """
 
     namespace: str
     name: str
     address: str
     labels: tuple[tuple[str, str], ...]
+    port: int
 
     def __str__(self) -> str:
-        """``namespace/name``, as ``--egress`` has it."""
+        """``namespace/name``, as ``--egress`` and ``--bus`` have it."""
         return f"{self.namespace}/{self.name}"
 
 
@@ -48,6 +52,7 @@ class KubernetesSettings:
         priority_class: of every pod; empty: the cluster's default.
         volumes: claims that plugins may be granted, each in the namespace of whoever asks.
         egress: the proxy that lets plugins out; None: there is none, and nothing lets them out.
+        bus: the broker; None: there is none, and no plugin is on the bus.
         namespaces: the only ones looked at; empty: all.
     """
 
@@ -62,7 +67,18 @@ class KubernetesSettings:
     priority_class: str = ""
     namespaces: tuple[str, ...] = ()
     volumes: tuple[ClaimVolume, ...] = ()
-    egress: EgressService | None = None
+    egress: DoorService | None = None
+    bus: DoorService | None = None
+
+    @property
+    def ways(self) -> dict[Door, DoorService]:
+        """What is behind the doors that this cluster has."""
+        found = {Door.EGRESS: self.egress, Door.BUS: self.bus}
+        return {door: service for door, service in found.items() if service is not None}
+
+    def ways_of(self, workload: Workload) -> dict[Door, DoorService]:
+        """Return what is behind the doors of an instance: its manifest asks, and the cluster has it."""
+        return {door: service for door, service in self.ways.items() if door in workload.doors}
 
     def seccomp_of(self, workload: Workload) -> str:
         """Return the profile of one workload; a whole image gets that of ``service``, as any program does."""

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from crucible.core.doors import PROXY_PORT
 from crucible.runtimes.kubernetes import marks
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from crucible.runtimes.kubernetes.marks import Owner
-    from crucible.runtimes.kubernetes.settings import EgressService
+    from crucible.runtimes.kubernetes.settings import DoorService
 
 POLICY: Final = "NetworkPolicy"
 SERVICE: Final = "Service"
@@ -40,7 +39,7 @@ def surroundings(
     ports: Collection[int],
     *,
     several: bool,
-    egress: EgressService | None = None,
+    ways: Collection[DoorService] = (),
     routed: bool = False,
 ) -> tuple[dict[str, Any], ...]:
     """Return the objects that a plugin's pods need around them.
@@ -49,10 +48,10 @@ def surroundings(
         owner: the Plugin.
         ports: others may connect to these, and to no more.
         several: it has more than one replica.
-        egress: the proxy that the plugin may connect to; it may to nothing else, and to nothing without.
+        ways: what the plugin may connect to, and to nothing else.
         routed: new connections go to those pods alone of which that is said.
     """
-    found = [network_policy(owner, ports, egress)]
+    found = [network_policy(owner, ports, ways)]
     if ports:
         found.append(service(owner, ports, routed=routed))
     if several:
@@ -60,8 +59,8 @@ def surroundings(
     return tuple(found)
 
 
-def network_policy(owner: Owner, ports: Collection[int], egress: EgressService | None) -> dict[str, Any]:
-    """Return the policy that denies all but the declared ports, inwards, and the egress proxy, outwards."""
+def network_policy(owner: Owner, ports: Collection[int], ways: Collection[DoorService]) -> dict[str, Any]:
+    """Return the policy that denies all but the declared ports inwards, and what is behind doors outwards."""
     opened = [{"ports": [{"port": port, "protocol": "TCP"} for port in sorted(ports)]}] if ports else []
     return {
         **_head("networking.k8s.io/v1", POLICY, owner, marks.rules_name(owner)),
@@ -69,21 +68,21 @@ def network_policy(owner: Owner, ports: Collection[int], egress: EgressService |
             "podSelector": {"matchLabels": marks.select(owner)},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": opened,
-            "egress": [_to(egress)] if egress is not None else [],
+            "egress": [_to(way) for way in ways],
         },
     }
 
 
-def _to(egress: EgressService) -> dict[str, Any]:
-    """Return the rule that lets out to the proxy's pods and its one port."""
+def _to(way: DoorService) -> dict[str, Any]:
+    """Return the rule that lets out to the pods behind a door, and to their one port."""
     return {
         "to": [
             {
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": egress.namespace}},
-                "podSelector": {"matchLabels": dict(egress.labels)},
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": way.namespace}},
+                "podSelector": {"matchLabels": dict(way.labels)},
             }
         ],
-        "ports": [{"port": PROXY_PORT, "protocol": "TCP"}],
+        "ports": [{"port": way.port, "protocol": "TCP"}],
     }
 
 

@@ -1,8 +1,8 @@
-"""Who is behind a pod's address, and what that one may reach: what the egress proxy knows of a cluster.
+"""Who is behind a pod's address: what the egress proxy and the broker of a cluster know of it.
 
-A pod is known only while all of this is so: its owner is the Plugin of that uid, its name is a slot of that
-Plugin, it was made to reach the proxy, it has a network of its own, it has not ended, and no other such pod
-has its address. Everyone else is nobody, and nobody gets out.
+A pod is known at a door only while all of this is so: its owner is the Plugin of that uid, its name is a slot
+of that Plugin, it was made to reach what is behind that door, it has a network of its own, it has not ended,
+and no other such pod has its address. Everyone else is nobody, and nobody gets in.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crucible.core.egress import Address
+    from crucible.model.door import Door
 
 _OVER: Final = frozenset({"Succeeded", "Failed"})
 
@@ -43,10 +44,12 @@ class Tenant:
 class Tenants:
     """The pods of plugins by their addresses. Fed by whoever follows the cluster's pods.
 
-    A pod that may not reach the proxy claims its address too: it is one more that has it.
+    A pod that may not come through this door claims its address too: it is one more that has it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, door: Door) -> None:
+        """Begin with nobody at a door."""
+        self._door = door
         self._claims: dict[Address, dict[str, Tenant | None]] = {}
 
     def told(self, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> frozenset[str]:
@@ -60,7 +63,7 @@ class Tenants:
                 self._claims.pop(address, None)
         for address in kept:
             found = after or {}
-            self._claims.setdefault(address, {})[found["metadata"]["uid"]] = tenant_of(found)
+            self._claims.setdefault(address, {})[found["metadata"]["uid"]] = tenant_of(found, self._door)
         return frozenset(
             tenant.uid
             for address, tenant in had.items()
@@ -73,10 +76,10 @@ class Tenants:
         return next(iter(claims.values())) if len(claims) == 1 else None
 
 
-def tenant_of(pod: Mapping[str, Any]) -> Tenant | None:
-    """Return whose a pod is that may reach the proxy; None for any other, and for one that has ended."""
+def tenant_of(pod: Mapping[str, Any], door: Door) -> Tenant | None:
+    """Return whose a pod is that may come through a door; None for any other, and for one that has ended."""
     owner, meta = marks.owner_of(pod), pod["metadata"]
-    if owner is None or marks.slot_of(pod) is None or not marks.leads_out(pod):
+    if owner is None or marks.slot_of(pod) is None or door not in marks.doors_of(pod):
         return None
     if pod["spec"].get("hostNetwork") or _is_over(pod):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.errors import Conflict, CrucibleError, NotFound
@@ -22,11 +23,12 @@ from crucible.runtimes.kubernetes.surroundings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
+    from crucible.model.door import Door
     from crucible.runtimes.kubernetes.cluster import Cluster
     from crucible.runtimes.kubernetes.pods import Pod, Pods
-    from crucible.runtimes.kubernetes.settings import EgressService
+    from crucible.runtimes.kubernetes.settings import DoorService
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +41,16 @@ class Upkeep:
     """Makes the surroundings of plugins, and repairs them."""
 
     def __init__(
-        self, cluster: Cluster, pods: Pods, namespaces: Collection[str], egress: EgressService | None = None
+        self,
+        cluster: Cluster,
+        pods: Pods,
+        namespaces: Collection[str],
+        ways: Mapping[Door, DoorService] = MappingProxyType({}),
     ) -> None:
         """Look after the pods of these namespaces; none: of all."""
         self._cluster = cluster
         self._pods = pods
-        self._egress = egress
+        self._ways = ways
         self._dirty: set[str] = set()
         self._wake = asyncio.Event()
         self._followed = {
@@ -72,7 +78,11 @@ class Upkeep:
             self.look(str(each))
 
     async def surround(
-        self, owner: marks.Owner, ports: Collection[int], ordinals: Collection[int], *, out: bool
+        self,
+        owner: marks.Owner,
+        ports: Collection[int],
+        ordinals: Collection[int],
+        doors: Collection[Door] = (),
     ) -> None:
         """Make sure that all stands around a plugin that its pods need.
 
@@ -80,7 +90,7 @@ class Upkeep:
             owner: the plugin.
             ports: on which it may listen, beside those of its pods.
             ordinals: replicas that are about to come.
-            out: whether it may reach the egress proxy, as those of its pods may that were made to.
+            doors: what it may reach, beside what those of its pods may that were made to.
 
         Raises:
             Conflict: something of that name belongs to someone else.
@@ -90,7 +100,11 @@ class Upkeep:
             owner,
             {*ports, *ports_of(alive)},
             several=len({*ordinals, *ordinals_of(alive)}) > 1,
-            egress=self._egress if out or any(map(marks.leads_out, alive)) else None,
+            ways=[
+                way
+                for door, way in self._ways.items()
+                if door in doors or any(door in marks.doors_of(each) for each in alive)
+            ],
             routed=marks.is_routed(alive),
         )
         for each in wanted:
@@ -157,7 +171,7 @@ class Upkeep:
         if owner is None:
             return
         try:
-            await self.surround(owner, (), (), out=False)
+            await self.surround(owner, (), ())
             if len(ordinals_of(pods)) == 1:
                 await self._drop(BUDGET, marks.rules_name(owner), owner)
             if not ports_of(pods):
@@ -202,10 +216,13 @@ class Upkeep:
         owner, slot, meta = marks.owner_of(pod), marks.slot_of(pod), pod["metadata"]
         if owner is None or slot is None:
             return
-        revision, egress = (meta.get("labels") or {}).get(marks.REVISION) or "unknown", marks.leads_out(pod)
-        labels = marks.pod_labels(owner, slot.ordinal, revision, egress=egress)
+        revision = (meta.get("labels") or {}).get(marks.REVISION) or "unknown"
+        labels = marks.pod_labels(owner, slot.ordinal, revision, marks.doors_of(pod))
         body = {
-            "metadata": {"uid": meta["uid"], "labels": labels if egress else {**labels, marks.EGRESS: None}}
+            "metadata": {
+                "uid": meta["uid"],
+                "labels": {**dict.fromkeys(marks.DOOR_LABELS.values()), **labels},
+            }
         }
         try:
             await self._cluster.patch(pod_path(meta["namespace"], meta["name"]), body)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from crucible.core.scratch import scratch_sizes
 from crucible.core.secrets import FOLDER
 from crucible.errors import InvalidInput
+from crucible.model.door import DOORS, Door
 from crucible.runtimes.kubernetes import marks
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 SOURCE: Final = "/plugin"
 CONFIG: Final = "/config/config.json"
+AUTHORITY: Final = f"{DOORS}/{marks.AUTHORITY_KEY}"
+"""The certificate of who vouches for the broker; what is there changes when that does."""
 TMP: Final = "/tmp"  # noqa: S108 - inside the container
 SHM: Final = "/dev/shm"  # noqa: S108 - inside the container
 LOG_ROOM: Final = 64 * 1024 * 1024
@@ -74,11 +77,15 @@ def volumes(
         items = [{"key": key, "path": path, "mode": _EXECUTABLE} for key, path in _keys(paths).items()]
         source = {"name": config, "items": items, "defaultMode": _EXECUTABLE}
         found.insert(0, {"name": "source", "configMap": source})
+    if Door.BUS in settings.ways_of(workload):
+        item = {"key": marks.AUTHORITY_KEY, "path": marks.AUTHORITY_KEY, "mode": _READABLE}
+        shown = {"name": marks.AUTHORITY, "items": [item], "defaultMode": _READABLE}
+        found.append({"name": "bus", "configMap": shown})
     # Readable for all: a pod has one user, and without a group of its own the kubelet gives files to root.
-    shown = ({"secretName": name, "defaultMode": _READABLE} for name, _ in workload.secrets)
+    secrets = ({"secretName": name, "defaultMode": _READABLE} for name, _ in workload.secrets)
     return [
         *found,
-        *({"name": f"secret-{index}", "secret": secret} for index, secret in enumerate(shown)),
+        *({"name": f"secret-{index}", "secret": secret} for index, secret in enumerate(secrets)),
         *(
             {
                 "name": f"volume-{index}",
@@ -105,12 +112,17 @@ def claims_of(workload: Workload, settings: KubernetesSettings) -> list[tuple[Mo
     return found
 
 
-def mounts(workload: Workload, *, source: bool) -> list[dict[str, Any]]:
+def mounts(workload: Workload, settings: KubernetesSettings, *, source: bool) -> list[dict[str, Any]]:
     """Return where a container sees its volumes."""
     found: list[dict[str, Any]] = [
         {"name": "config", "mountPath": CONFIG.rpartition("/")[0], "readOnly": True},
         {"name": "tmp", "mountPath": TMP},
         {"name": "shm", "mountPath": SHM},
+        *(
+            [{"name": "bus", "mountPath": DOORS, "readOnly": True}]
+            if Door.BUS in settings.ways_of(workload)
+            else []
+        ),
         *(
             {"name": f"secret-{index}", "mountPath": f"{FOLDER}/{name}", "readOnly": True}
             for index, (name, _) in enumerate(workload.secrets)

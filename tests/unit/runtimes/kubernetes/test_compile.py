@@ -28,7 +28,7 @@ from crucible.model.volume import ClaimVolume, Mount
 from crucible.model.workload import Limits, Slot
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.compile import pod
-from crucible.runtimes.kubernetes.settings import EgressService, KubernetesSettings
+from crucible.runtimes.kubernetes.settings import DoorService, KubernetesSettings
 from crucible.runtimes.kubernetes.surroundings import repair, surroundings
 from crucible.runtimes.kubernetes.volumes import config_map
 
@@ -58,7 +58,11 @@ WITH_VOLUMES = replace(
     ),
 )
 
-EGRESS = EgressService("crucible-system", "crucible-egress", "10.96.0.7", (("app", "egress"), ("of", "us")))
+EGRESS = DoorService(
+    "crucible-system", "crucible-egress", "10.96.0.7", (("app", "egress"), ("of", "us")), 3128
+)
+BUS = DoorService("crucible-system", "crucible-bus", "10.96.0.8", (("app", "bus"),), 3129)
+WITH_BUS = replace(SETTINGS, bus=BUS)
 WITH_EGRESS = replace(SETTINGS, egress=EGRESS, network_policies=True)
 
 TCP = Health.model_validate_json('{"ready": {"process": {}}, "live": {"tcp": {"port": 9090}}}')
@@ -88,6 +92,8 @@ CASES: dict[str, Any] = {
     ),
     "volumes": (workload(mounts=(NOTES, MAPS)), FILES, WITH_VOLUMES),
     "egress": (workload(doors=(Door.EGRESS,)), FILES, WITH_EGRESS),
+    "bus": (workload(doors=(Door.BUS,)), FILES, WITH_BUS),
+    "both-doors": (workload(doors=tuple(Door)), FILES, replace(WITH_EGRESS, bus=BUS)),
     "command": (
         workload(type="service", image=IMAGE, entrypoint=("serve", "--at=$(HOME)"), listen=(8080,)),
         {},
@@ -119,8 +125,9 @@ def objects_of(name: str) -> list[dict[str, Any]]:
     """Return all that one instance of a case is run as."""
     asked, files, settings = CASES[name]
     config = config_map(asked, files)
-    egress = settings.egress if Door.EGRESS in asked.doors else None
-    around = surroundings(marks.owner_of_workload(asked), asked.listen, several=True, egress=egress)
+    around = surroundings(
+        marks.owner_of_workload(asked), asked.listen, several=True, ways=settings.ways_of(asked).values()
+    )
     return [config, *around, pod(asked, FIRST, settings, config["metadata"]["name"], files)]
 
 
@@ -254,7 +261,7 @@ def test_names_that_are_derived_fit_their_kinds_for_the_longest_plugin() -> None
     owner = marks.Owner("ns", "9" * 50, UID)
     assert len(marks.pod_name(owner, Slot(999, 99_999))) <= 63
     assert re.fullmatch(r"[a-z][a-z0-9-]{0,62}", marks.service_name(owner))
-    assert all(len(value) <= 63 for value in marks.pod_labels(owner, 3, "0" * 16, egress=True).values())
+    assert all(len(value) <= 63 for value in marks.pod_labels(owner, 3, "0" * 16, tuple(Door)).values())
 
 
 def test_a_pod_is_known_by_its_owner_and_its_name_and_by_nothing_else() -> None:
@@ -297,7 +304,7 @@ def test_the_images_of_all_types_bring_the_words_before_a_program() -> None:
 
 
 POLICY, SERVICE, BUDGET = surroundings(OWNER, (8080,), several=True)
-OUT = surroundings(OWNER, (), several=False, egress=EGRESS)[0]
+OUT = surroundings(OWNER, (), several=False, ways=[EGRESS])[0]
 CHANGES: dict[str, Any] = {
     "way out widened": (OUT, lambda spec: spec["egress"][0]["ports"].append({"port": 443})),
     "way out elsewhere": (OUT, lambda spec: spec["egress"][0]["to"][0].pop("podSelector")),
@@ -336,12 +343,12 @@ def test_a_pod_has_a_way_out_only_where_its_manifest_asks_and_the_cluster_has_on
         (workload(doors=(Door.EGRESS,)), SETTINGS),
     ):
         made = pod(asked, FIRST, settings, "c", FILES)
-        assert not marks.leads_out(made)
-        assert marks.EGRESS not in made["metadata"]["labels"]
+        assert not marks.doors_of(made)
+        assert marks.DOOR_LABELS[Door.EGRESS] not in made["metadata"]["labels"]
         assert not any("PROXY" in each["name"].upper() for each in made["spec"]["containers"][0]["env"])
     made = pod(workload(doors=(Door.EGRESS,), env=(("HTTP_PROXY", "mine"),)), FIRST, WITH_EGRESS, "c", FILES)
     variables = {each["name"]: each["value"] for each in made["spec"]["containers"][0]["env"]}
-    assert marks.leads_out(made)
+    assert marks.doors_of(made) == {Door.EGRESS}
     assert variables["HTTP_PROXY"] == "mine"
     assert variables["http_proxy"] == "http://egress:3128"
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from crucible.core.egress import Grant
 from crucible.errors import NotFound, Unavailable
 from crucible.model import names
+from crucible.model.door import Door
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.confirmed import FRESH, Confirmed
 from crucible.runtimes.kubernetes.tenants import Tenant, Tenants, addresses_of, grant_now, tenant_of
@@ -79,7 +80,7 @@ NOBODY: dict[str, dict[str, Any]] = {
 
 
 def test_a_pod_is_known_by_each_of_its_addresses() -> None:
-    known = Tenants()
+    known = Tenants(Door.EGRESS)
     assert known.told(None, pod(podIPs=[{"ip": str(ADDRESS)}, {"ip": str(SIXTH)}])) == frozenset()
     assert known.who(ADDRESS) == known.who(SIXTH) == ME
     assert known.who(ip_address("::ffff:10.1.2.3")) == ME
@@ -88,21 +89,21 @@ def test_a_pod_is_known_by_each_of_its_addresses() -> None:
 
 @pytest.mark.parametrize("why", NOBODY)
 def test_whoever_is_not_surely_one_of_ours_is_nobody(why: str) -> None:
-    known = Tenants()
+    known = Tenants(Door.EGRESS)
     known.told(None, NOBODY[why])
     assert known.who(ADDRESS) is None
 
 
 @pytest.mark.parametrize("why", sorted(NOBODY))
 def test_one_that_becomes_anything_else_has_lost_its_address(why: str) -> None:
-    known = Tenants()
+    known = Tenants(Door.EGRESS)
     known.told(None, pod())
     assert known.told(pod(), NOBODY[why]) == {"pod-1"}
     assert known.who(ADDRESS) is None
 
 
 def test_an_address_that_several_pods_have_is_nobodys_until_one_is_left() -> None:
-    known = Tenants()
+    known = Tenants(Door.EGRESS)
     first, second = pod(), pod(name="fetch-1-2", uid="pod-2")
     known.told(None, first)
     assert known.told(None, second) == {"pod-1"}
@@ -112,7 +113,7 @@ def test_an_address_that_several_pods_have_is_nobodys_until_one_is_left() -> Non
 
 
 def test_a_pod_without_a_way_out_takes_an_address_from_one_that_has_it() -> None:
-    known = Tenants()
+    known = Tenants(Door.EGRESS)
     known.told(None, pod())
     assert known.told(None, {**NOBODY["made without a way out"], "metadata": pod(uid="x")["metadata"]}) == {
         "pod-1"
@@ -121,7 +122,7 @@ def test_a_pod_without_a_way_out_takes_an_address_from_one_that_has_it() -> None
 
 
 def test_a_pod_of_the_same_name_is_another() -> None:
-    known = Tenants()
+    known = Tenants(Door.EGRESS)
     known.told(None, pod())
     assert known.told(pod(), pod(uid="pod-2")) == {"pod-1"}
     assert known.who(ADDRESS) == Tenant(OWNER, "fetch-0-1", "pod-2")
@@ -129,7 +130,7 @@ def test_a_pod_of_the_same_name_is_another() -> None:
 
 def test_one_that_is_asked_to_end_is_itself_until_it_has() -> None:
     leaving = changed(pod(), "metadata", "deletionTimestamp", value="2026-01-31T09:30:00Z")
-    known = Tenants()
+    known = Tenants(Door.EGRESS)
     known.told(None, pod())
     assert known.told(pod(), leaving) == frozenset()
     assert known.who(ADDRESS) == ME
@@ -152,7 +153,7 @@ PODS = st.builds(
 def test_whatever_happens_an_address_is_its_one_pods_or_nobodys(
     steps: list[tuple[dict[str, Any], bool]],
 ) -> None:
-    known, there = Tenants(), {}
+    known, there = Tenants(Door.EGRESS), {}
     for found, goes in steps:
         uid = found["metadata"]["uid"]
         before = there.pop(uid, None)
@@ -166,7 +167,7 @@ def test_whatever_happens_an_address_is_its_one_pods_or_nobodys(
                 for one in there.values()
                 if address in addresses_of(one) and one["status"]["phase"] != "Succeeded"
             ]
-            assert known.who(address) == (tenant_of(having[0]) if len(having) == 1 else None)
+            assert known.who(address) == (tenant_of(having[0], Door.EGRESS) if len(having) == 1 else None)
 
 
 def test_what_the_manifest_lists_is_granted() -> None:
@@ -208,7 +209,7 @@ GONE: dict[str, dict[str, Any] | Exception] = {
 
 async def test_a_pod_is_asked_after_once_for_all_who_ask_at_a_time() -> None:
     clock, server = [100.0], Server(pod())
-    confirmed: Any = Confirmed(server, lambda: clock[0])  # type: ignore[arg-type]
+    confirmed: Any = Confirmed(server, lambda: clock[0], Door.EGRESS)  # type: ignore[arg-type]
     answers = await asyncio.gather(*(confirmed.addresses(ME) for _ in range(5)))
     assert answers == [frozenset({ADDRESS})] * 5
     assert server.asked == ["/api/v1/namespaces/team-a/pods/fetch-0-1"]
@@ -221,5 +222,5 @@ async def test_a_pod_is_asked_after_once_for_all_who_ask_at_a_time() -> None:
 
 @pytest.mark.parametrize("why", sorted(GONE))
 async def test_what_the_server_does_not_say_is_not_so(why: str) -> None:
-    confirmed: Any = Confirmed(Server(GONE[why]), lambda: 0.0)  # type: ignore[arg-type]
+    confirmed: Any = Confirmed(Server(GONE[why]), lambda: 0.0, Door.EGRESS)  # type: ignore[arg-type]
     assert ADDRESS not in await confirmed.addresses(ME)

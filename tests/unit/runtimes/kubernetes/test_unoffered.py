@@ -11,12 +11,12 @@ from crucible.core.enforce import refusal_of
 from crucible.model.enforcement import Control, Level
 from crucible.model.plugin import parse_spec
 from crucible.runtimes.kubernetes.enforcement import capabilities
-from crucible.runtimes.kubernetes.settings import EgressService, KubernetesSettings
+from crucible.runtimes.kubernetes.settings import DoorService, KubernetesSettings
 
 if TYPE_CHECKING:
     from crucible.model.manifest import PluginSpec
 
-PROXY = EgressService("system", "egress", "10.96.0.7", (("app", "egress"),))
+PROXY = DoorService("system", "egress", "10.96.0.7", (("app", "egress"),), 3128)
 VOUCHED = KubernetesSettings(network_policies=True, user_namespaces=True, seccomp="crucible/{type}.json")
 ASKS: dict[str, dict[str, Any]] = {
     "EgressUnavailable": {"network": {"connect": ["api.example.com:443"]}},

@@ -1,0 +1,124 @@
+"""The broker of a cluster without nodes: the program, and clients that speak from pods' addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ground import DEADLINE
+from raw import Raw
+
+from crucible.model.door import Door
+from crucible.runtimes.kubernetes import marks
+
+if TYPE_CHECKING:
+    from ground import LocalGround
+
+SERVICE = "crucible-bus"
+WAIT = 1.0
+"""Seconds that the broker waits until it knows whose a connection is."""
+LABEL = marks.DOOR_LABELS[Door.BUS]
+
+
+class Meeting:
+    """One ``crucible broker``, and who comes to it."""
+
+    def __init__(self, local: LocalGround) -> None:
+        self.local = local
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log = local.place / "broker.log"
+
+    async def open(self) -> None:
+        """Make the Service, start the broker and an operator that was told of it."""
+        spec = {"clusterIP": "127.0.0.1", "ports": [{"port": 3129}], "selector": {"app": "bus"}}
+        body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVICE}, "spec": spec}
+        await self.local.client.create(self.local.path("services"), body)
+        self.begin()
+        self.local.start("one", "--bus", f"{self.local.namespace}/{SERVICE}")
+        await self.local.until(lambda: self.port("bus"), self.log)
+
+    def begin(self) -> None:
+        """Start the broker; do not wait for it."""
+        argv = [str(Path(sys.executable).with_name("crucible")), "broker", "--address", "127.0.0.1"]
+        argv += ["--kubeconfig", str(self.local.kubeconfig()), "--wait", str(WAIT)]
+        argv += ["--port", "0", "--health-port", "0", "--metrics-port", "0"]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+
+    def kill(self) -> None:
+        """End the broker, as a node that fails does."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(DEADLINE)
+
+    async def close(self) -> None:
+        self.kill()
+        await Raw.hang_up()
+
+    def log(self) -> str:
+        """Return what the broker said."""
+        return self._log.read_text() if self._log.exists() else ""
+
+    def port(self, name: str) -> int:
+        """Return where it answers ``bus``, ``health`` or ``metrics``; 0 until it says so."""
+        found = re.findall(rf"answers on .*'{name}': (\d+)", self.log())
+        return int(found[-1]) if found else 0
+
+    async def figures(self) -> str:
+        """Return its metrics."""
+        return await asyncio.to_thread(self._ask, "metrics", "metrics")
+
+    def _ask(self, name: str, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port(name)}/{path}", timeout=DEADLINE) as answer:
+            return str(answer.read().decode())
+
+    async def plugin(self, name: str, **bus: Any) -> dict[str, Any]:
+        """Apply a plugin on the bus, and return its pod once it runs."""
+        await self.local.apply(name, capabilities={"bus": bus})
+        await self.local.until_ready(name)
+        (pod,) = await self.local.running(name)
+        return dict(pod)
+
+    async def authority(self) -> str:
+        """Return the certificate that pods are shown, once it is there."""
+
+        async def found() -> str:
+            shown = await self.local.client.get(self.local.path("configmaps", marks.AUTHORITY))
+            return str(shown["data"][marks.AUTHORITY_KEY])
+
+        return str(await self.local.until(found, self.log))
+
+    async def trust(self) -> ssl.SSLContext:
+        """Return how a pod speaks."""
+        context = ssl.create_default_context(cadata=await self.authority())
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        return context
+
+    async def connect(self, address: str, trust: ssl.SSLContext | None = None) -> Raw | None:
+        """Connect from an address; None for one that is nobody's and turned away."""
+        trust = trust or await self.trust()
+        try:
+            async with asyncio.timeout(DEADLINE):
+                streams = await asyncio.open_connection(
+                    "127.0.0.1", self.port("bus"), ssl=trust, server_hostname="bus", local_addr=(address, 0)
+                )
+        except (ConnectionError, ssl.SSLEOFError):
+            return None
+        return Raw(*streams)
+
+    async def join(self, pod: dict[str, Any], *methods: str) -> Raw:
+        """Connect from a pod's address, and introduce the plugin."""
+        found = await self.connect(pod["status"]["podIP"])
+        assert found is not None, self.log()
+        return await found.greeted(methods=list(methods))
+
+
+def is_on_bus(pod: dict[str, Any]) -> bool:
+    """Whether rules and the broker's own look both take a pod for one that is on the bus."""
+    return Door.BUS in marks.doors_of(pod) and pod["metadata"]["labels"].get(LABEL) == "true"
