@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from crucible.bus import wire
@@ -204,7 +205,7 @@ class Broker:
                     self._call_soon()
 
     def _is_calm(self) -> bool:
-        now = self._loop.time()
+        now = time.monotonic()  # the loop's own time may go by milliseconds
         if now - self._burst_from > BURST_TIME:
             self._burst_from, self._burst = now, 0
         self._burst += 1

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from crucible.bus import wire
-from crucible.bus.deadlines import Timed
 from crucible.errors import CrucibleError
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Service(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Call(Timed):
+class Call:
     """One call on its way.
 
     Attributes:
@@ -65,6 +64,7 @@ class Call(Timed):
         service: who is called otherwise.
         callee_id: the id it has there; 0 while it waits.
         due: when its time is over, in the loop's time.
+        watched: by which number that is watched for; 0: it is not.
         ticket: its place while it waits.
         up: items the caller may send now.
         down: items the called may send now.
@@ -81,6 +81,7 @@ class Call(Timed):
     service: Service | None = None
     callee_id: int = 0
     due: float = math.inf
+    watched: int = 0
     ticket: Ticket[Call] | None = None
     up: int = 0
     down: int = 0

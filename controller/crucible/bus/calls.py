@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from crucible.bus.call import Patron, Service
     from crucible.bus.connection import Connection
-    from crucible.bus.deadlines import Timed
     from crucible.bus.ledger import Ledger
     from crucible.bus.roster import Roster, Seat
 
@@ -178,8 +177,8 @@ class Calls:
         if not call.open:
             return
         call.open = False
-        if call.due != math.inf:
-            self.deadlines.forget_one()
+        if call.watched:
+            self.deadlines.forget(call.watched)
         self._leave_callee(call, told)
         last = frame._replace(id=call.frame.id, priority=call.frame.priority)
         if call.caller is not None:
@@ -220,9 +219,8 @@ class Calls:
                 if not (call.seat.may_call(call.frame.name) if service is None else service.permits(call)):
                     self.fail(call, Code.NOT_PERMITTED, f"{call.frame.name} was granted, and is not any more")
 
-    def _over(self, thing: Timed) -> None:
-        if isinstance(thing, Call):
-            self.fail(thing, Code.DEADLINE_EXCEEDED, f"no answer from {thing.frame.name} in time")
+    def _over(self, call: Call) -> None:
+        self.fail(call, Code.DEADLINE_EXCEEDED, f"no answer from {call.frame.name} in time")
 
     # How calls are given to the called.
 
@@ -281,7 +279,7 @@ class Calls:
         milliseconds = call.frame.deadline
         if milliseconds or not call.stream:
             call.due = self.loop.time() + (milliseconds / 1000 if milliseconds else DEFAULT_TIME)
-            self.deadlines.add(call.due, call)
+            call.watched = self.deadlines.add(call.due, call)
 
     # Small things.
 

@@ -3,52 +3,58 @@
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from crucible.bus.call import Call
+
 _TIDY: Final = 1024
 
 
-class Timed(Protocol):
-    """Something that may run out of time."""
-
-    open: bool
-
-
 class Deadlines:
-    """Calls back for each thing that is still open when its time is over."""
+    """Calls back for each call that is still watched when its time is over.
 
-    __slots__ = ("_closed", "_heap", "_loop", "_over", "_timer", "_turn")
+    A call that ended is let go at once: what is kept of it is a time and a number.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, over: Callable[[Timed], None]) -> None:
+    __slots__ = ("_heap", "_loop", "_over", "_timer", "_turn", "_watched")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, over: Callable[[Call], None]) -> None:
         self._loop = loop
         self._over = over
-        self._heap: list[tuple[float, int, Timed]] = []
+        self._heap: list[tuple[float, int]] = []
+        self._watched: dict[int, Call] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._turn = 0
-        self._closed = 0
 
-    def add(self, when: float, thing: Timed) -> None:
-        """Watch something until ``when``, in the loop's time."""
+    @property
+    def kept(self) -> int:
+        """Times that are remembered, those of calls that ended among them."""
+        return len(self._heap)
+
+    def add(self, when: float, call: Call) -> int:
+        """Watch a call until ``when``, in the loop's time; return the number to forget it by."""
         self._turn += 1
-        heapq.heappush(self._heap, (when, self._turn, thing))
+        self._watched[self._turn] = call
+        heapq.heappush(self._heap, (when, self._turn))
         if self._timer is None or when < self._timer.when():
             self._arm()
+        return self._turn
 
-    def forget_one(self) -> None:
-        """Something that was added is not open any more."""
-        self._closed += 1
-        if self._closed > _TIDY and self._closed * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].open]
+    def forget(self, number: int) -> None:
+        """Watch a call no more."""
+        self._watched.pop(number, None)
+        if len(self._heap) > _TIDY and len(self._heap) > 2 * len(self._watched):
+            self._heap = [entry for entry in self._heap if entry[1] in self._watched]
             heapq.heapify(self._heap)
-            self._closed = 0
 
     def close(self) -> None:
         """Watch nothing any more."""
         self._heap.clear()
+        self._watched.clear()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -60,10 +66,9 @@ class Deadlines:
     def _look(self) -> None:
         self._timer = None
         now = self._loop.time()
-        while self._heap and (self._heap[0][0] <= now or not self._heap[0][2].open):
-            thing = heapq.heappop(self._heap)[2]
-            if thing.open:
-                self._over(thing)
-            else:
-                self._closed = max(self._closed - 1, 0)
+        while self._heap and (self._heap[0][0] <= now or self._heap[0][1] not in self._watched):
+            _, number = heapq.heappop(self._heap)
+            call = self._watched.pop(number, None)
+            if call is not None:
+                self._over(call)
         self._arm()

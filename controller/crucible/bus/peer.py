@@ -79,6 +79,7 @@ class Peer:
         self._made: dict[int, Call] = {}
         self._served: dict[int, Call] = {}
         self._callers: dict[tuple[str, str], Seat] = {}
+        self._entered: dict[str, backbone.Called] = {}
         self._last = 2 * secrets.randbelow(2**29) + 1  # what is late is no answer to anything new
 
     @property
@@ -215,12 +216,10 @@ class Peer:
         """Take a CALL: whether it may come in is for us to say, whatever was checked where it comes from."""
         if not frame.id & 1 or frame.id in self._served:
             raise BrokenFrame(Code.MALFORMED, f"id {frame.id} is in use, or not a caller's to choose")
-        what = backbone.called(frame.name)
+        what = self._entered.get(frame.name) or backbone.called(frame.name)
         if what is None:
             self._refuse(frame, Code.MALFORMED, "it names no method of a plugin", frame.name)
-        elif not backbone.may_enter(
-            self._road.shares.get(what.namespace), self.name, what.plugin, what.method
-        ):
+        elif not self._may_enter(frame.name, what):
             why = f"the machine that {what.plugin} runs on does not share {what.name} with {self.name}"
             self._refuse(frame, Code.NOT_PERMITTED, why, f"call {what.name} in {what.namespace}")
         elif len(self._served) >= CALLS_LIMIT:
@@ -231,6 +230,18 @@ class Peer:
             call = self._calls.serve(seat, frame._replace(name=what.name), self)
             if call.open:
                 self._served[frame.id] = call
+
+    def _may_enter(self, name: str, what: backbone.Called) -> bool:
+        """Say whether a call may come in; that it may is remembered until something else is shared."""
+        if name in self._entered:
+            return True
+        share = self._road.shares.get(what.namespace)
+        if not backbone.may_enter(share, self.name, what.plugin, what.method):
+            return False
+        if len(self._entered) >= CALLERS_LIMIT:
+            self._entered.clear()
+        self._entered[name] = what
+        return True
 
     def _refuse(self, frame: Frame, code: Code, why: str, detail: str) -> None:
         fault = {Code.NOT_PERMITTED: Fault.REFUSED, Code.OVERLOADED: Fault.OVERLOADED}
@@ -257,7 +268,8 @@ class Peer:
             self._calls.fail(call, Code.UNAVAILABLE, f"{self.name}: {why}")
 
     def recheck(self) -> None:
-        """End what is not shared any more."""
+        """End what is not shared any more, and judge anew what comes in."""
+        self._entered.clear()
         for call in (*self._made.values(), *self._served.values()):
             if not self._is_shared(call):
                 why = f"{call.frame.name} was shared, and is not any more"

@@ -228,19 +228,20 @@ def _check(frame: Frame) -> None:
     shape = _SHAPES.get(kind)
     if shape is None:
         raise BrokenFrame(Code.MALFORMED, f"there is no kind {kind}")
+    has_id, has_name, has_payload, has_deadline, known_flags = shape
     if priority > Priority.LOW:
         raise BrokenFrame(Code.MALFORMED, f"there is no priority {priority}")
-    if flags & ~shape.flags:
+    if flags & ~known_flags:
         raise BrokenFrame(Code.MALFORMED, f"flags {flags} mean nothing in kind {kind}")
-    if (ident != 0) != shape.id and not (ident == 0 and kind in _ID_MAY_BE_ZERO):
-        raise BrokenFrame(Code.MALFORMED, f"kind {kind} has {'an' if shape.id else 'no'} id")
-    if bool(name) != shape.name:
-        raise BrokenFrame(Code.MALFORMED, f"kind {kind} has {'a' if shape.name else 'no'} name")
+    if (ident != 0) != has_id and not (ident == 0 and kind in _ID_MAY_BE_ZERO):
+        raise BrokenFrame(Code.MALFORMED, f"kind {kind} has {'an' if has_id else 'no'} id")
+    if bool(name) != has_name:
+        raise BrokenFrame(Code.MALFORMED, f"kind {kind} has {'a' if has_name else 'no'} name")
     if not name.isprintable() or " " in name:
         raise BrokenFrame(Code.MALFORMED, "the name holds a space or a control character")
-    if payload and not shape.payload:
+    if payload and not has_payload:
         raise BrokenFrame(Code.MALFORMED, f"kind {kind} has no payload")
-    if deadline and not shape.deadline:
+    if deadline and not has_deadline:
         raise BrokenFrame(Code.MALFORMED, f"kind {kind} has no deadline")
     if deadline > LONGEST_DEADLINE:
         raise BrokenFrame(Code.MALFORMED, "the deadline is more than a day away")
