@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
@@ -10,6 +9,7 @@ import aiohttp
 from crucible.control.answers import error_of
 from crucible.control.tls import tls_of
 from crucible.errors import Unavailable
+from crucible.model.encoding import decoded, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +38,7 @@ class Client:
             connector=aiohttp.TCPConnector(ssl=tls_of(self._endpoint), limit=16),
             headers=headers,
             timeout=_DEADLINE,
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
 
@@ -51,7 +52,7 @@ class Client:
 
     async def text(self, path: str, params: Mapping[str, str] | None = None) -> str:
         """Read what is no object: a log."""
-        return (await self._answer("GET", path, params=params))[1]
+        return (await self._answer("GET", path, params=params))[1].decode(errors="replace")
 
     async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create an object in a collection."""
@@ -85,7 +86,7 @@ class Client:
         params: Mapping[str, str] | None = None,
     ) -> tuple[int, dict[str, Any]]:
         code, text = await self._answer(verb, path, body, content_type, params)
-        answer: dict[str, Any] = json.loads(text)
+        answer: dict[str, Any] = decoded(text)
         return code, answer
 
     async def _answer(
@@ -95,7 +96,7 @@ class Client:
         body: object = None,
         content_type: str = "",
         params: Mapping[str, str] | None = None,
-    ) -> tuple[int, str]:
+    ) -> tuple[int, bytes]:
         """Ask, and turn an answer that is an error into ours.
 
         Raises:
@@ -103,15 +104,15 @@ class Client:
         """
         if self._session is None:
             raise Unavailable("the client is not open")
-        data = None if body is None else json.dumps(body)
+        data = None if body is None else encoded(body)
         headers = {"content-type": content_type} if content_type else {}
         try:
             async with self._session.request(
                 verb, self._endpoint.server + path, data=data, headers=headers, params=params
             ) as response:
-                text = await response.text()
+                text = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{self._endpoint.server} does not answer: {error}") from error
         if response.status >= 400:  # noqa: PLR2004 - HTTP's own figure
-            raise error_of(response.status, text)
+            raise error_of(response.status, text.decode(errors="replace"))
         return response.status, text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from crucible.control.client import Client
 from crucible.control.kubeconfig import Endpoint, default_path, load_endpoint
 from crucible.control.tls import tls_of
 from crucible.errors import CrucibleError, NotFound, Unavailable
+from crucible.model.encoding import decoded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -80,6 +80,7 @@ class ClusterClient(Client):
             connector=aiohttp.TCPConnector(ssl=tls_of(self._endpoint), limit=_CONNECTIONS),
             headers={"accept": "application/json", "user-agent": "crucible-operator"},
             timeout=_DEADLINE,
+            cookie_jar=aiohttp.DummyCookieJar(),
             middlewares=(self._sign,),
         )
         return self
@@ -102,7 +103,7 @@ class ClusterClient(Client):
         body: object = None,
         content_type: str = "",
         params: Mapping[str, str] | None = None,
-    ) -> tuple[int, str]:
+    ) -> tuple[int, bytes]:
         """Ask as a :class:`Client` does; once more where a token was refused that has been replaced since."""
         token = self._endpoint.token
         try:
@@ -129,7 +130,7 @@ class ClusterClient(Client):
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """Watch a collection; entered once the server agreed to tell."""
         async with self.lines(path, params, forgiven=_GONE) as lines:
-            yield (_event(json.loads(line)) async for line in lines if line)
+            yield (_event(decoded(line)) async for line in lines if line)
 
     @asynccontextmanager
     async def lines(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from crucible.errors import InvalidManifest, Violation
 from crucible.model import names
+from crucible.model.encoding import encoded
 from crucible.model.fields import NotYet
 from crucible.model.manifest import PluginSpec
 
@@ -87,7 +87,7 @@ def parse_spec(spec: object) -> PluginSpec:
         InvalidManifest: every field that is unknown, of a wrong type, out of bounds or not supported yet.
     """
     try:
-        text = json.dumps(spec)
+        text = encoded(spec)
     except RecursionError:
         raise InvalidManifest((Violation("spec", "is nested too deeply"),)) from None
     if len(text) > SPEC_LIMIT:
@@ -173,8 +173,12 @@ def _not_yet(part: BaseModel, path: str) -> Iterator[Violation]:
 
 @functools.cache
 def _fields(model: type[BaseModel]) -> tuple[tuple[str, str, tuple[NotYet, ...]], ...]:
-    """Return the name, the name in a manifest, and the markers of each of a model's fields."""
-    return tuple((name, field.alias or name, markers(field)) for name, field in model.model_fields.items())
+    """Return the name, the name in a manifest, and the markers of each field that may hold a marked one."""
+    return tuple(
+        (name, field.alias or name, markers(field))
+        for name, field in model.model_fields.items()
+        if markers(field) or any(map(_fields, models(field.annotation)))
+    )
 
 
 def _refused(value: object, marker: NotYet, path: str) -> Iterator[Violation]:

@@ -32,7 +32,7 @@ class Phase(StrEnum):
 
 def format_time(unix_seconds: float) -> str:
     """Return RFC 3339 in UTC, to the microsecond, as Kubernetes' MicroTime."""
-    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def parse_time(text: str | float) -> float:
