@@ -20,7 +20,7 @@ OPERATOR = {
     ("crucible.dev", "plugins/finalizers"): {"update"},
     ("crucible.dev", "pluginrevisions"): {"get", "create", "delete"},
     ("", "pods"): MADE,
-    ("", "configmaps"): {"get", "create", "delete"},
+    ("", "configmaps"): {"get", "create", "patch", "delete"},
     ("", "services"): MADE,
     ("networking.k8s.io", "networkpolicies"): MADE,
     ("policy", "poddisruptionbudgets"): MADE,

@@ -139,6 +139,24 @@ async def test_by_handover_the_service_leads_to_one_of_two_pods_at_any_time(loca
     assert local.kubelet.most["default/p/0"] == 2
 
 
+async def test_a_changed_configuration_comes_to_the_pod_that_runs(local: LocalGround) -> None:
+    local.start()
+    await local.apply("p", configDelivery="file", config={"a": 1})
+    await local.until_ready("p")
+    (before,) = await local.pods("p")
+    await local.change("p", config={"a": 2})
+
+    async def told() -> bool:
+        events = (await local.client.get(local.path("events")))["items"]
+        return any(event["reason"] == "Configured" for event in events)
+
+    await local.until(told)
+    (after,) = await local.running("p")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    shown = await local.client.get(local.path("configmaps", "crucible-p-0-1-config"))
+    assert shown["data"] == {"config.json": '{"a": 2}'}
+
+
 async def _count(ground: Ground, name: str, wanted: int) -> bool:
     return len(await ground.pods(name)) == wanted
 

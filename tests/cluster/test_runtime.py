@@ -14,7 +14,7 @@ from crucible.control.cluster import ClusterClient
 from crucible.control.kubeconfig import load_endpoint
 from crucible.errors import NotFound, Unavailable, Unsupported
 from crucible.model.instance import State
-from crucible.model.workload import Limits, Slot, Workload
+from crucible.model.workload import Limits, Slot, Workload, config_digest
 from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
 
 if TYPE_CHECKING:
@@ -204,3 +204,57 @@ async def test_who_is_reached_is_read_from_the_cluster_whoever_changes_it(
         await local.until(lambda: not runtime.instances(uid)[0].reached)
         await runtime.route(uid, (FIRST,))
         assert await selected(local) == {"p-0-1"}
+
+
+async def config_of(local: LocalGround, pod: str) -> str:
+    """Return what the kubelet shows a pod as its configuration."""
+    (found,) = [each for each in await local.pods() if each["metadata"]["name"] == pod]
+    (volume,) = [each["configMap"] for each in found["spec"]["volumes"] if each["name"] == "config"]
+    shown = await local.client.get(local.path("configmaps", volume["name"]))
+    return str(shown["data"]["config.json"])
+
+
+async def shown_to(local: LocalGround) -> dict[str, dict[str, str]]:
+    """Return what is in the ConfigMaps of single pods."""
+    found = (await local.client.get(local.path("configmaps")))["items"]
+    names = {each["metadata"]["name"]: each["data"] for each in found}
+    return {name: data for name, data in names.items() if name.endswith("-config")}
+
+
+async def test_a_pod_is_given_a_configuration_while_it_runs_and_no_other_is(
+    local: LocalGround, owned: Workload
+) -> None:
+    uid, second = owned.plugin_uid, Slot(1, 2)
+    live = workload(plugin_uid=uid, delivery="file", config='{"a": 1}')
+    async with opened(local, []) as runtime:
+        for slot in (FIRST, second):
+            await runtime.start(live, slot)
+        assert {one.config for one in runtime.instances(uid)} == {config_digest('{"a": 1}')}
+        for _ in range(2):
+            await runtime.deliver(uid, FIRST, '{"a": 2}', signal=False)
+        assert await config_of(local, "p-0-1") == '{"a": 2}'
+        assert await config_of(local, "p-1-2") == '{"a": 1}'
+        with pytest.raises(Unsupported, match="signalled"):
+            await runtime.deliver(uid, FIRST, "{}", signal=True)
+    async with opened(local, []) as runtime:
+        given = [one.config for one in runtime.instances(uid)]
+        assert given == [config_digest('{"a": 2}'), config_digest('{"a": 1}')]
+        for slot in (FIRST, second):
+            await runtime.kill(uid, slot)
+            await runtime.deliver(uid, slot, "{}", signal=False)
+            await runtime.remove(uid, slot)
+        assert not runtime.broken
+    assert await shown_to(local) == {}
+
+
+async def test_a_configuration_that_somebody_put_in_the_way_is_not_shown_or_changed(
+    local: LocalGround, owned: Workload
+) -> None:
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "crucible-p-0-1-config"}}
+    await local.client.create(local.path("configmaps"), {**body, "data": {"config.json": "theirs"}})
+    async with opened(local, []) as runtime:
+        found = await runtime.start(workload(plugin_uid=owned.plugin_uid, delivery="file"), FIRST)
+        assert found.exit is not None
+        assert "belongs to someone else" in found.exit.problem
+        await runtime.remove(owned.plugin_uid, FIRST)
+    assert await shown_to(local) == {"crucible-p-0-1-config": {"config.json": "theirs"}}

@@ -9,6 +9,7 @@ from crucible.core.doors import bus_variables, proxy_variables
 from crucible.core.guest import host_flags
 from crucible.core.scratch import scratch_sizes
 from crucible.model.door import Door
+from crucible.model.workload import config_digest
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.volumes import (
     AUTHORITY,
@@ -53,12 +54,16 @@ def pod(
             "name": marks.pod_name(owner, slot),
             "namespace": owner.namespace,
             "labels": marks.pod_labels(owner, slot.ordinal, workload.revision, ways),
-            "annotations": {marks.SOURCE: workload.source, marks.FILES: config},
+            "annotations": {
+                marks.SOURCE: workload.source,
+                marks.FILES: config,
+                **({marks.CONFIG: config_digest(workload.config)} if workload.live_config else {}),
+            },
             "ownerReferences": [owner.reference],
         },
         "spec": {
             "containers": [_container(workload, slot, settings, source=bool(paths))],
-            "volumes": volumes(workload, settings, config, paths),
+            "volumes": volumes(workload, settings, config, paths, marks.pod_name(owner, slot)),
             "restartPolicy": "Never",  # restarts are the controller's
             "terminationGracePeriodSeconds": _grace(workload),
             "automountServiceAccountToken": False,

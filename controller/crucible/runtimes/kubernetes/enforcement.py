@@ -61,7 +61,7 @@ def capabilities(settings: KubernetesSettings, unmetered: str = "") -> Capabilit
         sources=frozenset({"inline", "image"}),
         volumes=accesses(settings.volumes),
         probes=_KUBELET if unmetered else _KUBELET.union(judging),
-        deliveries=frozenset({"restart"}),
+        deliveries=frozenset({"restart", "file"}),
         no_freezer="a pod cannot be frozen: Kubernetes has no way to; use 'crucible suspend'",
         asks=_KUBELET,
         usage=frozenset({"memory", "cpu"}),
@@ -69,6 +69,7 @@ def capabilities(settings: KubernetesSettings, unmetered: str = "") -> Capabilit
         lacks=(
             ("ping", "the kubelet, which asks, is not on the bus"),
             *_NOT_ON_BUS,
+            ("signal", "nobody but the kubelet can signal a pod's processes; write file, or restart"),
             *((kind, unmetered) for kind in judging if unmetered),
             *((figure, uncounted) for figure in ("pids", "throttled")),
         ),

@@ -24,6 +24,8 @@ SOURCE: Final = f"{names.GROUP}/source"
 """Annotation: the digest of what the pod runs."""
 FILES: Final = f"{names.GROUP}/files"
 """Annotation: the ConfigMap that the pod mounts."""
+CONFIG: Final = f"{names.GROUP}/config"
+"""Annotation: digest of the configuration that the pod was given last, where it can be given another."""
 DOOR_LABELS: Final = {door: f"{names.GROUP}/{door}" for door in Door}
 """Labels: the pod may reach what is behind that door, which it calls by the door's name. Rules select by
 them; the pod's own words decide who bears them."""
@@ -137,6 +139,11 @@ def service_name(owner: Owner) -> str:
 def files_name(owner: Owner, content: str) -> str:
     """Return the name of a ConfigMap, which says what is in it."""
     return f"crucible-{owner.plugin}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def config_name(pod: str) -> str:
+    """Return the name of the ConfigMap with one pod's own configuration, which can change while it runs."""
+    return f"crucible-{pod}-config"
 
 
 def rules_name(owner: Owner) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from crucible.model.workload import Slot
 
 Pod = dict[str, Any]
+_WANTED: Final = frozenset({marks.REACHED, marks.CONFIG})
+"""What follows from what is wanted, and is put right by whoever wants it."""
 _DELETED: Final = "its pod was deleted by someone else than the controller"
 
 
@@ -199,7 +201,7 @@ def _labelled_as(before: Pod | None, after: Pod) -> Pod:
         ours = {
             key: value
             for key, value in (before["metadata"].get(field) or {}).items()
-            if key.startswith(marks.OURS) and key != marks.REACHED  # which follows from what is wanted
+            if key.startswith(marks.OURS) and key not in _WANTED
         }
         meta[field] = {**(meta.get(field) or {}), **ours}
     return {**after, "metadata": meta}

@@ -67,6 +67,7 @@ def instance_of(pod: Mapping[str, Any], owner: marks.Owner, slot: Slot) -> Insta
         source=annotations.get(marks.SOURCE, ""),
         endpoints=_endpoints(pod, owner) if alive else (),
         ready=_ready(pod),
+        config=annotations.get(marks.CONFIG, ""),
         reached=labels.get(marks.REACHED) != "no",
     )
 

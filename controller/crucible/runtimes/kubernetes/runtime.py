@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from crucible.errors import Conflict, CrucibleError, InvalidInput, NotFound, Unavailable, Unsupported
 from crucible.model.instance import Exit, Instance, State
+from crucible.model.workload import config_digest
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.compile import CONTAINER, pod
 from crucible.runtimes.kubernetes.enforcement import capabilities
+from crucible.runtimes.kubernetes.maps import Maps
 from crucible.runtimes.kubernetes.metering import Metering
 from crucible.runtimes.kubernetes.output import log_line
 from crucible.runtimes.kubernetes.pods import Held, Pod, Pods
@@ -66,6 +68,7 @@ class KubernetesRuntime:
         self._offer = (self._metering.lack, capabilities(settings, self._metering.lack))
         self._changed: Callable[[str], None] = lambda _: None
         self._pods = Pods(now, self._tell)
+        self._maps = Maps(cluster)
         self._upkeep = Upkeep(cluster, self._pods, settings.namespaces, settings.ways)
         self._followed = {
             namespace: Reflector(
@@ -148,7 +151,9 @@ class KubernetesRuntime:
         owner = marks.owner_of_workload(workload)
         files = {} if workload.image else self._files(workload)
         config = config_map(workload, files)
-        await self._put_files(config, owner)
+        await self._maps.put_files(config, owner)
+        if workload.live_config:
+            await self._maps.put_config(owner, marks.pod_name(owner, slot), workload.config)
         await self._upkeep.surround(owner, workload.listen, {slot.ordinal}, workload.doors)
         body = pod(workload, slot, self._settings, config["metadata"]["name"], files)
         if marks.is_routed(self._pods.alive(owner.uid)):
@@ -164,22 +169,6 @@ class KubernetesRuntime:
             return self._files_of(workload.source)
         except NotFound as error:
             raise Unavailable(f"{workload.plugin}: its files are not at hand: {error}") from error
-
-    async def _put_files(self, wanted: Pod, owner: marks.Owner) -> None:
-        """Make a ConfigMap; one of that name has to be the same, for what it is called says what is in it."""
-        path = collection("/api/v1", "configmaps", owner.namespace)
-        try:
-            await self._cluster.create(path, wanted)
-        except Conflict:
-            name = wanted["metadata"]["name"]
-            live = await self._cluster.get(f"{path}/{name}")
-            same = live.get("data") == wanted["data"] and live.get("immutable") is True
-            if same and marks.owner_of(live) == owner:
-                return
-            if marks.owner_of(live) != owner:
-                raise Conflict(f"ConfigMap {name} is there and belongs to someone else: delete it") from None
-            await self._upkeep.delete(live, f"{path}/{name}")
-            await self._cluster.create(path, wanted)
 
     async def _adopt(self, owner: marks.Owner, slot: Slot) -> Pod:
         """Return the pod that has the name of a slot, if it is that slot's."""
@@ -219,13 +208,28 @@ class KubernetesRuntime:
             self._pods.forget(held)
         await self._tidy(held)
 
-    async def deliver(self, plugin_uid: str, slot: Slot, config: str, *, signal: bool) -> None:  # noqa: ARG002
-        """Refuse: no manifest that asks for it comes this far.
+    async def deliver(self, plugin_uid: str, slot: Slot, config: str, *, signal: bool) -> None:
+        """Put a configuration into a pod's own ConfigMap, and note that at the pod.
+
+        The kubelet brings it into the pod when it looks at it next, which the note makes it do.
 
         Raises:
-            Unsupported: always.
+            Unsupported: a signal was asked for; no manifest that asks for one comes this far.
         """
-        raise Unsupported(f"{slot} of plugin {plugin_uid}: a pod takes no configuration while it runs")
+        if signal:
+            raise Unsupported(f"{slot} of plugin {plugin_uid}: a pod cannot be signalled")
+        held = self._pods.find(plugin_uid, slot)
+        if held is None or held.pod is None or not held.instance.alive:
+            return
+        meta, owner = held.pod["metadata"], marks.owner_of(held.pod)
+        if owner is None:
+            return
+        await self._maps.put_config(owner, meta["name"], config)
+        body = {"metadata": {"uid": meta["uid"], "annotations": {marks.CONFIG: config_digest(config)}}}
+        try:
+            self._follower(owner.namespace).take(await self._cluster.patch(_path(held.pod), body))
+        except (NotFound, Conflict):
+            self._follower(owner.namespace).drop(held.pod)
 
     async def freeze(self, plugin_uid: str, slot: Slot) -> None:
         """Refuse: Kubernetes has no way to.
@@ -289,14 +293,11 @@ class KubernetesRuntime:
         try:
             name = _files_of(held.pod) if held.pod is not None else ""
             if name and name not in {_files_of(other) for other in left}:
-                path = f"{collection('/api/v1', 'configmaps', owner.namespace)}/{name}"
-                live = await self._cluster.get(path)
-                if marks.owner_of(live) == owner:
-                    await self._upkeep.delete(live, path)
+                await self._maps.drop(owner, name)
+            if instance.config:
+                await self._maps.drop(owner, marks.config_name(instance.name))
             if not left:
                 await self._upkeep.clear(owner)
-        except NotFound:
-            return
         except CrucibleError as error:
             log.info("%s/%s: left for later: %s", owner.namespace, owner.plugin, error)
 

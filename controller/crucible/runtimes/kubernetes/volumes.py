@@ -32,15 +32,24 @@ _READABLE: Final = 0o444
 
 
 def config_map(workload: Workload, files: Mapping[str, str]) -> dict[str, Any]:
-    """Return the ConfigMap with a plugin's configuration and its inline files.
+    """Return the ConfigMap with a plugin's inline files, and its configuration where that cannot change.
 
     It never changes once made: its name says what is in it. Paths are no names that a ConfigMap can have, so
     its keys are numbers, in the order of the paths.
     """
     owner = marks.owner_of_workload(workload)
-    data = {_CONFIG_KEY: workload.config}
+    data = {} if workload.live_config else {_CONFIG_KEY: workload.config}
     data |= {key: files[path] for key, path in _keys(files).items()}
     name = marks.files_name(owner, json.dumps([sorted(files), data], sort_keys=True))
+    return {**_config_map(owner, name, data), "immutable": True}
+
+
+def live_config_map(owner: marks.Owner, pod: str, config: str) -> dict[str, Any]:
+    """Return the ConfigMap with one pod's configuration, which another is put into while it runs."""
+    return _config_map(owner, marks.config_name(pod), {_CONFIG_KEY: config})
+
+
+def _config_map(owner: marks.Owner, name: str, data: Mapping[str, str]) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -50,13 +59,12 @@ def config_map(workload: Workload, files: Mapping[str, str]) -> dict[str, Any]:
             "labels": marks.common_labels(owner),
             "ownerReferences": [owner.reference],
         },
-        "data": data,
-        "immutable": True,
+        "data": dict(data),
     }
 
 
 def volumes(
-    workload: Workload, settings: KubernetesSettings, config: str, paths: Mapping[str, Any]
+    workload: Workload, settings: KubernetesSettings, config: str, paths: Mapping[str, Any], pod: str
 ) -> list[dict[str, Any]]:
     """Return a pod's volumes.
 
@@ -65,11 +73,13 @@ def volumes(
         settings: of the cluster.
         config: name of its ConfigMap.
         paths: the plugin's files; empty for a whole image.
+        pod: its name.
     """
+    place = marks.config_name(pod) if workload.live_config else config
     scratch, shared = scratch_sizes(workload.limits)
     items = [{"key": _CONFIG_KEY, "path": "config.json", "mode": _READABLE}]
     found = [
-        {"name": "config", "configMap": {"name": config, "items": items, "defaultMode": _READABLE}},
+        {"name": "config", "configMap": {"name": place, "items": items, "defaultMode": _READABLE}},
         {"name": "tmp", "emptyDir": {"sizeLimit": str(scratch)}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(shared)}},
     ]
