@@ -147,10 +147,13 @@ class Doorkeeper:
         self._crew.refresh(HOST)
 
     def notices(self, plugin_uid: str) -> tuple[str, ...]:
-        """Return what the broker has to say of a Plugin, and which companion it has to do without."""
+        """Return what the broker has to say of a Plugin."""
+        return self.liaison.notices(plugin_uid)
+
+    def lacks(self, plugin_uid: str) -> tuple[str, ...]:
+        """Return which companions a Plugin has to do without, and why."""
         doors = {way.door for way in self._runtime.doorways(plugin_uid)}
-        missed = (self._trouble(door) for door in sorted(doors))
-        return (*(words for words in missed if words), *self.liaison.notices(plugin_uid))
+        return tuple(words for door in sorted(doors) if (words := self._trouble(door)))
 
     async def traffic(self) -> Mapping[str, Traffic]:
         """Return what went through the egress proxy, by Plugin; nothing where it does not run."""
@@ -205,7 +208,11 @@ class Doorkeeper:
     def _trouble(self, door: Door) -> str:
         """Return what people are told of a companion that does not run; empty where it does."""
         words = {Door.BUS: self._bus, Door.EGRESS: self._egress}[door].trouble
-        return f"the {_SPOKEN[door]} does not run: {words}; its log is {self._logs[door]}" if words else ""
+        return (
+            f"the {_SPOKEN[door]} does not run as it should: {words}; its log is {self._logs[door]}"
+            if words
+            else ""
+        )
 
     def _troubled(self, door: Door) -> None:
         """Tell every Plugin that needs a companion that it does not run, or does again."""

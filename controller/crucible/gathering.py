@@ -117,6 +117,7 @@ async def gather(read: Read, said: PluginStatus | None, ports: Ports, around: Ar
         open_calls=await _open_calls(read, status, ports),
         hooks=ports.aside.hooks(read.identity.uid),
         notices=ports.doors.notices(read.identity.uid),
+        lacks=ports.doors.lacks(read.identity.uid),
     )
 
 

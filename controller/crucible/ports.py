@@ -151,6 +151,10 @@ class Doorkeeper(Protocol):
         """Return what there is to say of a Plugin, for people."""
         ...
 
+    def lacks(self, plugin_uid: str) -> tuple[str, ...]:
+        """Return what stands behind a Plugin's doors as a rule and does not now, and why."""
+        ...
+
 
 class Chronicle(Protocol):
     """Counts and logs how Plugins change."""
@@ -186,6 +190,10 @@ class NoDoors:
 
     def notices(self, plugin_uid: str) -> tuple[str, ...]:  # noqa: ARG002 - the same for all
         """Nobody says anything."""
+        return ()
+
+    def lacks(self, plugin_uid: str) -> tuple[str, ...]:  # noqa: ARG002 - the same for all
+        """Nobody is missed."""
         return ()
 
 

@@ -383,3 +383,35 @@ async def test_it_can_do_no_more_than_serve(scene: Scene, tmp_path: Path) -> Non
         name: found[name].partition(" (")[0] for name in ("read", "list", "write", "tmp", "execute", "port")
     }
     assert set(failed.values()) == {"Permission denied"}, failed
+
+
+async def test_one_that_serves_and_ends_again_and_again_is_told_until_it_stays(scene: Scene) -> None:
+    told: list[str] = []
+    scene.companion.troubled = lambda: told.append(scene.companion.trouble)
+    scene.add("one")
+    for turn in range(3):
+        pid = await scene.pid()
+        assert told == [], f"told after {turn} ends"
+        os.kill(pid, signal.SIGKILL)
+        await scene.until_gone(pid)
+    await scene.until(lambda: bool(told))
+    assert "again and again" in scene.companion.trouble
+    pid = await scene.pid()
+    assert (await scene.say(await scene.connect("one")))["plugin"] == "one", "it is started all the same"
+    os.kill(pid, signal.SIGKILL)
+    await scene.until_gone(pid)
+    await scene.pid()
+    assert len(told) == 1, "it is told once, however often it ends"
+    scene.companion._ends[:] = [at - scene.companion._pace.calm for at in scene.companion._ends]
+    await scene.until(lambda: told[-1] == "")
+    assert len(told) == 2
+
+
+async def test_one_that_is_ended_because_nothing_needs_it_is_no_trouble(scene: Scene) -> None:
+    for name in ("a", "b", "c", "d"):
+        scene.add(name)
+        pid = await scene.pid()
+        scene.drop(name)
+        await scene.until_gone(pid)
+    assert scene.companion._ends == []
+    assert scene.companion.trouble == ""

@@ -45,12 +45,12 @@ async def test_a_plugin_is_told_of_the_companion_it_needs_and_of_no_other(
         ("both", "Warning", "CompanionFailed"),
         ("out", "Warning", "CompanionFailed"),
     ]
-    words = f"the egress proxy does not run: no such luck; its log is {tmp_path}/egress/log"
-    assert doors.notices("out") == doors.notices("both") == (words,)
-    assert doors.notices("talks") == ()
+    words = f"the egress proxy does not run as it should: no such luck; its log is {tmp_path}/egress/log"
+    assert doors.lacks("out") == doors.lacks("both") == (words,)
+    assert doors.lacks("talks") == ()
     doors._egress._note_trouble("no such luck")
     assert len(told) == 2
     doors._egress._note_trouble("")
-    assert doors.notices("out") == ()
+    assert doors.lacks("out") == ()
     assert [event.reason for _, event in told[2:]] == ["CompanionServes"] * 2
     assert await doors.traffic() == {}

@@ -59,11 +59,13 @@ class Pace:
         beat: seconds between two looks whether it still answers.
         answer: seconds it has to answer anything.
         linger: seconds for which it stays when nothing needs it.
+        calm: seconds for which it has to stay before it counts as one that does.
     """
 
     beat: float = 10.0
     answer: float = 30.0
     linger: float = 10.0
+    calm: float = 60.0
 
 
 class Companion:
@@ -103,6 +105,8 @@ class Companion:
         self._link: Link | None = None
         self._pidfd: int | None = None
         self._told: dict[str, dict[str, Told]] = {}
+        self._ends: list[float] = []
+        self._ending = False
         self._hello: asyncio.Future[Mapping[str, Any]] | None = None
         self._questions: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._numbers = itertools.count(1)
@@ -173,7 +177,10 @@ class Companion:
                 else:
                     failures = 0
                     self.problem = ""
-                    self._note_trouble("")
+                    ends = self._ends_lately()
+                    self._note_trouble(self._restless(ends))
+                    if self._link is None and ends > _TROUBLE:  # a start costs more than a moment without it
+                        await asyncio.sleep(min(_RETRY_FIRST * 2.0 ** (ends - _TROUBLE), _RETRY_LONGEST))
         finally:
             self._let_go()
 
@@ -190,6 +197,19 @@ class Companion:
             if not answer["more"]:
                 break
         return found
+
+    def _ends_lately(self) -> int:
+        """Return how often it ended by itself within the time in which it should have stayed."""
+        since = asyncio.get_running_loop().time() - self._pace.calm
+        self._ends = [at for at in self._ends if at > since]
+        return len(self._ends)
+
+    def _restless(self, ends: int) -> str:
+        """Say that it serves and ends again and again; empty where it does not."""
+        if ends < _TROUBLE:
+            return ""
+        # In words that stay while it goes on: each other word would be told anew.
+        return f"it ends by itself again and again, {_TROUBLE} times or more within {self._pace.calm:g} s"
 
     def _note_trouble(self, words: str) -> None:
         if words != self.trouble:
@@ -233,6 +253,7 @@ class Companion:
     async def _open(self, found: Found) -> None:
         """Meet a companion; one of another release is ended, and the next turn starts ours."""
         self._pidfd = found.pidfd
+        self._ending = False
         self._told = {}
         self._hello = asyncio.get_running_loop().create_future()
         self._link = Link(found.one, self._hear, self._lost)
@@ -294,6 +315,7 @@ class Companion:
 
     async def _end(self) -> None:
         """End a companion that nothing needs."""
+        self._ending = True
         with contextlib.suppress(OSError):
             await self._send({"end": True})
             if self._pidfd is not None:
@@ -323,7 +345,9 @@ class Companion:
         self._questions.clear()
 
     def _lost(self) -> None:
-        log.warning("companion %s is gone", self._program.name)
+        if not self._ending:
+            log.warning("companion %s is gone", self._program.name)
+            self._ends.append(asyncio.get_running_loop().time())
         self._let_go()
         self._wake.set()
 

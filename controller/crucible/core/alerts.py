@@ -97,9 +97,12 @@ PENDING: Final = Rule("CruciblePluginsPending", "warning", 900, "has not been re
 DEGRADED: Final = Rule("CruciblePluginsDegraded", "warning", 0, "runs though a control does not hold")
 OUTAGE: Final = Rule("CrucibleOutage", "critical", 60, "the runtime does not answer")
 STORM: Final = Rule("CruciblePluginsRestart", "warning", 0, "many plugins are restarted at once")
+COMPANION: Final = Rule(
+    "CrucibleCompanion", "critical", 60, "the broker or the egress proxy does not run as it should"
+)
 DISK: Final = Rule("CrucibleDisk", "critical", 0, "the control plane's disk is nearly full")
 
-RULES: Final = (QUARANTINED, CRASH_LOOP, REFUSED, PENDING, DEGRADED, OUTAGE, STORM, DISK)
+RULES: Final = (QUARANTINED, CRASH_LOOP, REFUSED, PENDING, DEGRADED, OUTAGE, COMPANION, STORM, DISK)
 
 _Found = tuple[float, str] | None
 
@@ -122,7 +125,8 @@ def evaluate(plugins: Iterable[Mapping[str, Any]], host: Host, now: float) -> tu
         ]
         alerts += of_rule if len(of_rule) <= MOST_ALIKE else [_as_one(of_rule)]
     statuses = [status for _, status in read]
-    return (*alerts, *_outage(statuses, now), *_storm(statuses, now), *_disk(host, now))
+    of_all = (*_outage(statuses, now), *_companion(statuses, now), *_storm(statuses, now))
+    return (*alerts, *of_all, *_disk(host, now))
 
 
 def _status(plugin: Mapping[str, Any]) -> PluginStatus:
@@ -193,6 +197,20 @@ def _outage(statuses: Sequence[PluginStatus], now: float) -> Iterable[Alert]:
     since = min((at for at, _ in out), default=now)
     if out and now - since >= OUTAGE.lasts:
         yield Alert(OUTAGE, since, f"{len(out)} plugins wait for it. {out[0][1]}"[:_TALK])
+
+
+def _companion(statuses: Sequence[PluginStatus], now: float) -> Iterable[Alert]:
+    """One for all: the same program serves every plugin."""
+    without = [
+        each
+        for status in statuses
+        if (each := _condition(status, "Degraded")) is not None
+        and each.status == "True"
+        and each.reason == "CompanionFailed"
+    ]
+    since = min((each.last_transition_time for each in without), default=now)
+    if without and now - since >= COMPANION.lasts:
+        yield Alert(COMPANION, since, f"{len(without)} plugins need it. {without[0].message}"[:_TALK])
 
 
 def _storm(statuses: Sequence[PluginStatus], now: float) -> Iterable[Alert]:

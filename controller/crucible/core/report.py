@@ -244,6 +244,8 @@ def _degradation(world: World, found: Supervision) -> tuple[bool, str, str] | No
         return True, "RolledBack", _rollback_message(found.back)
     if found.awaited.reason:
         return True, found.awaited.reason, found.awaited.words[:2048]
+    if world.lacks:
+        return True, "CompanionFailed", "; ".join(world.lacks)
     for verdict in found.verdicts:
         if verdict.serving is not None and verdict.serving.notices:
             return True, "Limited", f"{verdict.serving.name}: {'; '.join(verdict.serving.notices)}"

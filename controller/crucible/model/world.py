@@ -70,6 +70,7 @@ class World:
             known yet.
         hooks: how far hooks are that this controller runs, by attempt.
         notices: what whoever is behind its doors has to say of it, for people.
+        lacks: who is behind its doors as a rule and is not now, and why.
         instances: all the runtime has for this Plugin, oldest first.
         status: what was last said of it.
     """
@@ -91,3 +92,4 @@ class World:
     open_calls: Mapping[int, int | None] = field(default_factory=dict)
     hooks: Mapping[int, Hooked] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()

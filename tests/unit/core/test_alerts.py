@@ -121,6 +121,17 @@ def test_an_outage_is_one_alert_however_many_plugins_wait() -> None:
     assert names(out("a", 30)) == []
 
 
+def test_a_companion_that_is_missed_is_one_alert_however_many_plugins_need_it() -> None:
+    def without(name: str, ago: float, *, holds: bool = True) -> dict[str, Any]:
+        missed = condition("Degraded", holds=holds, reason="CompanionFailed", ago=ago)
+        return plugin(name, phase="Running", conditions=[missed])
+
+    (alert,) = evaluate([without("a", 70), without("b", 90), without("c", 500, holds=False)], NO_HOST, NOW)
+    assert (alert.rule.name, alert.rule.severity, alert.since) == ("CrucibleCompanion", "critical", NOW - 90)
+    assert (alert.plugin, alert.message) == ("", "2 plugins need it. CompanionFailed it is")
+    assert names(without("a", 59)) == []
+
+
 def test_many_ends_together_are_a_storm() -> None:
     few = [plugin(f"p{at}", phase="Running", instances=[crashed(10 + at, 20 + at)]) for at in range(9)]
     assert names(*few) == []
