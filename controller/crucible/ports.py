@@ -182,8 +182,8 @@ class NoDoors:
         raise Unavailable("there is no bus")
 
     async def open_calls(self, plugin_uid: str, slots: Sequence[Slot]) -> Mapping[int, int | None]:  # noqa: ARG002
-        """Nobody calls."""
-        return {slot.attempt: 0 for slot in slots}
+        """Nobody counts, so each has the whole of its time."""
+        return {slot.attempt: None for slot in slots}
 
     def forget(self, plugin_uid: str) -> None:
         """Nobody knew."""

@@ -23,7 +23,7 @@ from crucible.probes.prober import Prober
 from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from crucible.model.decision import Event
     from crucible.model.manifest import PluginSpec
@@ -113,6 +113,14 @@ class Thinking(Doors):
         self.asked.append(config)
         await self.thought.wait()
         return ""
+
+
+class Uncounted(Doors):
+    """Nobody counts calls, and it is known that somebody asked."""
+
+    async def open_calls(self, plugin_uid: str, slots: Sequence[Slot]) -> Mapping[int, int | None]:
+        self.asked.append(plugin_uid)
+        return await super().open_calls(plugin_uid, slots)
 
 
 class Life:
@@ -544,3 +552,23 @@ async def test_an_endpoint_of_someone_else_is_looked_at_and_nothing_is_started(h
         assert life.voice.events == ["Reachable", "Unreachable"]
         life.change(suspend=True)
         await life.until(lambda: life.voice.status.phase is Phase.SUSPENDED)
+
+
+async def test_where_nobody_counts_calls_a_drain_lasts_for_the_whole_of_its_time(host: FakeHost) -> None:
+    now = 1000.0
+    host.now = lambda: now
+    doors = Uncounted()
+    bus = {"lifecycle": {"drain": "10s"}, "capabilities": {"bus": {}}}
+    async with living(host, doors=doors, **bus) as life:
+        await life.until(lambda: life.voice.status.phase is Phase.RUNNING)
+        life.change(suspend=True)
+        await life.until(lambda: life.voice.status.draining)
+        now = 1009.0
+        doors.asked.clear()
+        for turn in (1, 2):  # the second begins when the first is over
+            life.wake.set()
+            await life.until(lambda turn=turn: len(doors.asked) >= turn)
+        assert life.alive() == ["echo-0-1"]
+        now = 1010.0
+        life.wake.set()
+        await life.until(lambda: life.alive() == [])

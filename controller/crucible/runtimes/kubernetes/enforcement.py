@@ -69,6 +69,7 @@ def capabilities(settings: KubernetesSettings, unmetered: str = "") -> Capabilit
         lacks=(
             ("ping", "the kubelet, which asks, is not on the bus"),
             *_NOT_ON_BUS,
+            ("bus", "the operator is not on the bus of a cluster, and calls no pod; write file, or restart"),
             ("signal", "nobody but the kubelet can signal a pod's processes; write file, or restart"),
             *((kind, unmetered) for kind in judging if unmetered),
             *((figure, uncounted) for figure in ("pids", "throttled")),
