@@ -177,7 +177,7 @@ async def test_what_a_pod_cannot_is_said_and_what_is_asked_all_the_same_is_not_d
     local.start()
     await local.apply("live", configDelivery="signal")
     said = await local.until_condition("live", "Stalled", "ConfigDeliveryUnavailable")
-    assert "write restart" in said["message"]
+    assert "write file, or restart" in said["message"]
     await local.apply("still")
     await local.until_ready("still")
     path = f"{local.plugins}/still"
