@@ -1,0 +1,148 @@
+"""The broker of a cluster: what it takes from Plugins, and whom it tells who vouches for it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from crucible import clusterbus
+from crucible.backbone.authority import signed_by
+from crucible.clusterbus import BrokerOptions, Hub, figures
+from crucible.errors import InvalidInput
+from crucible.model import names
+from crucible.runtimes.kubernetes import marks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+DEADLINE = 30.0
+
+
+class Client:
+    """An API server that takes what is applied, but for some namespaces."""
+
+    def __init__(self, *full: str) -> None:
+        self.full = set(full)
+        self.applied: dict[str, dict[str, Any]] = {}
+        self.tries: list[str] = []
+
+    async def apply(self, path: str, body: dict[str, Any], manager: str) -> tuple[bool, dict[str, Any]]:
+        assert manager == "crucible-broker"
+        assert path == f"/api/v1/namespaces/{path.split('/')[4]}/configmaps/{body['metadata']['name']}"
+        self.tries.append(path)
+        if path.split("/")[4] in self.full:
+            raise InvalidInput("exceeded quota")
+        self.applied[path] = body
+        return True, body
+
+
+def plugin(name: str, namespace: str = "a", **bus: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": {"name": name, "namespace": namespace, "uid": f"uid-{namespace}-{name}"},
+        "spec": {
+            "type": "python",
+            "version": "1.0.0",
+            "source": {"inline": {"main.py": "pass"}},
+            "entrypoint": ["main.py"],
+            "capabilities": {"bus": bus},
+        },
+    }
+
+
+def hub(*full: str) -> tuple[Hub, Client]:
+    client: Any = Client(*full)
+    return Hub(client, BrokerOptions()), client
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+async def test_it_knows_of_each_plugin_what_its_manifest_grants_and_forgets_who_is_gone() -> None:
+    here, _ = hub()
+    before = plugin("one", call=["two.m"])
+    here.told(None, before)
+    seat = here.broker.roster.find("a", "one")
+    assert seat is not None
+    assert (seat.may_call("two.m"), seat.may_call("two.n")) == (True, False)
+    after = plugin("one", publish=["x.y"])
+    here.told(before, after)
+    assert (seat.may_call("two.m"), seat.may_publish("x.y")) == (False, True)
+    broken = copy.deepcopy(after)
+    broken["spec"]["capabilities"]["bus"]["publish"] = ["crucible.events"]
+    here.told(after, broken)
+    assert not seat.may_publish("x.y"), "what is refused may do nothing"
+    going = copy.deepcopy(after)
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    here.told(broken, going)
+    assert not seat.may_publish("x.y")
+    another = plugin("one")
+    another["metadata"]["uid"] = "another"
+    here.told(going, another)
+    found = here.broker.roster.find("a", "one")
+    assert found is not None
+    assert found is not seat, "one of the same name is somebody else"
+    here.told(another, None)
+    assert here.broker.roster.find("a", "one") is None
+
+
+async def test_namespaces_with_plugins_on_the_bus_are_told_and_one_that_cannot_be_is_no_matter_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(clusterbus, "_RETRY", 0.01)
+    here, client = hub("full")
+    silent = plugin("silent", "quiet")
+    del silent["spec"]["capabilities"]
+    for each in (plugin("one"), plugin("two", "full"), plugin("three", "z"), silent):
+        here.told(None, each)
+    keeping = asyncio.create_task(here.vouching.keep())
+    try:
+        await until(lambda: len(client.applied) == 2 and here.vouching.untold == 1)
+        texts = {one["data"][marks.AUTHORITY_KEY] for one in client.applied.values()}
+        assert {path.split("/")[4] for path in client.applied} == {"a", "z"}
+        assert len(texts) == 1
+        assert "PRIVATE" not in texts.pop()
+        assert "crucible_bus_untold 1" in figures(here)
+        client.full.clear()
+        await until(lambda: not here.vouching.untold)
+        here.told(None, plugin("late", "later"))
+        await until(lambda: any("/later/" in path for path in client.applied))
+        assert not any("/quiet/" in path for path in client.tries)
+    finally:
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+
+
+async def test_the_certificate_is_renewed_under_the_same_authority(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, _ = hub()
+    vouching = here.vouching
+    first = vouching._issued
+    assert signed_by(first.certificate, vouching._authority.certificate)
+    now = clusterbus.utc_now()
+    monkeypatch.setattr(clusterbus, "utc_now", lambda: now + timedelta(days=70))
+    keeping = asyncio.create_task(vouching.keep())
+    try:
+        await until(lambda: vouching._issued is not first)
+    finally:
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+    assert signed_by(vouching._issued.certificate, vouching._authority.certificate)
+    assert "Issued()" in repr(vouching._issued), "no key in what is printed"
+    assert "key" not in repr(vouching._authority)
+
+
+async def test_it_is_not_ready_before_it_knows_who_is_there() -> None:
+    here, _ = hub()
+    assert here.unready()
+    assert not here.ill()
