@@ -180,7 +180,8 @@ class Calls:
         if call.watched:
             self.deadlines.forget(call.watched)
         self._leave_callee(call, told)
-        last = frame._replace(id=call.frame.id, priority=call.frame.priority)
+        kind, _, name, payload, headers, _, deadline, flags = frame
+        last = Frame(kind, call.frame.id, name, payload, headers, call.frame.priority, deadline, flags)
         if call.caller is not None:
             call.caller.calls.pop(call.frame.id, None)
             self._last_word(call.caller, last, called_by_name(call))

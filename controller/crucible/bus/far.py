@@ -304,9 +304,8 @@ class Far:
         if peer is None or payload[:1] != b"\0":
             return
         peer.heard_at = self._loop.time()
-        decoder = Decoder()
         try:
-            for frame in decoder.feed(payload):
+            for frame in wire.frames_of(payload):
                 match frame.kind:
                     case Kind.HELLO:
                         self._tell(machine)

@@ -268,6 +268,29 @@ def _read(data: bytes | bytearray | memoryview, at: int, length: int) -> Frame:
     return frame
 
 
+def frames_of(data: bytes) -> Iterator[Frame]:
+    """Yield the frames that bytes hold which came as one; what is not whole at their end is none.
+
+    Raises:
+        BrokenFrame: the bytes are no frame of this version.
+    """
+    at, size = 0, len(data)
+    while size - at >= _LENGTH_SIZE:
+        length = int.from_bytes(data[at : at + _LENGTH_SIZE], "big")
+        _check_length(length)
+        if size - at < _LENGTH_SIZE + length:
+            return
+        yield _read(data, at, length)
+        at += _LENGTH_SIZE + length
+
+
+def _check_length(length: int) -> None:
+    if length > LENGTH_LIMIT:
+        raise BrokenFrame(Code.TOO_LARGE, f"a frame of {length} bytes; at most {LENGTH_LIMIT} are taken")
+    if length < _SMALLEST:
+        raise BrokenFrame(Code.MALFORMED, f"a frame of {length} bytes is shorter than its own head")
+
+
 class Decoder:
     """Takes bytes as they come in and yields whole frames.
 
@@ -315,7 +338,7 @@ class Decoder:
         try:
             while limit and size - at >= _LENGTH_SIZE:
                 length = int.from_bytes(data[at : at + _LENGTH_SIZE], "big")
-                self._check_length(length)
+                _check_length(length)
                 if size - at < _LENGTH_SIZE + length:
                     break
                 frame = _read(data, at, length)
@@ -331,13 +354,6 @@ class Decoder:
             del kept[:at]
         else:
             kept += data[at:]
-
-    @staticmethod
-    def _check_length(length: int) -> None:
-        if length > LENGTH_LIMIT:
-            raise BrokenFrame(Code.TOO_LARGE, f"a frame of {length} bytes; at most {LENGTH_LIMIT} are taken")
-        if length < _SMALLEST:
-            raise BrokenFrame(Code.MALFORMED, f"a frame of {length} bytes is shorter than its own head")
 
 
 RESERVED_HEADERS: Final = frozenset({"from", "instance", "missed"})

@@ -123,11 +123,10 @@ def event_of(text: str) -> Event | None:
 
 def speaker_of(kind: str, text: str, receiver: str = "") -> str | None:
     """Return which machine speaks on a subject of a kind: ``here``, ``renew``, ``to``; None: it is none."""
-    words = text.split(".")
-    wanted = [PREFIX, kind, *([receiver] if receiver else [])]
-    if words[:-1] != wanted or MACHINE.fullmatch(words[-1]) is None:
+    wanted, _, machine = text.rpartition(".")
+    if wanted != (f"{PREFIX}.{kind}.{receiver}" if receiver else f"{PREFIX}.{kind}"):
         return None
-    return words[-1]
+    return machine if MACHINE.fullmatch(machine) is not None else None
 
 
 @dataclass(frozen=True, slots=True)
