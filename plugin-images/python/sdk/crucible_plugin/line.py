@@ -1,7 +1,8 @@
 """The socket. Whichever thread waits for something reads for all; there is no thread just for that.
 
-A plugin that runs is one thread in ``poll``. A thread that waits for an answer reads too when nobody else
-does, and otherwise waits until the one who reads puts the answer into its box.
+A plugin that runs is one thread in ``poll``: it leads. A thread that waits for an answer reads too when
+nobody else does, and otherwise waits until the one who reads puts the answer into its box. Where one thread
+calls and calls and nothing else comes, who leads stands back: each answer would wake two threads, not one.
 """
 
 from __future__ import annotations
@@ -55,12 +56,21 @@ _HANDSHAKE = 10.0
 _PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 """Seconds between two attempts to connect; the last for ever."""
 _BUSY_CHECK = 1.0
+_RUN = 16
+"""Answers for one waiting thread, and nothing else, after which it is left to read them itself."""
+_MOMENT = 0.001
+"""Seconds in which nobody read, after which whoever leads does again."""
 
 
 class Line:
-    """One connection to the broker, made anew whenever it breaks."""
+    """One connection to the broker, made anew whenever it breaks.
+
+    Attributes:
+        lends: who leads may stand back. Not where methods are inline: those run in the thread that leads.
+    """
 
     def __init__(self, address: str, authority: str, desk: Desk) -> None:
+        self.lends = True
         self._address = address
         self._authority = authority
         self._desk = desk
@@ -71,6 +81,9 @@ class Line:
         self._reading = allocate_lock()
         self._connecting = allocate_lock()
         self._reader = 0
+        self._run = 0
+        self._reads = 0
+        self._stands_back = False
         self._waiting: dict[int, Box] = {}
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -152,6 +165,8 @@ class Line:
         if self._reader == get_ident():
             raise RuntimeError("an inline method may not wait for the bus: leave inline out")
         self._waiting[id(box)] = box
+        if len(self._waiting) > 1:
+            self._recall()
         try:
             while True:
                 left = None if due is None else due - time.monotonic()
@@ -173,6 +188,7 @@ class Line:
         if self._socket is None or not self._reading.acquire(blocking=False):
             return box.get(timeout=left)
         self._reader = get_ident()
+        self._reads += 1
         try:
             if box.empty():
                 self._read(left)
@@ -198,10 +214,34 @@ class Line:
                 self._reader = 0
                 self._reading.release()
                 self._hand_over()
+            if until is None and self._is_alone():
+                self._stand_back(finished)
+
+    def _is_alone(self) -> bool:
+        """Say whether one thread calls and calls, and nothing else comes."""
+        return self.lends and self._run >= _RUN
+
+    def _stand_back(self, finished: Callable[[], bool]) -> None:
+        """Let who waits read, until nobody did for a moment or something came for others."""
+        self._stands_back = True
+        while self._stands_back and self._socket is not None and not finished():
+            seen = self._reads
+            self.pause(_MOMENT)
+            if self._reads == seen:
+                break
+        self._stands_back = False
+        self._run = 0
+
+    def _recall(self) -> None:
+        """Have whoever leads read again."""
+        self._run = 0
+        if self._stands_back:
+            self._stands_back = False
+            self.wake()
 
     def _lead(self, finished: Callable[[], bool], until: float | None) -> None:
         attempt = 0
-        while not finished():
+        while not finished() and (until is not None or not self._is_alone()):
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
                 return
@@ -220,7 +260,13 @@ class Line:
         waker = select.poll()
         waker.register(self._wake_out, select.POLLIN)
         if waker.poll(None if seconds is None else seconds * 1000):
+            self._woken()
+
+    def _woken(self) -> None:
+        try:
             os.read(self._wake_out, _CHUNK)
+        except BlockingIOError:
+            return  # another thread was woken too, and quicker
 
     def wake(self) -> None:
         """Let whoever reads look whether it has finished. A signal handler may call it."""
@@ -236,13 +282,17 @@ class Line:
         ready = self._poll.poll(None if timeout is None else max(timeout, 0) * 1000)
         for descriptor, _ in ready:
             if descriptor == self._wake_out:
-                os.read(self._wake_out, _CHUNK)
+                self._woken()
                 continue
             try:
                 data = current.recv(_CHUNK)
                 if not data:
                     raise ConnectionResetError("the broker closed it")
                 for frame in self._decoder.feed(data):
+                    if frame.kind == wire.ANSWER and len(self._waiting) == 1:
+                        self._run += 1
+                    else:
+                        self._recall()
                     self._desk.receive(frame)
             except BlockingIOError:
                 continue  # part of what was encrypted together

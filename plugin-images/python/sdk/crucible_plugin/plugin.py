@@ -77,6 +77,7 @@ class Plugin(Client):
             if self._line.connected:
                 raise RuntimeError(f"{known}: declare methods before the bus is first used")
             self._offers[known] = Offer(function, raw=raw, inline=inline)
+            self._line.lends = self._line.lends and not inline
             return function
 
         return declare
