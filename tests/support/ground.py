@@ -255,23 +255,32 @@ class RealGround(Ground):
 
     async def __aenter__(self) -> Self:
         self.namespace = f"crucible-test-{secrets.token_hex(3)}"
-        self.client = ClusterClient(partial(find_endpoint, self.kubeconfig()))
-        await self.client.__aenter__()
-        await self._define()
-        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-        body = {"metadata": {"name": self.namespace, "labels": labels}}
-        await self.client.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", **body})
+        async with AsyncExitStack() as stack:
+            find = partial(find_endpoint, self.kubeconfig())
+            self.client = await stack.enter_async_context(ClusterClient(find))
+            stack.callback(self.end_all)
+            await self._define()
+            labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+            body = {"metadata": {"name": self.namespace, "labels": labels}}
+            await self.client.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", **body})
+            stack.push_async_callback(self._clear)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _clear(self) -> None:
+        """Delete the namespace, its Plugins first and by their operator; where it cannot, they are let go."""
         for plugin in (await self.client.get(self.plugins))["items"]:
             await self.delete(plugin["metadata"]["name"])
-        with suppress(AssertionError):
+        try:
             await self.until(self._empty)
-        self.end_all()
-        with suppress(CrucibleError):
-            await self.client.delete(f"/api/v1/namespaces/{self.namespace}")
-        await self.client.__aexit__()
+        except AssertionError:
+            for plugin in (await self.client.get(self.plugins))["items"]:
+                path = f"{self.plugins}/{plugin['metadata']['name']}"
+                await self.client.patch(path, {"metadata": {"finalizers": None}})
+        await self.client.delete(f"/api/v1/namespaces/{self.namespace}")
 
     async def _define(self) -> None:
         """Make the definitions this version's, and wait until Plugin is served."""
