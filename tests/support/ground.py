@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 60.0
 WEAK = {"allowDegraded": ["pids", "openFiles"]}
+_NO_IMAGE = ("ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _RULES = "/apis/networking.k8s.io/v1"
 
@@ -107,6 +108,10 @@ class Ground(ABC):
         found = re.findall(rf"answers on .*'{name}': (\d+)", self.log(identity))
         return int(found[-1]) if found else None
 
+    def hopeless(self, plugin: dict[str, Any]) -> str:
+        """Return why waiting for a plugin is in vain; empty while it may still come."""
+        return ""
+
     @property
     def plugins(self) -> str:
         return f"/apis/crucible.dev/v1alpha1/namespaces/{self.namespace}/plugins"
@@ -164,6 +169,8 @@ class Ground(ABC):
 
         async def ready() -> dict[str, Any] | None:
             plugin = await self.plugin(name)
+            hopeless = self.hopeless(plugin)
+            assert not hopeless, f"{name}: {hopeless}"
             status = plugin.get("status") or {}
             current = status.get("observedGeneration") == plugin["metadata"]["generation"]
             whole = (
@@ -303,6 +310,15 @@ class RealGround(Ground):
 
     def kubeconfig(self) -> Path:
         return default_path()
+
+    def hopeless(self, plugin: dict[str, Any]) -> str:
+        message = str(condition(plugin, "Degraded").get("message"))
+        if not any(word in message for word in _NO_IMAGE):
+            return ""
+        return (
+            f"{message}: the nodes have no such image. Hand it to them with 'make images INTO=...', or say "
+            "with CRUCIBLE_IMAGES and CRUCIBLE_IMAGE_TAG where they find it (docs/kubernetes.md)"
+        )
 
     def arguments(self) -> tuple[str, ...]:
         given = {
