@@ -28,7 +28,7 @@ from crucible.ports import Ports
 from crucible.probes.endpoints import HttpEndpoints
 from crucible.probes.prober import Prober
 from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
-from crucible.runtimes.kubernetes.enforcement import offers_user_namespaces
+from crucible.runtimes.kubernetes.nodes import give_user_namespaces
 from crucible.runtimes.kubernetes.settings import DoorService
 from crucible.sweep import orphans, wanted_sources
 from crucible.telemetry import logs
@@ -37,7 +37,7 @@ from crucible.telemetry.chronicle import Chronicle
 from crucible.telemetry.http import Desk, answering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from crucible.control.kubeconfig import Endpoint
@@ -213,9 +213,9 @@ async def _serve(
         client = await stack.enter_async_context(ClusterClient(find, life.lease.held))
         settings = settings_of(
             options,
-            await client.get("/version"),
             await find_service(client, "--egress", options.egress, PROXY_PORT),
             await find_service(client, "--bus", options.bus, BUS_PORT),
+            user_namespaces=await give_user_namespaces(client, options.user_namespaces),
         )
         endpoints = await stack.enter_async_context(HttpEndpoints())
         sources = InlineSources(options.images.pull_policy)
@@ -300,14 +300,12 @@ async def find_service(client: ClusterClient, option: str, named: str, port: int
 
 def settings_of(
     options: OperatorOptions,
-    version: Mapping[str, Any],
-    egress: DoorService | None = None,
-    bus: DoorService | None = None,
+    egress: DoorService | None,
+    bus: DoorService | None,
+    *,
+    user_namespaces: bool,
 ) -> KubernetesSettings:
-    """Return what is known of a cluster: from its administrator, ``GET /version``, its doors."""
-    user_namespaces = options.user_namespaces == "on" or (
-        options.user_namespaces == "auto" and offers_user_namespaces(version)
-    )
+    """Return what is known of a cluster: from its administrator, its nodes, its doors."""
     return KubernetesSettings(
         images=options.images.prefix,
         tag=options.images.tag,

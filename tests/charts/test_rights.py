@@ -28,7 +28,10 @@ OPERATOR = {
     ("metrics.k8s.io", "pods"): {"get"},
 }
 # Only where it may look at the whole cluster anyway.
-OVERALL = {("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"}}
+OVERALL = {
+    ("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"},
+    ("", "nodes"): {"list"},
+}
 LEASE = {("coordination.k8s.io", "leases"): {"create", "get", "update"}}
 NAMESPACED = {"watchNamespaces": ["one", "two"]}
 
@@ -79,8 +82,11 @@ def test_no_right_is_a_wildcard_a_secret_or_a_way_to_more(release: Release, valu
         for (group, resource), verbs in rights(role).items():
             assert "*" not in {group, resource, *verbs}
             assert verbs.isdisjoint({"escalate", "bind", "impersonate", "approve", "sign"})
-            assert resource.split("/")[0] not in {"secrets", "serviceaccounts", "nodes", "tokenreviews"}
+            assert resource.split("/")[0] not in {"secrets", "serviceaccounts", "tokenreviews"}
+            assert resource != "nodes" or verbs == {"list"}
             assert resource not in {
+                "nodes/proxy",
+                "nodes/status",
                 "pods/exec",
                 "pods/attach",
                 "pods/portforward",

@@ -21,7 +21,8 @@ from crucible.errors import CrucibleError, NotFound, Unavailable
 from crucible.model.enforcement import Control, Finding
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.compile import CONTAINER
-from crucible.runtimes.kubernetes.enforcement import capabilities, offers_user_namespaces
+from crucible.runtimes.kubernetes.enforcement import capabilities
+from crucible.runtimes.kubernetes.nodes import give_user_namespaces
 from crucible.runtimes.kubernetes.reading import instance_of
 from crucible.runtimes.kubernetes.surroundings import path_of
 from crucible.runtimes.kubernetes.upkeep import collection, pod_path
@@ -55,7 +56,7 @@ class Place:
         kubeconfig: leads to the cluster; None: as every client finds it.
         namespace: for the pods; empty: the kubeconfig's.
         settings: what the operator is told of the cluster.
-        user_namespaces: ``on``, ``off``, or ``auto``: as the server's version offers them.
+        user_namespaces: ``on``, ``off``, or ``auto``: where every node has them.
     """
 
     kubeconfig: Path | None
@@ -76,9 +77,7 @@ async def examine_cluster(place: Place, say: Callable[[str], None], *, tried: bo
         endpoint = find_endpoint(place.kubeconfig)
         async with ClusterClient(partial(find_endpoint, place.kubeconfig)) as client:
             version = await client.get("/version")
-            given = place.user_namespaces == "on" or (
-                place.user_namespaces == "auto" and offers_user_namespaces(version)
-            )
+            given = await give_user_namespaces(client, place.user_namespaces)
             # As if somebody had vouched for it: whether that is so is what is tried.
             settings = replace(place.settings, user_namespaces=given, network_policies=True)
             namespace = place.namespace or endpoint.namespace

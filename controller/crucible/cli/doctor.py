@@ -85,7 +85,11 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ] = "",
     user_namespaces: Annotated[
         UserNamespaces,
-        typer.Option("--user-namespaces", metavar="auto|on|off", help="auto: from Kubernetes 1.33 on."),
+        typer.Option(
+            "--user-namespaces",
+            metavar="auto|on|off",
+            help="auto: where every node says it has them (Kubernetes 1.33).",
+        ),
     ] = UserNamespaces.AUTO,
 ) -> None:
     """Try out what this host, or a cluster, can enforce, and say how to mend what it cannot."""

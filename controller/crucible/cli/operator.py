@@ -90,7 +90,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--user-namespaces",
             metavar="auto|on|off",
             envvar="CRUCIBLE_USER_NAMESPACES",
-            help="auto: from Kubernetes 1.33 on.",
+            help="auto: where every node says it has them (Kubernetes 1.33).",
         ),
     ] = UserNamespaces.AUTO,
     network_policies: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from crucible.model.bus import EVENTS, USES
 from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
@@ -10,12 +10,8 @@ from crucible.model.manifest import PluginType
 from crucible.model.volume import accesses
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from crucible.runtimes.kubernetes.settings import KubernetesSettings
 
-_USER_NAMESPACES_SINCE: Final = 33
-"""Minor version of Kubernetes 1 from which user namespaces are on by default."""
 _HELD_BY: Final = {
     Control.NAMESPACES: "pid, network, mount, ipc, uts and cgroup namespaces of its pod",
     Control.ROOT_FS: "a read-only root file system",
@@ -75,12 +71,6 @@ def capabilities(settings: KubernetesSettings, unmetered: str = "") -> Capabilit
             *((figure, uncounted) for figure in ("pids", "throttled")),
         ),
     )
-
-
-def offers_user_namespaces(version: Mapping[str, Any]) -> bool:
-    """Whether pods of a cluster may have a user namespace, from the answer to ``GET /version``."""
-    minor = "".join(digit for digit in str(version.get("minor", "")) if digit.isdigit())
-    return version.get("major") == "1" and bool(minor) and int(minor) >= _USER_NAMESPACES_SINCE
 
 
 def _enforcement(control: Control, settings: KubernetesSettings) -> Enforcement:
