@@ -210,7 +210,7 @@ def _resources(limits: Limits) -> dict[str, Any]:
 
 
 def _pod_security(workload: Workload, settings: KubernetesSettings) -> dict[str, Any]:
-    user = marks.user_of(workload.plugin_uid, user_namespaces=settings.user_namespaces)
+    user = marks.user_of(workload.plugin_uid, user_namespaces=_users_of_its_own(workload, settings))
     profile = (
         {"type": "Localhost", "localhostProfile": settings.seccomp_of(workload)}
         if settings.seccomp
@@ -238,13 +238,18 @@ def _spread(owner: marks.Owner) -> list[dict[str, Any]]:
     ]
 
 
+def _users_of_its_own(workload: Workload, settings: KubernetesSettings) -> bool:
+    """Whether a pod gets a user namespace: a virtual machine has users of its own, and its runtime none."""
+    return settings.user_namespaces and workload.isolation != "vm"
+
+
 def _offered(workload: Workload, settings: KubernetesSettings) -> dict[str, Any]:
     """Return what only some clusters have."""
     found: dict[str, Any] = {}
     ways = settings.ways_of(workload)
     if ways:  # no name can be resolved inside
         found["hostAliases"] = [{"ip": way.address, "hostnames": [str(door)]} for door, way in ways.items()]
-    if settings.user_namespaces:
+    if _users_of_its_own(workload, settings):
         found["hostUsers"] = False
     if workload.isolation == "vm":
         found["runtimeClassName"] = settings.vm_runtime_class

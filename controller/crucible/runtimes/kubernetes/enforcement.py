@@ -88,7 +88,8 @@ def _enforcement(control: Control, settings: KubernetesSettings) -> Enforcement:
     if control is Control.SYSCALLS:
         return Enforcement(control, Level.ENFORCED, _system_calls(settings))
     if control is Control.IDENTITY:
-        where = ", in a user namespace of its pod" if settings.user_namespaces else ""
+        vm = " or virtual machine" if settings.vm_runtime_class else ""
+        where = f", in a user namespace of its pod{vm}" if settings.user_namespaces else ""
         return Enforcement(control, Level.ENFORCED, f"a user and group id of its own, not root{where}")
     return Enforcement(control, Level.ENFORCED, _HELD_BY[control])
 

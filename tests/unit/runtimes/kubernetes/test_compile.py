@@ -99,6 +99,7 @@ CASES: dict[str, Any] = {
         {},
         SETTINGS,
     ),
+    "user-namespaces": (workload(), FILES, KubernetesSettings(user_namespaces=True)),
     "everything-set": (
         workload(
             isolation="vm",
