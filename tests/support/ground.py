@@ -341,6 +341,10 @@ def manifest(name: str, namespace: str = "default", **spec: Any) -> dict[str, An
             "source": {"inline": {"main.py": "import signal\nsignal.pause()\n"}},
             "entrypoint": ["main.py"],
             "sandbox": WEAK,
+            "resources": {
+                "cpu": "100m",
+                "memory": "32Mi",
+            },  # which is reserved for it: small nodes have to do
             **spec,
         },
     }

@@ -14,7 +14,7 @@ from crucible.breakout import expected, pods
 from crucible.breakout.examination import Examination, held_of
 from crucible.breakout.pods import FREE, HELD, Run
 from crucible.breakout.profile import judged
-from crucible.breakout.trial import FIRST, LIMITS, MIB, forbidden_calls
+from crucible.breakout.trial import FIRST, MIB, forbidden_calls
 from crucible.breakout.verdict import Check, listen
 from crucible.control.cluster import ClusterClient, find_endpoint
 from crucible.errors import CrucibleError, NotFound, Unavailable
@@ -42,6 +42,7 @@ SUITE: Final = 300.0
 EVICTED: Final = 240.0
 """Seconds for a kubelet to end a pod that fills its node's disk: it looks every ten, some every sixty."""
 _LOOK: Final = 0.5
+_SUITE_CPU: Final = 300
 _SHARE: Final = 200
 _SHARE_MOST: Final = 0.35
 """Of a processor, where 0.2 is the limit: quotas are held over tenths of a second."""
@@ -182,7 +183,7 @@ class Trial:
             "neighbours": neighbours,
             "hostFiles": ["/root/.ssh/id_rsa", "/var/lib/kubelet/config.yaml", "/etc/kubernetes/admin.conf"],
         }
-        asked = pods.plugin("main.py", json.dumps(config))
+        asked = pods.plugin("main.py", json.dumps(config), limits=replace(pods.LIMITS, cpu=_SUITE_CPU))
         name = await self._begin("suite", HELD, asked)
         await self._running(name)
         told: list[bytes] = []
@@ -204,14 +205,14 @@ class Trial:
         return (*heard.checks, *expected.from_inside(heard.readings, asked, expected.POD))
 
     async def _memory(self) -> tuple[Check, ...]:
-        asked = pods.plugin("memory.py", limits=replace(LIMITS, memory=48 * MIB))
+        asked = pods.plugin("memory.py", limits=replace(pods.LIMITS, memory=48 * MIB))
         name = await self._begin("memory", HELD, asked)
         ended, told = await self._ended(name, SUITE), await self._lines(name)
         held = ended.exit is not None and (ended.exit.oom or any(b"MemoryError" in line for line in told))
         return _pair(Control.MEMORY, "take memory without end", told, held=held, detail=str(ended.exit))
 
     async def _share(self) -> tuple[Check, ...]:
-        asked = pods.plugin("share.py", limits=replace(LIMITS, cpu=_SHARE))
+        asked = pods.plugin("share.py", limits=replace(pods.LIMITS, cpu=_SHARE))
         name = await self._begin("share", HELD, asked)
         await self._ended(name, SUITE)
         told = await self._lines(name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.breakout.trial import FIRST, workload
+from crucible.breakout.trial import LIMITS as USUAL
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.compile import pod
 from crucible.runtimes.kubernetes.surroundings import network_policy
@@ -27,6 +28,8 @@ RUN: Final = "app.kubernetes.io/instance"
 PART: Final = "app.kubernetes.io/component"
 FREE, HELD = "free", "held"
 """Whether the policy of a plugin that was granted nothing holds a pod."""
+LIMITS: Final = replace(USUAL, cpu=100)
+"""Of each pod: it is reserved for it, and all of them have to fit on a small node beside what runs there."""
 _PROGRAMS: Final = Path(__file__).parent
 
 
@@ -92,7 +95,7 @@ def programs(asked: Workload) -> Mapping[str, str]:
 
 def plugin(program: str, config: str = "{}", **changes: Any) -> Workload:  # noqa: ANN401 - fields
     """Return one of the suite's programs as a plugin of a cluster."""
-    return workload(program, config, isolation="container", **changes)
+    return workload(program, config, **{"isolation": "container", "limits": LIMITS, **changes})
 
 
 def _placed(run: Run, asked: Workload) -> Workload:

@@ -139,3 +139,9 @@ def test_a_right_pod_passes_and_one_that_is_not_does_not() -> None:
         each for each in expected.from_inside(wrong, pods.plugin("main.py"), expected.POD) if not each.ok
     ]
     assert {each.control for each in failed} == {Control.OPEN_FILES, Control.DISK, Control.ROOT_FS}
+
+
+def test_all_that_run_at_once_fit_on_a_small_node_beside_what_runs_there() -> None:
+    _, pod = pods.made(RUN, "x", pods.HELD, pods.plugin("disk.py"), SETTINGS)
+    (container,) = pod["spec"]["containers"]
+    assert container["resources"]["requests"]["cpu"] == "100m"
