@@ -220,13 +220,13 @@ def ask_pipe() -> bool:
 
 def personality() -> Outcome:
     """Make its own addresses predictable, and those of programs it starts."""
-    answer = LIBC.personality(0x0040000)
+    answer = LIBC.personality(ctypes.c_ulong(0x0040000))
     return got("done") if answer != -1 else nothing(os.strerror(ctypes.get_errno()))
 
 
 def ask_personality() -> bool:
-    """Ask which one it has."""
-    return bool(LIBC.personality(0xFFFFFFFF) != -1)
+    """Ask which one it has, in as many bits as filters compare: an int here becomes 64 ones."""
+    return bool(LIBC.personality(ctypes.c_ulong(0xFFFFFFFF)) != -1)
 
 
 def dump_core() -> Outcome:
