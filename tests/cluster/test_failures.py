@@ -141,7 +141,7 @@ async def test_a_service_of_the_same_name_is_left_alone_and_named(local: LocalGr
 async def test_a_plugin_deaf_to_its_end_is_killed_after_its_grace(local: LocalGround) -> None:
     local.kubelet.fates["p"] = Fate(obeys=False)
     local.start()
-    await local.apply("p", stopGracePeriod="1s")
+    await local.apply("p", stopGrace="1s")
     await local.until_ready("p")
     await local.delete("p")
 

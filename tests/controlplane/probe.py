@@ -24,7 +24,7 @@ MERGE = "application/merge-patch+json"
 PATCH = "application/json-patch+json"
 APPLY = "application/apply-patch+yaml"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
-DEADLINE = 10.0
+DEADLINE = 60.0
 
 
 def plugin(name: str, meta: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:

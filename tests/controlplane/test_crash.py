@@ -17,7 +17,7 @@ from conftest import Child, spawn
 if TYPE_CHECKING:
     from pathlib import Path
 
-KILLS = 100 if os.environ.get("CRUCIBLE_LONG") else 15
+KILLS = 100 if os.environ.get("CRUCIBLE_LONG") else 8
 WRITERS = 8
 
 

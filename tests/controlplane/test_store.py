@@ -246,16 +246,17 @@ async def test_the_file_shrinks_again_after_much_came_and_went(
     file = settings.state_dir / "control.db"
     async with ApiServer(small, crds=[crd]) as server, client(server) as probe:
         first = await probe.get(CONFIGMAPS)
-        for at in range(150):
+        for at in range(100):
             assert (await probe.post(CONFIGMAPS, configmap(f"c{at}", k="x" * 100_000))).code == 201
-        assert file.stat().st_size > 15_000_000
-        for at in range(150):
+        assert file.stat().st_size > 10_000_000
+        for at in range(100):
             await probe.delete(f"{CONFIGMAPS}/c{at}")
         for at in range(100):
             await probe.post(CONFIGMAPS, configmap(f"small{at}"))
 
         async def is_small() -> bool:
-            return sum(path.stat().st_size for path in settings.state_dir.glob("control.db*")) < 4_000_000
+            # What is used is 0.3 MB, 1 MiB is kept free, and the log of writes may be left at its 4 MiB.
+            return sum(path.stat().st_size for path in settings.state_dir.glob("control.db*")) < 6_000_000
 
         await until(is_small)
         async with probe.watch(f"{CONFIGMAPS}?watch=1&resourceVersion={first.revision}") as watch:
@@ -270,14 +271,15 @@ async def test_the_file_shrinks_again_after_much_came_and_went(
 
 
 async def test_history_of_large_objects_is_pruned_by_its_bytes(
-    settings: ServerSettings, crd: dict[str, Any]
+    settings: ServerSettings, crd: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(database, "PRUNE_BYTES", 2**21)
     small = replace(settings, history_bytes=1_000_000)
     async with ApiServer(small, crds=[crd]) as server, client(server) as probe:
         await probe.post(CONFIGMAPS, configmap("c"))
-        for at in range(60):
+        for at in range(20):  # each leaves 2 MB in the log
             await probe.patch(f"{CONFIGMAPS}/c", {"data": {"k": f"{at}" + "x" * 1_000_000}})
-        assert (settings.state_dir / "control.db").stat().st_size < 60_000_000
+        assert (settings.state_dir / "control.db").stat().st_size < 20_000_000
 
 
 async def test_history_is_pruned_by_servers_that_each_write_little(
