@@ -49,8 +49,9 @@ chaos: $(STAMP)  ## Break everything at random and count what is not as it was (
 	@$(BIN)/python tests/chaos/run.py --runs $(or $(RUNS),20) --seed $(or $(SEED),7) --soak $(or $(SOAK),1m) $(if $(RESUME),--resume) $(ARGS)
 
 fuzz: $(STAMP)  ## Run the property tests and the tests that kill for longer
-	@CRUCIBLE_LONG=1 $(BIN)/pytest tests/unit tests/controlplane tests/cluster/test_killed.py tests/chaos/test_controller_killed.py \
-		tests/runtimes/test_process_recovery.py $(ARGS)
+	@CRUCIBLE_LONG=1 $(BIN)/pytest tests/unit tests/controlplane -m "not slow" $(ARGS)
+	@CRUCIBLE_LONG=1 $(BIN)/pytest tests/cluster/test_killed.py $(ARGS)
+	@CRUCIBLE_LONG=1 $(BIN)/pytest tests/chaos/test_controller_killed.py tests/runtimes/test_process_recovery.py $(ARGS)
 
 mutants: $(STAMP)  ## Change the core in every way mutmut knows; print how many changes the tests notice
 	@scripts/mutants
