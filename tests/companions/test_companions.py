@@ -200,6 +200,23 @@ async def test_one_that_dies_is_back_and_nobody_in_the_queue_is_lost(scene: Scen
     assert await scene.pid() != pid
 
 
+async def test_an_answer_that_comes_as_its_time_ends_does_no_harm(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.add("one")
+    await scene.pid()
+    before = set(scene.companion._questions)
+    asking = asyncio.create_task(scene.companion.ask({}))
+    await asyncio.sleep(0)  # it begins
+    (number,) = set(scene.companion._questions) - before
+    asking.cancel()  # as its deadline does: it is over, and not yet off the list
+    scene.companion._hear({"answer": number, "words": {}}, ())
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    scene.companion._hear({"answer": number, "words": {}}, ())
+    assert "not understood" not in caplog.text
+
+
 async def test_one_that_hangs_is_replaced(scene: Scene) -> None:
     scene.add("one")
     pid = await scene.pid()

@@ -360,8 +360,10 @@ class Companion:
                     self._told.setdefault(str(key).partition("/")[0], {})[key] = Told()
             case {"hello": dict(hello)} if self._hello is not None and not self._hello.done():
                 self._hello.set_result(hello)
-            case {"answer": int(number), "words": dict(words)} if number in self._questions:
-                self._questions[number].set_result(words)
+            case {"answer": int(number), "words": dict(words)}:
+                answer = self._questions.get(number)
+                if answer is not None and not answer.done():  # it may come when nobody waits for it any more
+                    answer.set_result(words)
             case {"tell": dict(words)}:
                 self._heard(words)
             case _:
