@@ -83,12 +83,13 @@ class Far:
         return self._nats
 
     def to_json(self) -> dict[str, Any]:
-        """Return who we are there, why we are not, and which other machines are."""
+        """Return who we are there, why we are not, what is refused us, and which other machines are."""
         others = [
             {"machine": peer.name, "plugins": len(peer.plugins), "made": peer.made, "served": peer.served}
             for peer in sorted(self._peers.values(), key=lambda peer: peer.name)
         ]
-        return {"machine": self.machine, "problem": self.problem, "peers": others}
+        refused = [] if self._nats is None else list(self._nats.refused)
+        return {"machine": self.machine, "problem": self.problem, "refused": refused, "peers": others}
 
     # What the controller says.
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
+import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -18,13 +20,14 @@ from crucible.bus.turns import Turns
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
 PATIENCE: Final = 10.0
 """Seconds for the server to let us in."""
 ALIVE: Final = 2.0
 """Seconds between two questions whether it is there; one that leaves two unanswered is not."""
+REFUSALS: Final = 16
+"""Different things that a server refuses and that are remembered."""
 _PAST: Final = 256
 """Ended takes that are remembered."""
 _HIGH_WATER: Final = 256 * 1024
@@ -34,6 +37,8 @@ _ROOM: Final = 64 * 1024
 """Bytes that are read at once."""
 _OUTBOX: Final = Bounds(2048, 4 * 1024 * 1024, 8192, 16 * 1024 * 1024)
 
+log = logging.getLogger(__name__)
+
 
 class Nats(asyncio.BufferedProtocol):
     """One connection.
@@ -41,6 +46,7 @@ class Nats(asyncio.BufferedProtocol):
     Attributes:
         lost: why it ended; unset while it lasts.
         payload_limit: bytes that the server takes in one message.
+        refused: what its permissions do not let us do, in its words, each once.
     """
 
     def __init__(self, name: str, heard: Callable[[Message], None], turns: Turns) -> None:
@@ -54,6 +60,7 @@ class Nats(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = self._loop.create_future()
         self.payload_limit = 0
+        self.refused: dict[str, None] = {}
         self._name = name
         self._heard = heard
         self._turns = turns
@@ -259,6 +266,9 @@ class Nats(asyncio.BufferedProtocol):
         """The server refused one thing, or all of us."""
         if not why.lower().startswith("permissions violation"):
             self.close(f"the server says: {why}")
+        elif why not in self.refused and len(self.refused) < REFUSALS:
+            self.refused[why] = None
+            log.warning("the backbone's server refuses: %s", why)
 
     def _send(self, sender: str, priority: int, data: bytes) -> bool:
         if self.lost.done():
@@ -331,6 +341,8 @@ async def connect(  # noqa: PLR0913 - whom, as whom, and how
             await loop.create_connection(
                 lambda: made, host, port, ssl=context, ssl_handshake_timeout=PATIENCE
             )
+    except ssl.SSLError as error:
+        raise Unavailable(f"{host}:{port}: {_told(error)}") from error
     except (OSError, TimeoutError, UnicodeError) as error:  # the last: of a host that can be no name
         raise Unavailable(f"{host}:{port}: {str(error) or 'no answer'}") from error
     try:
@@ -340,3 +352,10 @@ async def connect(  # noqa: PLR0913 - whom, as whom, and how
             made.close()
         raise
     return made
+
+
+def _told(error: ssl.SSLError) -> str:
+    """Return why there is no TLS, with what to do about it where that is known."""
+    if error.reason == "WRONG_VERSION_NUMBER":
+        return "it speaks before TLS does: write handshake_first: true under tls in its settings"
+    return str(error)

@@ -119,6 +119,8 @@ async def _status(places: Places, output: Data) -> None:
     print(f"{found['machine']} is on the backbone, and sees {len(rows) or 'no'} other machines")
     if rows:
         print("\n".join(table([_SEEN, *rows])))
+    for one in found["refused"]:
+        note(f"the server refuses: {one}: give {found['machine']} the permissions of docs/backbone.md")
 
 
 def _invite(  # noqa: PLR0913 - the same

@@ -139,6 +139,11 @@ def test_certificates_are_signed_end_and_are_renewed_in_time(tmp_path: Path) -> 
 def test_the_examples_of_the_documentation_are_read(tmp_path: Path) -> None:
     for path in sorted(EXAMPLES.glob("*.yaml")):
         (tmp_path / path.name).write_text(path.read_text())
+    for name in ("ca.crt", "alpha.crt", "alpha.key"):
+        (tmp_path / name).write_text(name)
+    own = read_settings(tmp_path / "own-server.yaml")
+    assert isinstance(own, Joining)
+    assert (own.machine, own.authority, own.key) == ("alpha", "ca.crt", "alpha.key")
     (tmp_path / "beta.pass").write_text(pass_text(Joining("beta", "10.77.0.1", 4222, "CA", "CERT", "KEY")))
     alpha, beta = read_settings(tmp_path / "alpha.yaml"), read_settings(tmp_path / "beta.yaml")
     assert isinstance(alpha, Hosting)
