@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crucible.backbone.keeper import Keeper
+from crucible.backbone.local import Seal
 from crucible.backbone.server import ServerPlace
 from crucible.collector import collect_rarely
 from crucible.control.apiserver import ApiServer, ServerSettings
@@ -149,7 +150,8 @@ async def serve(options: UpOptions, stop: asyncio.Event) -> None:
         endpoints = await stack.enter_async_context(HttpEndpoints())
         voice = ApiVoice(client, "crucible", time.time)
         always = options.host_always or options.backbone is not None
-        doors = Doorkeeper(runtime, places, control_plane_id(places.root / "id"), host_always=always)
+        identity, seal = control_plane_id(places.root / "id"), Seal(places.bus_authority)
+        doors = Doorkeeper(runtime, places, identity, host_always=always, seal=seal.serving)
         pods.rates.traffic = doors.traffic
         prober = Prober(runtime, time.time, doors.liaison.call)
         stack.push_async_callback(prober.close)
@@ -303,7 +305,7 @@ def make_adapters(options: UpOptions, store: SnapshotStore, secrets_of: SecretsO
         Conflict: the state folder holds instances of another runtime, which would be left without a master.
     """
     places = options.places
-    control_plane = control_plane_id(places.root / "id")
+    control_plane, seal = control_plane_id(places.root / "id"), Seal(places.bus_authority)
     _check_single(options.runtime, {"process": places.process, "docker": places.docker})
     match options.runtime:
         case "process":
@@ -313,12 +315,15 @@ def make_adapters(options: UpOptions, store: SnapshotStore, secrets_of: SecretsO
                 cgroup_parent=options.cgroup_parent,
                 roots_cache=default_cache() / "roots",
                 volumes=options.volumes,
+                bus_authority=seal.authority,
             )
             return Adapters(ProcessRuntime(settings, store.path_of, secrets_of))
         case "docker":
             from crucible.runtimes.docker import DockerRuntime, DockerSettings  # noqa: PLC0415 - 40 ms
 
-            chosen = DockerSettings(places.docker, control_plane, volumes=options.volumes)
+            chosen = DockerSettings(
+                places.docker, control_plane, volumes=options.volumes, bus_authority=seal.authority
+            )
             docker = DockerRuntime(chosen, store.path_of, secrets_of)
             return Adapters(docker, docker.images)
         case _:

@@ -22,7 +22,7 @@ from crucible.companions.starting import Program
 from crucible.core.bus import member_of, refusal_event
 from crucible.core.cloudevents import cloud_event, subject_of
 from crucible.core.egress import denial_event, grant_of
-from crucible.errors import Unavailable
+from crucible.errors import CrucibleError, Unavailable
 from crucible.model.bus import HOST
 from crucible.model.decision import Event
 from crucible.model.door import Door, Doorway
@@ -54,7 +54,13 @@ class Doorkeeper:
     """Keeps broker and egress proxy running while something needs them, and told."""
 
     def __init__(
-        self, runtime: Runtime, places: Places, control_plane: str, *, host_always: bool = False
+        self,
+        runtime: Runtime,
+        places: Places,
+        control_plane: str,
+        *,
+        host_always: bool = False,
+        seal: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """Begin with nobody.
 
@@ -63,10 +69,12 @@ class Doorkeeper:
             places: where the broker keeps its things.
             control_plane: whose broker it is.
             host_always: the host application is served even when no plugin uses the bus.
+            seal: returns the certificate and key with which the broker shows who it is.
         """
         of = programs(places, control_plane)
         self._entrances = Entrances(runtime, places, always=host_always)
         self._runtime = runtime
+        self._seal = seal
         self._bus = Companion(of[Door.BUS], Door.BUS, self._entrances, self._hear)
         self._egress = Companion(of[Door.EGRESS], Door.EGRESS, runtime, self._denied)
         self._bus.troubled = lambda: self._troubled(Door.BUS)
@@ -110,7 +118,19 @@ class Doorkeeper:
         member = member_of(identity, spec, status)
         self.liaison.know(member)
         out = {} if spec is None else grant_of(spec)
-        self._crew.grant(identity.uid, {Door.BUS: {"grants": asdict(member.grants)}, Door.EGRESS: out})
+        bus = {"grants": asdict(member.grants), **self._sealed(identity.uid, spec)}
+        self._crew.grant(identity.uid, {Door.BUS: bus, Door.EGRESS: out})
+
+    def _sealed(self, plugin_uid: str, spec: PluginSpec | None) -> Mapping[str, Any]:
+        """Return how the broker shows who it is, where an instance's door speaks TLS, or will."""
+        asked = spec is not None and spec.capabilities.bus.encrypt_local
+        if not asked and not any(way.tls for way in self._runtime.doorways(plugin_uid)):
+            return {}
+        try:
+            return {"tls": self._seal()}
+        except CrucibleError as error:
+            log.warning("nobody can come through encrypted doors: %s", error)
+            return {}
 
     async def configure(self, plugin_uid: str, slot: Slot, config: str) -> str:
         """Call an instance on the bus with its new configuration.

@@ -42,6 +42,11 @@ class Places:
         return self.root / "bus"
 
     @property
+    def bus_authority(self) -> Path:
+        """Who vouches for the broker to plugins that speak TLS to it."""
+        return self.root / "bus-authority"
+
+    @property
     def egress(self) -> Path:
         """The egress proxy's private folder: its socket and log."""
         return self.root / "egress"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +14,13 @@ import pytest
 import yaml
 from imagelib import rune
 
+from crucible.bootstrap import control_plane_id
+from crucible.companions import starting
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from crucible.settings import Places
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="plugins start with every control enforced only where root runs the controller"
@@ -215,6 +221,86 @@ def test_a_plugin_does_on_the_bus_what_its_manifest_grants_and_nothing_more(
 def seen(crucible: Any, name: str = "asker") -> dict[str, Any]:
     found: dict[str, Any] = json.loads(crucible("get", name, "-o", "json").out)
     return found
+
+
+SEALED = {
+    "python": (
+        "main.py",
+        """
+import os
+from crucible_plugin import Plugin
+plugin = Plugin()
+print(os.environ["CRUCIBLE_BUS"], flush=True)
+
+@plugin.method()
+def say(request):
+    return request.payload
+
+plugin.run()
+""",
+    ),
+    "wasm": (
+        "main.wat",
+        """(module
+  (import "crucible" "bus_open" (func $open (param i32 i32 i32) (result i32)))
+  (import "crucible" "bus_next" (func $next (param i32) (result i32)))
+  (import "crucible" "bus_take" (func $take (param i32 i32 i32) (result i32)))
+  (import "crucible" "bus_answer" (func $answer (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "say")
+  (func (export "_start")
+    (if (call $open (i32.const 16) (i32.const 3) (i32.const 0)) (then unreachable))
+    (loop $forever
+      (if (i32.eq (call $next (i32.const -1)) (i32.const 1))
+        (then (drop (call $answer
+          (i32.const 4096) (call $take (i32.const 0) (i32.const 4096) (i32.const 4096))))))
+      (br $forever))))""",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", SEALED)
+def test_a_plugin_whose_own_hop_is_encrypted_is_called_and_after_the_broker_died_again(
+    crucible: Any, places: Places, apply: Any, eventually: Any, language: str
+) -> None:
+    name, program = SEALED[language]
+    sealed = manifest("asked", program, {"bus": {"encryptLocal": True}})
+    sealed["spec"] |= {"type": language, "entrypoint": [name]}
+    sealed["spec"]["source"]["inline"] = {name: program}
+    applied = apply(sealed)
+    assert applied.code == 0, applied.err
+    for _ in range(2):
+        eventually(
+            lambda: crucible("call", "asked.say", '"heard"').out == "heard\n",
+            lambda: (crucible("call", "asked.say", '"heard"'), crucible("logs", "asked").out),
+        )
+        (broker,) = brokers(places)
+        os.kill(broker, signal.SIGKILL)
+    if language == "python":
+        assert crucible("logs", "asked").out == "tls:///run/crucible/bus.sock\n"
+
+
+def brokers(places: Places) -> list[int]:
+    """Return the process of this control plane's broker."""
+    mark = starting.Program("bus", (), places.bus, control_plane_id(places.root / "id")).mark.encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if mark in words:
+            found.append(int(entry.name))
+    return found
+
+
+def test_a_script_of_rune_cannot_have_its_own_hop_encrypted(apply: Any) -> None:
+    sealed = manifest("asked", "", {"bus": {"encryptLocal": True}})
+    sealed["spec"] |= {"type": "rune", "entrypoint": ["main.rn"]}
+    sealed["spec"]["source"]["inline"] = {"main.rn": "pub fn main() {}"}
+    refused = apply(sealed)
+    assert refused.code != 0
+    assert "spec.capabilities.bus.encryptLocal: the host of Rune scripts speaks no TLS" in refused.err
 
 
 LISTENERS = {

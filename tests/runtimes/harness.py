@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from crucible.backbone.local import Seal
 from crucible.errors import NotFound
 from crucible.model.usage import Usage
 from crucible.model.workload import Limits, Slot, Workload
@@ -375,6 +376,7 @@ class ProcessHarness(Common):
             "cgroup_parent": self.cgroup_parent,
             "volumes": self.volumes,
             "logs": LogLimits(files=3, file_bytes=MIB, rate=MIB, burst=MIB),
+            "bus_authority": Seal(self.place / "bus-authority").authority,
         }
         return ProcessSettings(**(values | changes))  # type: ignore[arg-type]
 

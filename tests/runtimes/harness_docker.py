@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import engine as engines
 from harness import Common
 
+from crucible.backbone.local import Seal
 from crucible.runtimes.docker import DockerRuntime, DockerSettings
 from crucible.runtimes.docker.memory import Memory
 
@@ -41,6 +42,7 @@ class DockerHarness(Common):
             "url": self.engine.url,
             "heartbeat": 0.5,
             "volumes": self.volumes,
+            "bus_authority": Seal(self.place / "bus-authority").authority,
         }
         return DockerSettings(**(values | changes))  # type: ignore[arg-type]
 

@@ -258,8 +258,9 @@ class Connection(asyncio.BufferedProtocol):
             self.closing = True
             self._stop_clock()
             self._forget_partial()
+            unwritten = self._transport.get_write_buffer_size()  # closed, one of TLS may not know it any more
             self._transport.close()
-            if self._transport.get_write_buffer_size():
+            if unwritten:
                 self._partial = self._loop.call_later(HELLO_TIME, self._transport.abort)
 
     def next_id(self) -> int:

@@ -84,6 +84,10 @@ class Entrance:
             connection.close()
         self._broker.shut(self.doorway.key)
 
+    def renew(self, tls: ssl.SSLContext) -> None:
+        """Speak so with whoever connects from now on; nobody who is in is cut off."""
+        self._tls = tls
+
     def _listen(self) -> None:
         self._rest = None
         self._loop.add_reader(self._listener, self._accept)

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crucible.bus import wire
 from crucible.bus.broker import Broker
+from crucible.bus.credentials import serving
 from crucible.bus.doors import Entrance
 from crucible.bus.members import Members, digest_of
 from crucible.bus.roster import Seat
@@ -41,6 +42,7 @@ from crucible.model.bus import HOST, Grants, Member
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from crucible.bus.call import Call
@@ -66,6 +68,7 @@ class BusService:
         self.broker.ledger.refused = self._refused
         self._tell = tell
         self._entrances: dict[str, list[Entrance]] = {}
+        self._closed: dict[str, list[socket.socket]] = {}
         self._members = Members()
         self._parts: list[Member] = []
         self._wanted: set[str] = set()
@@ -84,7 +87,16 @@ class BusService:
             self._expect(Member.from_json({**nothing, **grant}))
         if listeners:
             self._shut(doorway.key)
-            self._entrances[doorway.key] = [Entrance(self.broker, doorway, one) for one in listeners]
+        context = _tls(grant) if doorway.tls else None
+        closed = [*self._closed.pop(doorway.key, ()), *listeners]
+        if doorway.tls and context is None:  # nothing is said there in plain text: who comes waits
+            if closed:
+                self._closed[doorway.key] = closed
+        elif closed:
+            self._entrances[doorway.key] = [Entrance(self.broker, doorway, one, context) for one in closed]
+        elif context is not None:
+            for entrance in self._entrances.get(doorway.key, ()):
+                entrance.renew(context)
 
     def _expect(self, member: Member) -> None:
         """Let in whoever may come; why one does not answer is told apart from what it may do."""
@@ -100,6 +112,8 @@ class BusService:
     def _shut(self, key: str) -> None:
         for entrance in self._entrances.pop(key, ()):
             entrance.close()
+        for listener in self._closed.pop(key, ()):
+            listener.close()
 
     async def answer(self, words: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: C901 - one case a word
         """Do what the controller says."""
@@ -180,6 +194,15 @@ class BusService:
 
     def _refused(self, namespace: str, plugin: str, what: str) -> None:
         self._tell({"refused": what, "namespace": namespace, "plugin": plugin})
+
+
+def _tls(grant: Mapping[str, Any]) -> ssl.SSLContext | None:
+    """Return how an encrypted door is spoken through; None while that is not told."""
+    match grant.get("tls"):
+        case {"certificate": str(certificate), "key": str(key)}:
+            return serving(certificate, key)
+        case _:
+            return None
 
 
 class _Waiting:

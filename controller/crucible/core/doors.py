@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from crucible.core import egress
 from crucible.core.bus import is_on_bus
-from crucible.model.door import Door, socket_path
+from crucible.model.door import Door, authority_path, socket_path
 
 if TYPE_CHECKING:
     from crucible.model.manifest import PluginSpec
@@ -32,7 +32,7 @@ def environment(workload: Workload, proxy: str) -> tuple[tuple[str, str], ...]:
         workload: the instance's.
         proxy: the host that the proxy's port is at, from inside.
     """
-    bus = (("CRUCIBLE_BUS", socket_path(Door.BUS)),) if Door.BUS in workload.doors else ()
+    bus = _bus(workload) if Door.BUS in workload.doors else ()
     if Door.EGRESS not in workload.doors:
         return bus
     return (*bus, ("CRUCIBLE_EGRESS", socket_path(Door.EGRESS)), *proxy_variables(proxy))
@@ -46,6 +46,13 @@ def bus_variables(broker: str, authority: str) -> tuple[tuple[str, str], ...]:
         authority: path, inside, of the certificate of who vouches for it.
     """
     return (("CRUCIBLE_BUS", f"tls://{broker}:{BUS_PORT}"), ("CRUCIBLE_BUS_CA", authority))
+
+
+def _bus(workload: Workload) -> tuple[tuple[str, str], ...]:
+    path = socket_path(Door.BUS)
+    if not workload.sealed:
+        return (("CRUCIBLE_BUS", path),)
+    return (("CRUCIBLE_BUS", f"tls://{path}"), ("CRUCIBLE_BUS_CA", authority_path()))
 
 
 def proxy_variables(proxy: str) -> tuple[tuple[str, str], ...]:

@@ -65,5 +65,6 @@ def render(
             if variable.secret is not None
         ),
         doors=doors_of(spec),
+        sealed=spec.capabilities.bus.encrypt_local,
         delivery=spec.config_delivery.value,
     )

@@ -10,6 +10,12 @@ DOORS: Final = "/run/crucible"
 """Where an instance finds its doors, as ``NAME.sock``. It can open them, and write nothing there."""
 
 
+AUTHORITY: Final = "bus.crt"
+"""Beside the doors, where the one to the bus speaks TLS: the certificate of who vouches for the broker."""
+BROKER: Final = "crucible-bus"
+"""What the broker behind a Unix socket is called in its certificate."""
+
+
 class Door(StrEnum):
     """What is behind a door."""
 
@@ -28,6 +34,7 @@ class Doorway:
         plugin_uid: the Plugin's uid.
         place: the instance's slot, or another place that stands for all of the plugin's instances.
         peer: user id, on this host, of whoever may come through; None where the kernel cannot tell.
+        tls: what is said there is encrypted.
     """
 
     door: Door
@@ -36,6 +43,7 @@ class Doorway:
     plugin_uid: str
     place: str
     peer: int | None = None
+    tls: bool = False
 
     @property
     def key(self) -> str:
@@ -51,3 +59,8 @@ def socket_name(door: Door) -> str:
 def socket_path(door: Door) -> str:
     """Return where an instance finds a door."""
     return f"{DOORS}/{socket_name(door)}"
+
+
+def authority_path() -> str:
+    """Return where an instance finds whom to believe behind the door to the bus."""
+    return f"{DOORS}/{AUTHORITY}"

@@ -173,6 +173,8 @@ class BusCapability(Part):
     """Subjects it may subscribe to; ``crucible.events.>`` are the controller's events of its namespace."""
     call: Annotated[tuple[Annotated[str, Field(max_length=255)], ...], Field(max_length=64)] = ()
     """Methods of other plugins it may call, as ``plugin.method`` or ``plugin.*``."""
+    encrypt_local: bool = False
+    """TLS on the way to the broker on the same machine too, which no other plugin sees in any case."""
 
 
 class StoreCapability(Part):

@@ -61,6 +61,7 @@ class Workload:
         probes: those that the runtime asks by itself, by name.
         pre_stop: what it runs by itself before it asks an instance to end.
         mounts: the volumes it sees.
+        sealed: its door to the bus speaks TLS.
         delivery: how a changed configuration reaches what runs: ``restart``, ``file``, ``signal`` or ``bus``.
     """
 
@@ -81,6 +82,7 @@ class Workload:
     fuel: int | None = None
     time: float | None = None
     doors: tuple[Door, ...] = field(default=(), repr=False)
+    sealed: bool = field(default=False, repr=False)
     secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secret_env: tuple[SecretVariable, ...] = field(default=(), repr=False)
     probes: tuple[tuple[str, Probe], ...] = field(default=(), repr=False)

@@ -13,17 +13,25 @@ import shutil
 import socket
 from typing import TYPE_CHECKING, Final
 
-from crucible.model.door import socket_name
+from crucible.errors import Unsupported
+from crucible.model.door import AUTHORITY, Door, socket_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from crucible.model.door import Door
-
 FOLDER: Final = "doors"
 """Name of the door directory, in the directory that is kept for an instance."""
 _QUEUE: Final = 128
+
+
+def nobody() -> str:
+    """Return no authority.
+
+    Raises:
+        Unsupported: nothing else is promised.
+    """
+    raise Unsupported("capabilities.bus.encryptLocal: there is no broker here that could speak TLS")
 
 
 class Doors:
@@ -43,6 +51,15 @@ class Doors:
         self.names = tuple(names)
         self._directory = directory / FOLDER
         self._held: dict[Door, tuple[socket.socket, ...]] = {}
+        self._authority = ""
+
+    def seal(self, authority: str) -> None:
+        """Have the door to the bus speak TLS, before it is opened; the instance is shown whom to believe."""
+        self._authority = authority
+
+    def speaks_tls(self, door: Door) -> bool:
+        """Say whether a door was made to be spoken TLS through; a later controller finds that too."""
+        return door is Door.BUS and (self._directory / AUTHORITY).is_file()
 
     @property
     def path(self) -> str:
@@ -63,9 +80,21 @@ class Doors:
             os.fchmod(place, 0o755)  # whatever the controller's umask is: the plugin is another user
         finally:
             os.close(place)
+        if self._authority:
+            self._show_authority()
         for door in self.names:
             if door not in self._held:
                 self._held[door] = (bind(self._directory, door),)
+
+    def _show_authority(self) -> None:
+        """Write down whom to believe, where the plugin can read it and write nothing."""
+        with contextlib.suppress(FileExistsError):
+            opened = os.open(
+                self._directory / AUTHORITY, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            )
+            with os.fdopen(opened, "w") as file:
+                file.write(self._authority)
+                os.fchmod(opened, 0o444)
 
     def add(self, door: Door, one: socket.socket) -> None:
         """Take in a listening socket that leads to an open door in another way."""

@@ -44,6 +44,16 @@ def test_who_takes_part_in_the_bus_has_a_door_to_it_and_its_name(fields: dict[st
         assert ("CRUCIBLE_BUS", "/run/crucible/bus.sock") in variables
 
 
+def test_whose_own_hop_is_encrypted_finds_that_in_the_name_and_whom_to_believe() -> None:
+    made = workload(capabilities={"bus": {"encryptLocal": True}})
+    assert made.sealed
+    assert made.revision != replace(made, sealed=False).revision
+    program = argv.Program()
+    for variables in (argv.environment(made, program, "a-0-1"), body.environment(made, Image("i"), "a-0-1")):
+        assert dict(variables)["CRUCIBLE_BUS"] == "tls:///run/crucible/bus.sock"
+        assert dict(variables)["CRUCIBLE_BUS_CA"] == "/run/crucible/bus.crt"
+
+
 def test_who_does_not_has_neither() -> None:
     made = workload()
     assert Door.BUS not in made.doors

@@ -70,7 +70,15 @@ class Held:
         if self.ended.is_set():
             return ()
         return tuple(
-            Doorway(door, one.namespace, one.plugin, one.plugin_uid, str(one.slot), self.uid)
+            Doorway(
+                door,
+                one.namespace,
+                one.plugin,
+                one.plugin_uid,
+                str(one.slot),
+                self.uid,
+                self.doors.speaks_tls(door),
+            )
             for door in self.names
         )
 

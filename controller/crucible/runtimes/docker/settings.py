@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible import __version__
+from crucible.runtimes.doors import nobody
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from crucible.model.volume import HostVolume
 
 
@@ -33,6 +36,7 @@ class DockerSettings:
         log_files: how many files of output are kept for each instance.
         log_bytes: how large each of those may become.
         volumes: folders that plugins may be granted.
+        bus_authority: returns the certificate of who vouches for the broker to plugins that speak TLS to it.
         memory: a file system in memory, where what is in Secrets is kept while it is shown to containers.
     """
 
@@ -51,6 +55,7 @@ class DockerSettings:
     log_files: int = 3
     log_bytes: int = 1 << 20
     volumes: tuple[HostVolume, ...] = ()
+    bus_authority: Callable[[], str] = nobody
     memory: Path = Path("/dev/shm")  # noqa: S108 - a private folder is made in it
 
     def image_of(self, plugin_type: str) -> str:

@@ -97,6 +97,7 @@ class Starter:
 
     def _write_down(self, workload: Workload, slot: Slot) -> Held:
         """Make what is shown to the container."""
+        authority = self._settings.bus_authority() if workload.sealed else ""
         directory = self._containers.directory(workload.plugin_uid, slot)
         shutil.rmtree(directory, ignore_errors=True)  # of a start that was never confirmed
         directory.mkdir(mode=0o755, parents=True)
@@ -109,6 +110,7 @@ class Starter:
             names=workload.doors,
         )
         held.note_config(held.instance.config)
+        held.doors.seal(authority)
         held.doors.open()
         return held
 

