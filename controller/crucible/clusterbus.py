@@ -21,7 +21,7 @@ from crucible.bus.gate import Gate, Visitor
 from crucible.control.cluster import ClusterClient, find_endpoint
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import admit
-from crucible.core.bus import is_on_bus, member_of, refusal_event
+from crucible.core.bus import is_on_bus, limit_event, member_of, refusal_event
 from crucible.core.doors import BUS_PORT
 from crucible.errors import CrucibleError, InvalidManifest
 from crucible.figures import Heart
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from crucible.backbone.authority import Issued
     from crucible.core.egress import Address
+    from crucible.model.decision import Event
     from crucible.telemetry.logs import Format
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ _STUCK: Final = 30.0
 _AGAIN: Final = 60.0
 """Seconds between two looks whether namespaces still say who vouches for the broker."""
 _RETRY: Final = 2.0
+_NEWS: Final = 600.0
+"""Seconds between two events that say what a plugin does too much of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ class Hub:
         """Begin with nobody, and with an authority of its own that nobody else has the key of."""
         self.broker = Broker(asyncio.get_running_loop())
         self.broker.ledger.refused = self._refused
+        self.broker.ledger.heard = self._heard
+        self._said: dict[tuple[str, str], float] = {}
         self.vouching = Vouching(client)
         self.gate = Gate(self.broker, self._who, self.vouching.tls)
         self._doorman = Doorman(client, Door.BUS, self, options.namespaces, options.wait)
@@ -152,6 +157,7 @@ class Hub:
         here = owner_at(after) if after is not None else None
         if gone is not None and gone != here:
             self._known.pop((gone.namespace, gone.plugin), None)
+            self._said.pop((gone.namespace, gone.plugin), None)
             self.vouching.want(gone, wanted=False)
             self.broker.forget({gone.uid})
         if after is not None and here is not None:
@@ -173,7 +179,18 @@ class Hub:
         """Say that a plugin was refused something: in the log, and as an event of the Plugin."""
         event = refusal_event(what)
         log.warning("%s/%s: %s", namespace, plugin, event.message)
-        identity = self._known.get((namespace, plugin))
+        self._say((namespace, plugin), event)
+
+    def _heard(self, namespace: str, plugin: str) -> None:
+        """Say what else a plugin does wrong or too much of; its log has it more often."""
+        key, now = (namespace, plugin), asyncio.get_running_loop().time()
+        lines = self.broker.ledger.of(namespace, plugin).notices(refusals=False)
+        if lines and now - self._said.get(key, -_NEWS) >= _NEWS:
+            self._said[key] = now
+            self._say(key, limit_event(lines))
+
+    def _say(self, key: tuple[str, str], event: Event) -> None:
+        identity = self._known.get(key)
         if identity is not None:
             task = asyncio.get_running_loop().create_task(self._voice.tell(identity, event))
             self._telling.add(task)

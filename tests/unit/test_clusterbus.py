@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crucible import clusterbus
 from crucible.backbone.authority import signed_by
+from crucible.bus.ledger import Fault
 from crucible.clusterbus import BrokerOptions, Hub, figures
 from crucible.errors import InvalidInput
 from crucible.model import names
@@ -30,6 +31,12 @@ class Client:
         self.full = set(full)
         self.applied: dict[str, dict[str, Any]] = {}
         self.tries: list[str] = []
+        self.events: list[tuple[str, str]] = []
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        assert path == "/api/v1/namespaces/a/events"
+        self.events.append((body["reason"], body["message"]))
+        return body
 
     async def apply(self, path: str, body: dict[str, Any], manager: str) -> tuple[bool, dict[str, Any]]:
         assert manager == "crucible-broker"
@@ -140,6 +147,25 @@ async def test_the_certificate_is_renewed_under_the_same_authority(monkeypatch: 
     assert signed_by(vouching._issued.certificate, vouching._authority.certificate)
     assert "Issued()" in repr(vouching._issued), "no key in what is printed"
     assert "key" not in repr(vouching._authority)
+
+
+async def test_people_hear_what_a_plugin_may_not_and_does_too_much_of_and_not_over_and_over() -> None:
+    here, client = hub()
+    here.told(None, plugin("one"))
+    ledger = here.broker.ledger
+    for _ in range(2):
+        ledger.fault("a", "one", Fault.REFUSED, "call two.m")
+    await until(lambda: client.events)
+    for detail in ("no HELLO", "no frame"):
+        ledger.fault("a", "one", Fault.MALFORMED, detail)
+        ledger.fault("a", "one", Fault.CONNECTIONS, detail)
+    ledger.fault("a", "stranger", Fault.MALFORMED, "of nobody known")
+    await until(lambda: not here._telling)
+    (denied, why), (limited, what) = client.events
+    assert (denied, limited) == ("BusDenied", "BusLimited")
+    assert "add 'two.m' to spec.capabilities.bus.call" in why
+    assert "no HELLO" in what
+    assert "two.m" not in what, "that is said already"
 
 
 async def test_it_is_not_ready_before_it_knows_who_is_there() -> None:

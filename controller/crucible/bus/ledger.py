@@ -79,11 +79,16 @@ class Account:
             "published": self.published,
             "delivered": self.delivered,
             "faults": {fault.value: count for fault, count in self.faults.items()},
-            "notices": [
-                f"{_SAID[fault]} ({self.faults[fault]} times; last: {detail})"
-                for fault, detail in self.last.items()
-            ],
+            "notices": self.notices(),
         }
+
+    def notices(self, *, refusals: bool = True) -> list[str]:
+        """Return what its people should hear, with what was refused or without."""
+        return [
+            f"{_SAID[fault]} ({self.faults[fault]} times; last: {detail})"
+            for fault, detail in self.last.items()
+            if refusals or fault is not Fault.REFUSED
+        ]
 
 
 class Ledger:

@@ -12,7 +12,7 @@ from crucible.model.decision import Event
 from crucible.model.workload import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
@@ -23,6 +23,7 @@ _WITHOUT_TLS: Final = "rune"  # the type whose host speaks none; the broker load
 TOLD: Final = 200
 """Characters of what the broker tells of a fault; what is as long was cut."""
 _STATE_LIMIT: Final = 300
+_LINES_LIMIT: Final = 1000
 _HOW: Final = (
     "words of letters, digits, '_' and '-' with dots between; '*' is any word, '>' at the end the rest"
 )
@@ -39,6 +40,11 @@ def refusal_event(what: str) -> Event:
     granted = fits is not None and fits(name) and len(what) < TOLD and not subjects.is_ours(name)
     advice = f"; to allow it, add {name!r} to spec.capabilities.bus.{verb}" if granted else ""
     return Event("Warning", "BusDenied", f"{what!r} is not in the plugin's list{advice}")
+
+
+def limit_event(notices: Iterable[str]) -> Event:
+    """Return the event for what the broker tells that a plugin does wrong, or too much of."""
+    return Event("Warning", "BusLimited", "; ".join(notices)[:_LINES_LIMIT])
 
 
 def is_on_bus(spec: PluginSpec) -> bool:
