@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _FIRST_RETRY: Final = 0.01
 """Seconds until one that has never passed is asked a second time."""
-_LONGER: Final = 1.3
-"""By which each pause is longer than the one before: what comes up is seen a quarter late at most."""
+_LONGER: Final = 1.15
+"""By which each pause is longer than the one before: what comes up is seen a seventh late at most."""
 _MESSAGE: Final = 512
 
 
