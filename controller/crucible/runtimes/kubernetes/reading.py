@@ -79,9 +79,15 @@ def listens(pod: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def stopping_at(pod: Mapping[str, Any]) -> float | None:
-    """Return when a pod was asked to end: its deletion's time is when it has to be over."""
+    """Return when a pod was asked to end: its deletion's time is when it has to be over.
+
+    One that is deleted without grace while it runs on a node is not asked: it is taken away.
+    """
     meta = pod["metadata"]
     if "deletionTimestamp" not in meta:
+        return None
+    at_once = meta.get("deletionGracePeriodSeconds") == 0
+    if at_once and pod.get("spec", {}).get("nodeName") and not _ended(pod):
         return None
     return unix_time(meta["deletionTimestamp"]) - float(meta.get("deletionGracePeriodSeconds") or 0)
 

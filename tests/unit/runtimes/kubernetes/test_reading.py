@@ -23,8 +23,9 @@ OWNER = marks.Owner("team-a", "word-count", UID)
 AT = "2026-01-31T09:30:00Z"
 
 
-def read(status: dict[str, Any], **meta: Any) -> Any:
+def read(status: dict[str, Any], node: str = "", **meta: Any) -> Any:
     made = pod(workload(listen=(80,)), FIRST, KubernetesSettings(), "c", FILES)
+    made["spec"] |= {"nodeName": node} if node else {}
     made["metadata"] |= {"uid": "u", "creationTimestamp": AT, **meta}
     return instance_of({**made, "status": status}, OWNER, FIRST)
 
@@ -55,6 +56,15 @@ def test_a_pod_whose_container_runs_is_running_and_one_that_is_deleted_is_stoppi
     going = read(status, deletionTimestamp="2026-01-31T09:30:10Z", deletionGracePeriodSeconds=10)
     assert going.state is State.STOPPING
     assert going.stopping_at == unix_time(AT)
+
+
+def test_a_pod_that_is_deleted_without_grace_is_taken_away_and_was_not_asked_to_stop() -> None:
+    status = {"phase": "Running", **container(running={"startedAt": AT})}
+    at_once = {"deletionTimestamp": AT, "deletionGracePeriodSeconds": 0}
+    assert read(status, **at_once, node="a").stopping_at is None
+    assert read(status, **at_once).stopping_at == unix_time(AT), "it is on no node: nothing of it ever ran"
+    ended = {"phase": "Failed", **container(terminated={"exitCode": 143, "finishedAt": AT})}
+    assert read(ended, **at_once, node="a").stopping_at == unix_time(AT), "its kubelet says that it ended"
 
 
 @pytest.mark.parametrize(
