@@ -72,7 +72,7 @@ class Aside:
         mine = self._work.get(plugin_uid, {})
         for key, task in list(mine.items()):
             kind, attempt = key
-            if kind == "hook" and attempt not in hooks:
+            if (kind == "hook" and attempt not in hooks) or (kind == "config" and task.done()):
                 task.cancel()
                 del mine[key]
 

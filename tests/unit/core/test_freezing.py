@@ -136,3 +136,33 @@ def test_time_spent_frozen_does_not_count_against_a_revision_on_trial() -> None:
     assert after.status.rollback is None
     late = decide(world(fresh, spec=spec, status=after.status, now=5031.0))
     assert late.status.rollback is not None
+
+
+def test_only_what_moves_is_held_still_and_only_what_is_held_still_goes_on() -> None:
+    held = replace(RUNS, frozen=True)
+    moving = instance(2, ordinal=1, revision=REVISION)
+    gone = replace(ended(3), frozen=True)
+    spec = {"replicas": 2}
+    freezing = decide(frozen(held, moving, gone, spec=spec))
+    assert freezing.actions == (Freeze(Slot(1, 2)),)
+    (message,) = {each.message for each in freezing.status.conditions if each.type == "Ready"}
+    assert message == "1 of 2 instances frozen; run 'crucible thaw' to go on"
+    thawing = decide(world(held, moving, gone, spec=spec, status=freezing.status))
+    assert thawing.actions == (Thaw(Slot(0, 1)),)
+    assert [(event.type, event.reason, event.message) for event in thawing.events] == [
+        ("Normal", "Thawed", "1 frozen instances go on")
+    ]
+
+
+def test_what_is_said_of_replicas_stays_but_that_none_of_them_serves() -> None:
+    before = decide(world(RUNS))
+    assert before.status.instances[0].ready
+    still = decide(frozen(RUNS, status=before.status))
+    assert [event.message for event in still.events] == ["held still until 'crucible thaw'"]
+    assert [event.type for event in still.events] == ["Normal"]
+    (replica,) = still.status.instances
+    assert replica == before.status.instances[0].model_copy(update={"ready": False})
+    thawing = decide(world(replace(RUNS, frozen=True), status=still.status))
+    assert thawing.status.instances == still.status.instances
+    assert condition(thawing, "Progressing") == ("True", "Thawed")
+    assert thawing.status.phase is Phase.STARTING
