@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SAMPLE = 0.25
-MEMORY_KIB = 16 * 1024
-"""How much more the last third of a soak may use than the second: allocators take time to rest."""
+LONG = 1800.0
+MEMORY_KIB, MEMORY_KIB_LONG = 16 * 1024, 8 * 1024
+"""How much more the last third of a soak may use than the second; and of a long one, whose windows are full."""
 DESCRIPTORS = 16
 PARTS = 30
 """In so many equal parts of its time a soak tells what it used: one for each minute of half an hour."""
@@ -45,7 +46,7 @@ async def soak(folder: Path, roots: Path, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "changes": changes,
         **used.figures(),
-        "problems": [*rest.wrong, *end.wrong, *left, *used.problems()],
+        "problems": [*rest.wrong, *end.wrong, *left, *used.problems(seconds)],
     }
 
 
@@ -97,11 +98,11 @@ class Used:
             "memory_kib_by_time": medians(self.memory, PARTS),
         }
 
-    def problems(self) -> list[str]:
-        """Return what did not stay as it was."""
+    def problems(self, seconds: float) -> list[str]:
+        """Return what did not stay as it was in so long a time."""
         ended = len(self.controllers) - 1
         return [
-            *grown("memory in KiB", self.memory, MEMORY_KIB),
+            *grown("memory in KiB", self.memory, MEMORY_KIB_LONG if seconds >= LONG else MEMORY_KIB),
             *grown("descriptors", self.descriptors, DESCRIPTORS),
             *([f"the controller ended {ended} times"] if ended > 0 else []),
         ]

@@ -11,7 +11,7 @@ from lifetime import Life, live
 from machine import Machine
 from ordeal import CHANGES, LIVES, SECONDS, ground_of, plan_of
 from records import Book, Record, summary_of
-from soak import DESCRIPTORS, grown, medians
+from soak import DESCRIPTORS, Used, grown, medians
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +62,12 @@ def test_a_soak_tells_growth_from_noise() -> None:
     assert grown("descriptors", flat, DESCRIPTORS) == []
     leaks = [50 + number for number in range(90)]
     assert grown("descriptors", leaks, DESCRIPTORS) == ["descriptors: from 94 to 124"]
+    used = Used()
+    used.memory, used.descriptors = [*range(100_000, 130_000, 1_000)], [50] * 30
+    assert used.problems(60.0) == []
+    assert used.problems(1800.0) == ["memory in KiB: from 114500 to 124500"]
+    used.controllers = {1, 2}
+    assert "the controller ended 1 times" in used.problems(60.0)
     assert grown("descriptors", [1, 1], DESCRIPTORS) == ["descriptors: too few samples"]
 
 
