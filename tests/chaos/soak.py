@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SAMPLE = 0.25
 LONG = 1800.0
 MEMORY_KIB, MEMORY_KIB_LONG = 16 * 1024, 8 * 1024
-"""How much more the last third of a soak may use than the second; and of a long one, whose windows are full."""
+"""How much more the last third of a soak may use than the second; and of a long one, where all is full."""
 DESCRIPTORS = 16
 PARTS = 30
 """In so many equal parts of its time a soak tells what it used: one for each minute of half an hour."""
