@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import time
@@ -30,14 +31,14 @@ from crucible.probes.prober import Prober
 from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
 from crucible.runtimes.kubernetes.nodes import give_user_namespaces
 from crucible.runtimes.kubernetes.settings import DoorService
-from crucible.sweep import orphans, wanted_sources
+from crucible.sweep import orphans, running_sources, wanted_sources
 from crucible.telemetry import logs
 from crucible.telemetry.alerts import Courier
 from crucible.telemetry.chronicle import Chronicle
 from crucible.telemetry.http import Desk, answering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection
     from pathlib import Path
 
     from crucible.control.kubeconfig import Endpoint
@@ -54,7 +55,7 @@ SWEEP_INTERVAL: Final = 60.0
 _STUCK: Final = 30.0
 """Seconds after which an event loop that did not turn is not expected to."""
 _RETRY: Final = 2.0
-_PAGE: Final = "500"
+_PAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +195,7 @@ async def _lead(
     resigned.set()
     await keeper
     await life.lease.release()
+    gc.collect()  # all loops of this term, before those of the next are there too
     try:
         term.result()
     except* CrucibleError as group:
@@ -242,7 +244,13 @@ async def _serve(
         ready = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             watching = operate(
-                find(), loops, ready=ready, stop=over, namespaces=settings.namespaces, renew=find
+                find(),
+                loops,
+                ready=ready,
+                stop=over,
+                namespaces=settings.namespaces,
+                renew=find,
+                page=_PAGE,
             )
             operator = group.create_task(watching)
             sweeper = group.create_task(_sweep_for_ever(client, ports, loops, settings.namespaces))
@@ -331,28 +339,32 @@ async def _sweep_for_ever(
         # Whoever came up while the list was on its way is not in it, and is no orphan for that.
         instances, known = ports.runtime.instances(), loops.uids()
         try:
-            plugins = [plugin for each in namespaces or ("",) for plugin in await _list(client, each)]
-            listed = {plugin["metadata"]["uid"] for plugin in plugins}
+            listed: set[str] = set()
+            sources: set[str] = set()
+            for namespace in namespaces or ("",):
+                async for page in _pages(client, namespace):
+                    listed |= {plugin["metadata"]["uid"] for plugin in page}
+                    sources |= wanted_sources(page)
             loops.compare({*listed, *(set(loops.uids()) - set(known))})
-            for instance in () if ports.runtime.outage else orphans(plugins, instances):
+            for instance in () if ports.runtime.outage else orphans(listed, instances):
                 log.warning("%s belongs to no plugin any more: removed", instance.name)
                 await ports.runtime.remove(instance.plugin_uid, instance.slot)
-            ports.sources.sweep(wanted_sources(plugins, ports.runtime.instances()))
+            ports.sources.sweep(sources | running_sources(ports.runtime.instances()))
         except CrucibleError as error:
             log.warning("no sweep this time: %s", error)
         await asyncio.sleep(SWEEP_INTERVAL)
 
 
-async def _list(client: ClusterClient, namespace: str) -> list[dict[str, Any]]:
+async def _pages(client: ClusterClient, namespace: str) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield all Plugins, so many at a time that neither memory nor the loops notice."""
     where = f"namespaces/{namespace}/" if namespace else ""
-    found: list[dict[str, Any]] = []
-    params = {"limit": _PAGE, "continue": ""}
+    params = {"limit": str(_PAGE), "continue": ""}
     while True:
         page = await client.get(f"/apis/{names.API_VERSION}/{where}{names.PLURAL}", params)
-        found += page["items"]
+        yield page["items"]
         params["continue"] = str(page["metadata"].get("continue") or "")
         if not params["continue"]:
-            return found
+            return
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

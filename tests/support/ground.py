@@ -224,10 +224,9 @@ class LocalGround(Ground):
     async def __aenter__(self) -> Self:
         self._stack = AsyncExitStack()
         self.output = Output()
-        settings = ServerSettings(self.place / "control")
         server = await self._stack.enter_async_context(
             ApiServer(
-                settings,
+                self.settings(),
                 crds=[plugin_crd(), revision_crd()],
                 admit=violations_of,
                 pods=self.output,
@@ -245,6 +244,10 @@ class LocalGround(Ground):
     async def __aexit__(self, *_: object) -> None:
         self.end_all()
         await self._stack.aclose()
+
+    def settings(self) -> ServerSettings:
+        """Return how the API server is set."""
+        return ServerSettings(self.place / "control")
 
     def kubeconfig(self) -> Path:
         return self.faults.kubeconfig(self.place / "kubeconfig")

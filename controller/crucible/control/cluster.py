@@ -30,7 +30,8 @@ _GONE: Final = 410
 _FAILED: Final = 400
 _DEADLINE: Final = aiohttp.ClientTimeout(total=15)
 _STREAM: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=300)
-_CONNECTIONS: Final = 64
+_AT_ONCE: Final = 48
+"""Requests under way, besides what goes on and on; the time of one that waits begins with its turn."""
 
 
 def find_endpoint(kubeconfig: Path | None = None, account: Path = SERVICE_ACCOUNT) -> Endpoint:
@@ -74,10 +75,11 @@ class ClusterClient(Client):
         super().__init__(find())
         self._find = find
         self._may_write = may_write
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls_of(self._endpoint), limit=_CONNECTIONS),
+            connector=aiohttp.TCPConnector(ssl=tls_of(self._endpoint), limit=0),
             headers={"accept": "application/json", "user-agent": "crucible-operator"},
             timeout=_DEADLINE,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -105,13 +107,14 @@ class ClusterClient(Client):
         params: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
         """Ask as a :class:`Client` does; once more where a token was refused that has been replaced since."""
-        token = self._endpoint.token
-        try:
+        async with self._turns:
+            token = self._endpoint.token
+            try:
+                return await super()._answer(verb, path, body, content_type, params)
+            except CrucibleError:
+                if self._endpoint.token == token:
+                    raise
             return await super()._answer(verb, path, body, content_type, params)
-        except CrucibleError:
-            if self._endpoint.token == token:
-                raise
-        return await super()._answer(verb, path, body, content_type, params)
 
     async def replace(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Replace an object, unless it changed since it was read."""

@@ -47,6 +47,7 @@ class Loops:
         self._objects: dict[str, Mapping[str, Any]] = {}
         self._bells: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._enforcement: dict[int, list[Any]] = {}
 
     def objects(self) -> list[Mapping[str, Any]]:
         """Return every Plugin that has a loop, as it was last seen."""
@@ -65,13 +66,24 @@ class Loops:
         before = self._objects.get(uid)
         if before is not None and version_of(plugin) < version_of(before):
             return
-        self._objects[uid] = seen = without_managed_fields(plugin)
+        self._objects[uid] = seen = self._shared(without_managed_fields(plugin))
         concerned = self._neighbours.see(plugin)
         if uid not in self._tasks and not self._stopping:
             self._bells[uid] = asyncio.Event()
             self._tasks[uid] = asyncio.create_task(self._run(uid))
         for each in concerned if before is not None and is_echo(before, seen) else (uid, *concerned):
             self.ring(each)
+
+    def _shared(self, plugin: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return an object that shares with others what all say of their controls: it is half of a status."""
+        status = plugin.get("status") or {}
+        said = status.get("enforcement")
+        if not isinstance(said, list):
+            return plugin
+        known = self._enforcement.get(len(said))
+        if known != said:
+            self._enforcement[len(said)] = known = said
+        return {**plugin, "status": {**status, "enforcement": known}}
 
     def follow(self, plugin: Mapping[str, Any]) -> bool:
         """Take in a change of a Plugin that has a loop; of any other take in nothing, and return False."""
@@ -171,6 +183,7 @@ async def operate(  # noqa: PLR0913 - what kopf has to be told
     stop: asyncio.Event,
     namespaces: Collection[str] = (),
     renew: Callable[[], Endpoint] | None = None,
+    page: int | None = None,
 ) -> None:
     """Watch until told to stop.
 
@@ -181,6 +194,8 @@ async def operate(  # noqa: PLR0913 - what kopf has to be told
         stop: set to end it; also set when it ends by itself.
         namespaces: the only ones to watch; none: all.
         renew: asked for the endpoint again whenever the server wants another token.
+        page: how many Plugins to list at a time, of a server that keeps what it began to list for minutes;
+            None: all.
 
     Raises:
         Unavailable: the API server made kopf give up; watching anew may do.
@@ -188,7 +203,7 @@ async def operate(  # noqa: PLR0913 - what kopf has to be told
     access = _Access(renew or (lambda: endpoint), loops)
     tasks = await kopf.spawn_tasks(
         registry=_registry(access, loops),
-        settings=_settings(scan=not namespaces),
+        settings=_settings(scan=not namespaces, page=page),
         standalone=True,
         identity="crucible",  # type: ignore[arg-type] # else kopf asks who the user is, and not all have names
         clusterwide=not namespaces,
@@ -238,13 +253,15 @@ class _NoDiffs(kopf.DiffBaseStorage):
         """Store nothing."""
 
 
-def _settings(*, scan: bool) -> kopf.OperatorSettings:
+def _settings(*, scan: bool, page: int | None) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = not scan  # who may see one namespace only may not list namespaces
     settings.posting.enabled = False  # events are ours, each with the reason that was decided
     settings.queueing.exit_timeout = 0.1  # by then every loop has ended
     settings.persistence.diffbase_storage = _NoDiffs()
+    settings.queueing.idle_timeout = 0.5  # hardly any object comes twice: its changes go to its loop
     settings.watching.server_timeout = 300
+    settings.watching.chunk_size = page
     settings.networking.request_timeout = 30
     return settings
 

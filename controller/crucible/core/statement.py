@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from crucible.core.enforce import enforcement_of
@@ -9,6 +10,7 @@ from crucible.model.manifest import PluginSpec
 from crucible.model.status import Condition, ControlReport, PluginStatus, SourceReport
 
 if TYPE_CHECKING:
+    from crucible.model.enforcement import Enforcement
     from crucible.model.status import Phase
     from crucible.model.world import World
 
@@ -31,10 +33,15 @@ def status_of(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
         history=world.status.history,
         rollback=world.status.rollback,
         thawed_at=world.status.thawed_at,
-        enforcement=tuple(
-            ControlReport(control=entry.control.value, level=entry.level.value, by=entry.by)
-            for entry in enforcement_of(_spec_of(world), world.capabilities)
-        ),
+        enforcement=_reports(enforcement_of(_spec_of(world), world.capabilities)),
+    )
+
+
+@lru_cache(maxsize=64)
+def _reports(entries: tuple[Enforcement, ...]) -> tuple[ControlReport, ...]:
+    """Return what is said of controls; of all Plugins for which the same hold, the very same."""
+    return tuple(
+        ControlReport(control=entry.control.value, level=entry.level.value, by=entry.by) for entry in entries
     )
 
 

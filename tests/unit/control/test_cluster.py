@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,31 @@ async def test_whoever_may_not_write_reads_and_sends_nothing_else() -> None:
             with pytest.raises(Unavailable, match="not the leader"):
                 await write
     assert server.asked == ["GET /a"]
+
+
+async def test_of_many_requests_some_are_under_way_and_the_others_wait_for_their_turn() -> None:
+    busy, most, enough = 0, 0, asyncio.Event()
+
+    async def answer(_: web.Request) -> web.Response:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        if busy == 40:
+            enough.set()
+        await enough.wait()
+        busy -= 1
+        return web.Response(body=b"{}")
+
+    application = web.Application()
+    application.router.add_get("/a", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with asyncio.timeout(60), ClusterClient(lambda: Endpoint(url)) as client:
+        assert await asyncio.gather(*(client.get("/a") for _ in range(200))) == [{}] * 200
+    await runner.cleanup()
+    assert 40 <= most <= 48
 
 
 async def test_a_watch_yields_events_of_any_length_and_an_answer_that_is_none_as_an_error() -> None:

@@ -144,6 +144,21 @@ async def test_what_comes_late_does_not_undo_what_is_known() -> None:
     await scene.loops.close()
 
 
+async def test_what_all_say_alike_of_their_controls_is_kept_once() -> None:
+    scene = Scene()
+    await scene.open()
+
+    def told(uid: str, by: str) -> dict[str, Any]:
+        return {**seen(uid=uid, name=uid), "status": {"phase": "Running", "enforcement": [{"by": by}]}}
+
+    for uid, by in (("a", "seccomp"), ("b", "seccomp"), ("c", "nothing")):
+        scene.loops.see(told(uid, by))
+    kept = [each["status"]["enforcement"] for each in scene.loops.objects()]
+    assert kept == [[{"by": "seccomp"}], [{"by": "seccomp"}], [{"by": "nothing"}]]
+    assert kept[0] is kept[1]
+    await scene.loops.close()
+
+
 async def test_a_plugin_first_seen_while_it_is_deleted_is_cleared_away_and_released() -> None:
     first = Scene()
     await first.open()
