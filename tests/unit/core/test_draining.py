@@ -11,7 +11,7 @@ from build import identity, instance, plugin, world
 from crucible.core.admission import admit
 from crucible.core.bus import member_of
 from crucible.core.decide import decide
-from crucible.errors import InvalidManifest
+from crucible.errors import InvalidManifest, Violation
 from crucible.model.decision import Stop
 from crucible.model.instance import State
 from crucible.model.workload import Slot
@@ -99,3 +99,23 @@ def test_without_it_nothing_waits_and_without_the_bus_it_is_refused() -> None:
     assert stops(decide(world(OLD, spec={"capabilities": {"bus": {}}}))) == [Slot(0, 1)]
     with pytest.raises(InvalidManifest, match="is for a plugin on the bus"):
         admit(plugin(lifecycle={"drain": "1s"}))
+
+
+def test_each_of_several_drains_by_itself() -> None:
+    spec = {**DRAINS, "suspend": True, "replicas": 3}
+    starting = instance(4, ordinal=3, state=State.STARTING)
+    seen = world(starting, *(instance(n, ordinal=n) for n in range(1, 4)), spec=spec)
+    first = decide(seen)
+    assert stops(first) == [Slot(3, 4)], "one that does not run yet has nothing to finish"
+    assert [each.attempt for each in first.status.draining] == [1, 2, 3]
+    assert [(event.type, event.message) for event in first.events if event.reason == "Draining"] == [
+        ("Normal", f"echo-{n}-{n} finishes what it has, and is given nothing new") for n in range(1, 4)
+    ]
+    later = decide(replace(seen, status=first.status, open_calls={1: 2, 2: 0, 3: 1}, now=1001.0))
+    assert stops(later) == [Slot(3, 4), Slot(2, 2)]
+    assert later.revisit == 1001.2
+
+
+def test_a_manifest_that_cannot_be_read_drains_nothing() -> None:
+    seen = world(OLD, spec=(Violation("spec.type", "is wrong"),))
+    assert stops(decide(seen)) == [Slot(0, 1)]

@@ -104,6 +104,7 @@ def test_then_it_goes_to_the_new_one_and_the_old_one_finishes_what_it_has() -> N
     assert decision.status.instances[0].incumbent == ""
     reached = (replace(seen.instances[0], reached=False), replace(seen.instances[1], reached=True))
     still = replace(said(seen, decision, at=1015.9, ready=(2,)), instances=reached, open_calls={1: 0})
+    assert decide(still).revisit == 1016.0
     assert decide(still).actions == (), "nobody counts connections to a port, so it has its whole time"
     over = decide(replace(still, now=1016.0))
     assert stops(over) == [Slot(0, 1)]

@@ -9,6 +9,7 @@ import pytest
 from build import identity, instance, world
 
 from crucible.core.decide import decide
+from crucible.errors import Violation
 from crucible.model.decision import RunHook, Stop
 from crucible.model.instance import State
 from crucible.model.workload import Slot
@@ -127,3 +128,27 @@ def test_others_go_on_meanwhile() -> None:
     decision = decide(seen)
     kinds = [type(action).__name__ for action in decision.actions]
     assert sorted(kinds) == ["RunHook", "Start"]
+
+
+def test_each_of_several_has_its_own_hook_and_its_own_end() -> None:
+    spec = {**HOOK, "suspend": True, "replicas": 3}
+    starting = instance(4, ordinal=3, state=State.STARTING)
+    seen = world(starting, *(instance(n, ordinal=n) for n in range(3)), spec=spec)
+    first = decide(seen)
+    kinds = [type(action).__name__ for action in first.actions]
+    assert sorted(kinds) == ["RunHook", "RunHook", "RunHook", "Stop"]
+    assert first.revisit == 1005.0
+    ended = {
+        0: Hooked(over=True, problem="was bad"),
+        1: Hooked(over=False),
+        2: Hooked(over=True, problem="too"),
+    }
+    later = decide(replace(seen, status=first.status, hooks=ended, now=1001.0))
+    assert {action.slot.attempt for action in later.actions if isinstance(action, Stop)} == {0, 2, 4}
+    assert [event.message.rpartition(" ")[2] for event in later.events] == ["bad", "too"]
+    assert [each.attempt for each in later.status.hooks] == [1]
+
+
+def test_a_manifest_that_cannot_be_read_has_no_hook() -> None:
+    seen = world(OLD, spec=(Violation("spec.type", "is wrong"),))
+    assert decide(seen).actions == (Stop(FIRST),)
