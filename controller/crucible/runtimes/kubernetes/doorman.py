@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from crucible.core.egress import plainly
 from crucible.model import names
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.confirmed import Confirmed
@@ -107,7 +108,11 @@ class Doorman:
         self._wake()
 
     async def who(self, address: Address) -> Tenant | None:
-        """Return who has an address now, as the API server says; None where that stays unknown."""
+        """Return who has an address now, as the API server says; None where that stays unknown.
+
+        A socket of both families calls an IPv4 address by an IPv6 one; pods say the one they have.
+        """
+        address = plainly(address)
         if self._known(address) is not None:
             return await self._sure(address)
         if self._waiting[address] >= _WAITING_EACH or self._waiting.total() >= _WAITING_ALL:

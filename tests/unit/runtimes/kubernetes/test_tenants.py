@@ -17,6 +17,7 @@ from crucible.model import names
 from crucible.model.door import Door
 from crucible.runtimes.kubernetes import marks
 from crucible.runtimes.kubernetes.confirmed import FRESH, Confirmed
+from crucible.runtimes.kubernetes.doorman import Doorman
 from crucible.runtimes.kubernetes.tenants import Tenant, Tenants, addresses_of, grant_now, tenant_of
 
 OWNER = marks.Owner("team-a", "fetch", "uid-1")
@@ -224,3 +225,26 @@ async def test_a_pod_is_asked_after_once_for_all_who_ask_at_a_time() -> None:
 async def test_what_the_server_does_not_say_is_not_so(why: str) -> None:
     confirmed: Any = Confirmed(Server(GONE[why]), lambda: 0.0, Door.EGRESS)  # type: ignore[arg-type]
     assert ADDRESS not in await confirmed.addresses(ME)
+
+
+class Nobody:
+    """A house to which Plugins mean nothing; each of its methods hears and does nothing."""
+
+    def leave(self, place: str) -> None:
+        """Hear that a pod lost its address."""
+
+    def told(self, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+        """Hear of a Plugin."""
+
+
+async def test_a_pod_is_known_by_its_address_as_a_socket_of_both_families_calls_it() -> None:
+    class Server:
+        async def get(self, *_: Any) -> dict[str, Any]:
+            return pod()
+
+    server: Any = Server()
+    doorman = Doorman(server, Door.EGRESS, Nobody(), (), 5.0)
+    doorman.plugin(None, plugin(resourceVersion="1"))
+    doorman.pod(None, pod())
+    for address in (str(ADDRESS), f"::ffff:{ADDRESS}"):
+        assert await doorman.who(ip_address(address)) == ME
