@@ -32,6 +32,8 @@ _DEADLINE: Final = aiohttp.ClientTimeout(total=15)
 _STREAM: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=300)
 _AT_ONCE: Final = 48
 """Requests under way, besides what goes on and on; the time of one that waits begins with its turn."""
+_EVENTS_AT_ONCE: Final = 8
+"""Events that are being told, beside those: ten thousand of them hold up nobody else's status."""
 
 
 def find_endpoint(kubeconfig: Path | None = None, account: Path = SERVICE_ACCOUNT) -> Endpoint:
@@ -76,6 +78,7 @@ class ClusterClient(Client):
         self._find = find
         self._may_write = may_write
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._events = asyncio.Semaphore(_EVENTS_AT_ONCE)
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -107,7 +110,7 @@ class ClusterClient(Client):
         params: Mapping[str, str] | None = None,
     ) -> tuple[int, bytes]:
         """Ask as a :class:`Client` does; once more where a token was refused that has been replaced since."""
-        async with self._turns:
+        async with self._events if path.endswith("/events") else self._turns:
             token = self._endpoint.token
             try:
                 return await super()._answer(verb, path, body, content_type, params)

@@ -79,7 +79,7 @@ async def test_whoever_may_not_write_reads_and_sends_nothing_else() -> None:
 
 
 async def test_of_many_requests_some_are_under_way_and_the_others_wait_for_their_turn() -> None:
-    busy, most, enough = 0, 0, asyncio.Event()
+    busy, most, told, enough, over = 0, 0, 0, asyncio.Event(), asyncio.Event()
 
     async def answer(_: web.Request) -> web.Response:
         nonlocal busy, most
@@ -91,14 +91,31 @@ async def test_of_many_requests_some_are_under_way_and_the_others_wait_for_their
         busy -= 1
         return web.Response(body=b"{}")
 
+    async def wait(_: web.Request) -> web.Response:
+        nonlocal told
+        told += 1
+        await over.wait()
+        return web.Response(body=b"{}")
+
+    async def take(_: web.Request) -> web.Response:
+        return web.Response(body=b"{}")
+
     application = web.Application()
     application.router.add_get("/a", answer)
+    application.router.add_get("/b", take)
+    application.router.add_get("/events", wait)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     async with asyncio.timeout(60), ClusterClient(lambda: Endpoint(url)) as client:
         assert await asyncio.gather(*(client.get("/a") for _ in range(200))) == [{}] * 200
+        events = [asyncio.create_task(client.get("/events")) for _ in range(100)]
+        while told < 8:
+            await asyncio.sleep(0)
+        assert await client.get("/b") == {}, "events that wait hold up something else"
+        over.set()
+        await asyncio.gather(*events)
     await runner.cleanup()
     assert 40 <= most <= 48
 
