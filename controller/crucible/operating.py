@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.collector import collect_rarely
+from crucible.control.backlog import Backlog
 from crucible.control.cluster import ClusterClient, find_endpoint
 from crucible.control.lease import Lease
 from crucible.control.operator import Loops, operate
@@ -224,7 +225,7 @@ async def _serve(
         runtime = KubernetesRuntime(client, settings, sources.files_of, time.time)
         prober = Prober(runtime, time.time)
         stack.push_async_callback(prober.close)
-        voice = ApiVoice(client, "crucible", time.time)
+        voice = ApiVoice(client, "crucible", time.time, await stack.enter_async_context(Backlog()))
         ports = Ports(
             runtime,
             sources,

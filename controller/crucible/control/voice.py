@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crucible.control.client import JSON_PATCH
@@ -13,6 +14,7 @@ from crucible.model.status import PluginStatus, format_time
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from crucible.control.backlog import Backlog
     from crucible.control.client import Client
     from crucible.model.decision import Event
     from crucible.model.plugin import Identity
@@ -23,10 +25,21 @@ log = logging.getLogger(__name__)
 class ApiVoice:
     """Speaks through an API server."""
 
-    def __init__(self, client: Client, component: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self, client: Client, component: str, now: Callable[[], float], backlog: Backlog | None = None
+    ) -> None:
+        """Prepare to speak.
+
+        Args:
+            client: of the API server.
+            component: which part of ours Events come from.
+            now: the clock, unix seconds.
+            backlog: takes Events, so that nobody waits until one is recorded.
+        """
         self._client = client
         self._component = component
         self._now = now
+        self._backlog = backlog
 
     async def report(self, identity: Identity, status: PluginStatus) -> None:
         """Replace the status; a Plugin that is gone, or another of the same name, needs none."""
@@ -40,11 +53,18 @@ class ApiVoice:
 
     async def tell(self, identity: Identity, event: Event) -> None:
         """Record a Kubernetes Event."""
-        body = event_object(identity, event, self._component, self._now())
+        record = partial(self._record, event_object(identity, event, self._component, self._now()))
+        if self._backlog is None:
+            await record()
+        elif not self._backlog.put(identity.uid, record):
+            _lost(identity.namespace, identity.name, event.reason, "too many wait to be told")
+
+    async def _record(self, body: dict[str, Any]) -> None:
+        about = body["involvedObject"]
         try:
-            await self._client.create(f"/api/v1/namespaces/{identity.namespace}/events", body)
+            await self._client.create(f"/api/v1/namespaces/{about['namespace']}/events", body)
         except CrucibleError as error:
-            log.warning("%s/%s: event %s is lost: %s", identity.namespace, identity.name, event.reason, error)
+            _lost(about["namespace"], about["name"], body["reason"], error)
 
     async def hold(self, identity: Identity) -> None:
         """Add our finalizer to those the Plugin has."""
@@ -67,6 +87,10 @@ class ApiVoice:
             await self._client.patch(_path(identity), [test, {"op": "remove", "path": place}], JSON_PATCH)
         except NotFound:
             return
+
+
+def _lost(namespace: str, name: str, reason: str, why: object) -> None:
+    log.warning("%s/%s: event %s is lost: %s", namespace, name, reason, why)
 
 
 def status_patch(status: PluginStatus) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from build import plugin
 
+from crucible.control.backlog import Backlog
 from crucible.control.voice import ApiVoice, event_object, status_patch
 from crucible.errors import Conflict, CrucibleError, NotFound, Unavailable
 from crucible.model.crd import plugin_schema
@@ -71,6 +72,23 @@ async def test_a_status_that_could_not_be_written_is_written_again_later() -> No
 
 async def test_an_event_that_is_lost_disturbs_nobody() -> None:
     await voice(Recorder(Unavailable("no answer"))).tell(IDENTITY, EVENT)
+
+
+async def test_an_event_waits_in_a_backlog_with_the_time_at_which_it_happened(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client, times = Recorder({}), iter((5.0, 6.0))
+    backlog = Backlog(room=1)
+    speaker = ApiVoice(client, "crucible", lambda: next(times), backlog)  # type: ignore[arg-type]
+    await speaker.tell(IDENTITY, EVENT)
+    await speaker.tell(IDENTITY, EVENT)
+    assert client.asked == []
+    assert "too many wait" in caplog.text
+    async with backlog:
+        pass
+    ((path, body),) = client.asked
+    assert path == "/api/v1/namespaces/default/events"
+    assert body["firstTimestamp"] == "1970-01-01T00:00:05Z"
 
 
 async def test_holding_adds_to_the_finalizers_of_the_object_that_was_seen() -> None:
