@@ -161,7 +161,7 @@ def test_both_builds_choose_the_same_lines_of_the_lock() -> None:
         ["/usr/bin/awk", script[1], operator.NAMES, operator.LOCK], capture_output=True, text=True, check=True
     )
     assert chosen.stdout == operator.requirements()
-    assert chosen.stdout.count("==") == len(operator.needed())
+    assert len(re.findall(r"^[a-z][^ ]*==", chosen.stdout, re.MULTILINE)) == len(operator.needed())
 
 
 def test_every_package_is_in_the_list_of_parts(made: Made) -> None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 RULES = Path(__file__).parents[2] / "charts/crucible/files/rules.yaml"
 LEASES = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create", "get", "update"]}
 VERBS = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
-# kopf looks at these where it may, and does without where it may not.
-DONE_WITHOUT = {"customresourcedefinitions", "namespaces"}
+# kopf looks at the first two where it may, the operator at nodes: where they may not, they do without.
+DONE_WITHOUT = {"customresourcedefinitions", "namespaces", "nodes"}
 
 
 class Rights:
