@@ -63,7 +63,16 @@ class Reflector:
         return self._objects.get((namespace, name))
 
     def take(self, found: Object) -> None:
-        """Take in an object that the server just answered with, unless a newer one is known."""
+        """Take in an object that the server just answered with, unless a newer one is known.
+
+        An answer may come after the watch has told of all that followed, the object's end among it.
+        """
+        before = self._objects.get(key_of(found))
+        known = before is not None and _uid(before) == _uid(found)
+        if known or _version(found) > _number(self._since):
+            self._take(found)
+
+    def _take(self, found: Object) -> None:
         key = key_of(found)
         before = self._objects.get(key)
         if before is not None and _version(before) >= _version(found) and _uid(before) == _uid(found):
@@ -124,7 +133,7 @@ class Reflector:
             if key_of(item) not in keys and _version(item) <= _number(version):
                 self.drop(item)
         for item in found:
-            self.take(item)
+            self._take(item)
         return version
 
     async def _follow(self, changed: Callable[[], None]) -> None:
@@ -150,7 +159,7 @@ class Reflector:
         found = event["object"]
         match event["type"]:
             case "ADDED" | "MODIFIED":
-                self.take(found)
+                self._take(found)
             case "DELETED":
                 self.drop(found)
             case "BOOKMARK":
