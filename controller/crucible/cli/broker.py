@@ -4,7 +4,17 @@ from typing import Annotated, Final
 
 import typer
 
-from crucible.cli.options import HealthPort, LogAs, LogFormat, MetricsPort, OutsideCluster, Verbose
+from crucible.cli.options import (
+    AddressWait,
+    HealthPort,
+    ListenAddress,
+    LogAs,
+    LogFormat,
+    MetricsPort,
+    OutsideCluster,
+    ServedNamespaces,
+    Verbose,
+)
 
 EXAMPLES: Final = """\b
 Examples:
@@ -19,28 +29,12 @@ needs none of this.
 
 
 def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
-    namespace: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--namespace", "-n", metavar="NS", help="Serve plugins of this one; repeatable. Default: all."
-        ),
-    ] = None,
-    address: Annotated[
-        str, typer.Option("--address", metavar="ADDRESS", help="Where to listen. Default: everywhere.")
-    ] = "",
+    namespace: ServedNamespaces = None,
+    address: ListenAddress = "",
     port: Annotated[
         int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="For plugins; pods are told 3129.")
     ] = 3129,
-    wait: Annotated[
-        float,
-        typer.Option(
-            "--wait",
-            metavar="SECONDS",
-            min=0.1,
-            max=60,
-            help="Until the cluster says whose a connection is: a pod's address is told late.",
-        ),
-    ] = 10.0,
+    wait: AddressWait = 10.0,
     health_port: HealthPort = 8080,
     metrics_port: MetricsPort = 9090,
     kubeconfig: OutsideCluster = None,

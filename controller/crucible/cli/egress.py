@@ -4,7 +4,17 @@ from typing import Annotated, Final
 
 import typer
 
-from crucible.cli.options import HealthPort, LogAs, LogFormat, MetricsPort, OutsideCluster, Verbose
+from crucible.cli.options import (
+    AddressWait,
+    HealthPort,
+    ListenAddress,
+    LogAs,
+    LogFormat,
+    MetricsPort,
+    OutsideCluster,
+    ServedNamespaces,
+    Verbose,
+)
 
 EXAMPLES: Final = """\b
 Examples:
@@ -19,15 +29,8 @@ the pods' network, and it lets through nobody whose pod the API server does not 
 
 
 def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
-    namespace: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--namespace", "-n", metavar="NS", help="Serve plugins of this one; repeatable. Default: all."
-        ),
-    ] = None,
-    address: Annotated[
-        str, typer.Option("--address", metavar="ADDRESS", help="Where to listen. Default: everywhere.")
-    ] = "",
+    namespace: ServedNamespaces = None,
+    address: ListenAddress = "",
     port: Annotated[
         int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="For plugins; pods are told 3128.")
     ] = 3128,
@@ -41,16 +44,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="How many such proxies there are: each lets pass that part of resources.network.",
         ),
     ] = 1,
-    wait: Annotated[
-        float,
-        typer.Option(
-            "--wait",
-            metavar="SECONDS",
-            min=0.1,
-            max=60,
-            help="Until the cluster says whose a connection is: a pod's address is told late.",
-        ),
-    ] = 10.0,
+    wait: AddressWait = 10.0,
     health_port: HealthPort = 8080,
     metrics_port: MetricsPort = 9090,
     kubeconfig: OutsideCluster = None,

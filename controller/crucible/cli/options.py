@@ -102,6 +102,26 @@ MetricsPort = Annotated[
 OutsideCluster = Annotated[
     Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Outside of a cluster.")
 ]
+# Of those that know plugins by their pods' addresses.
+ServedNamespaces = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--namespace", "-n", metavar="NS", help="Serve plugins of this one; repeatable. Default: all."
+    ),
+]
+ListenAddress = Annotated[
+    str, typer.Option("--address", metavar="ADDRESS", help="Where to listen. Default: everywhere.")
+]
+AddressWait = Annotated[
+    float,
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        min=0.1,
+        max=60,
+        help="Until the cluster says whose a connection is: a pod's address is told late.",
+    ),
+]
 ImageTag = Annotated[str, typer.Option("--image-tag", metavar="TAG", help="Default: this program's version.")]
 ImagePullPolicy = Annotated[
     PullPolicy,
