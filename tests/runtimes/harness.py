@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 FIRST = Slot(0, 1)
 LIMITS = Limits(cpu=2000, memory=64 * MIB, pids=16, disk=8 * MIB, open_files=64)
-SECONDS = 20.0
+SECONDS = 60.0
 
 # Does what its arguments say, one after the other.
 PROGRAM = """\

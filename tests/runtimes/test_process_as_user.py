@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 USER = 54_321
-SECONDS = 300
+SECONDS = 1200
 OTHERS = "not fake and not docker"
 LIMITED = (
     *("test_conformance.py", "test_conformance_commands.py", "test_breakout.py"),
