@@ -300,7 +300,7 @@ class RealGround(Ground):
             await self.client.apply(path, each, "crucible-tests")
 
         async def served() -> bool:
-            conditions = (await self.client.get(path)).get("status", {}).get("conditions", [])
+            conditions = (await self.client.get(path)).get("status", {}).get("conditions") or []
             established = any(
                 each["type"] == "Established" and each["status"] == "True" for each in conditions
             )
