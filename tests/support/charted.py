@@ -38,7 +38,7 @@ class Charted(RealGround):
         """Make what the chart makes of the part, in the tests' own namespace, and wait until it is ready."""
         if not HELM.exists():
             pytest.skip("helm is missing: run .venv/bin/python scripts/tools")
-        for one in self._rendered():
+        for one in self._rendered(await self._api_ports()):
             root, plural = GROUPS[one["kind"]]
             await self.client.create(f"{root}/namespaces/{self.namespace}/{plural}", one)
         where = f"/apis/apps/v1/namespaces/{self.namespace}/deployments/crucible-{self.part}"
@@ -51,12 +51,19 @@ class Charted(RealGround):
         )
         self.start("one", f"--{self.part}", f"{self.namespace}/crucible-{self.part}")
 
-    def _rendered(self) -> list[dict[str, Any]]:
+    async def _api_ports(self) -> list[int]:
+        """Return where the API server really listens: network policies are held after a Service's address is."""
+        of_it = {"labelSelector": "kubernetes.io/service-name=kubernetes"}
+        slices = await self.client.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", of_it)
+        return sorted({443, *(port["port"] for one in slices["items"] for port in one["ports"] or ())})
+
+    def _rendered(self, api_ports: list[int]) -> list[dict[str, Any]]:
         prefix = os.environ.get("CRUCIBLE_IMAGES") or "crucible"
         values = {
             self.part: {"enabled": True},
             "watchNamespaces": [self.namespace],
             "crds": {"install": False},
+            "networkPolicy": {"apiServer": {"ports": api_ports}},
             "image": {
                 "repository": f"{prefix}/operator",
                 "tag": os.environ.get("CRUCIBLE_IMAGE_TAG") or __version__,
@@ -89,6 +96,10 @@ class Charted(RealGround):
                 return [line.decode(errors="replace") async for line in lines]
         except CrucibleError as error:
             return [str(error)]
+
+    async def report(self) -> str:
+        """Return what a ground's does, and what the chart's program said."""
+        return await super().report() + await self.said()
 
     async def said(self) -> str:
         """Return what the chart's program said: what a person would look at first."""
