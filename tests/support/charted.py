@@ -52,7 +52,7 @@ class Charted(RealGround):
         self.start("one", f"--{self.part}", f"{self.namespace}/crucible-{self.part}")
 
     async def _api_ports(self) -> list[int]:
-        """Return where the API server really listens: network policies are held after a Service's address is."""
+        """Return where the API server really listens: there policies hold a connection to its Service."""
         of_it = {"labelSelector": "kubernetes.io/service-name=kubernetes"}
         slices = await self.client.get("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", of_it)
         return sorted({443, *(port["port"] for one in slices["items"] for port in one["ports"] or ())})
