@@ -54,6 +54,7 @@ class Dock(Machine):
             **{name: self.faults[name] for name in controllers},
             "kill engine": self.kill_engine,
             "freeze engine": self.freeze_engine,
+            "lose networks": self.lose_networks,
             "kill shim": self.kill_shim,
             "crash container": self.crash_container,
             "remove container": self.remove_container,
@@ -75,6 +76,15 @@ class Dock(Machine):
         self._down = True
         self.engine.kill()
         await pause(step.lasts)
+        await self._revive()
+        self._down = False
+
+    async def lose_networks(self, step: Step) -> None:
+        """Kill the engine, and have it start without its list of networks; containers live on, cut off."""
+        self._down = True
+        self.engine.kill()
+        await pause(step.lasts)
+        await asyncio.to_thread(self.engine.forget_networks)
         await self._revive()
         self._down = False
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import tempfile
 import threading
 from collections import Counter
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
 
 MANY = 20
 WIDE = {"resources": {"memory": "32Mi", "cpu": "200m"}}
+
+SERVES = """\
+import socket
+with socket.create_server(("", 8080)) as server:
+    while True:
+        link, _ = server.accept()
+        with link: link.sendall(b"hello")
+"""
+CALL = """\
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 10) as link:
+    sys.stdout.write(link.recv(99).decode())
+"""
 
 
 @pytest.fixture(params=[(), ("--live-restore",)], ids=["plain", "live-restore"])
@@ -150,6 +164,44 @@ async def test_plugins_wait_for_an_engine_that_comes_later(
         await all_say(plane, 2, "RuntimeUnavailable", "systemctl start docker")
         own.revive()
         await once_each(own, plane, 2)
+
+
+@pytest.mark.parametrize("own", [("--live-restore",)], ids=["live-restore"], indirect=True)
+async def test_plugins_that_an_engine_without_its_networks_cut_off_are_made_anew_and_reached(
+    own: engines.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such an engine leaves them running, and everything looks as if all were well."""
+    with plane_of(tmp_path, own.url, monkeypatch) as plane:
+        plane.start()
+        await plane.ready()
+        listens = {"capabilities": {"network": {"listen": [8080]}}, "resources": {"memory": "48Mi"}}
+        async with plane.client() as client:
+            await client.create(PLUGINS, manifest("p0", SERVES, **listens))
+        await until(lambda: reached(own, plane), 90, plane.log)
+        before = ids(own)
+        own.kill()
+        own.forget_networks()
+        own.revive()
+        await until(lambda: not before & ids(own), 90, plane.log)
+        await until(lambda: reached(own, plane), 90, plane.log)
+        await once_each(own, plane, 1)
+
+
+def ids(engine: engines.Engine) -> set[str]:
+    """Return the ids of all containers that run."""
+    with contextlib.closing(engines.client(engine.url)) as client:
+        return {entry["Id"] for entry in client.containers()}
+
+
+async def reached(engine: engines.Engine, plane: Plane) -> bool:
+    """Whether the one Plugin there is answers where its status says."""
+    async with plane.client() as client:
+        (item,) = (await client.get(PLUGINS))["items"]
+    for endpoint in item.get("status", {}).get("endpoints", ()):
+        command = engine.inside("python3", "-c", CALL, endpoint.rpartition(":")[2])
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False)
+        return done.stdout == b"hello"
+    return False
 
 
 class Server(ThreadingMixIn, UnixStreamServer):

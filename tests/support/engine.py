@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 60.0
 PACKAGES = ("docker.io", "iptables", "iproute2", "tini")
+NETWORKS = "network/files/local-kv.db"
+"""Where an engine keeps, below its data, which networks there are."""
+TORN = "libnetwork.(*controller).reservePools"
+"""What an engine panics in, at every start, that was killed while it removed a network (moby/moby#45057)."""
 
 # The first process of the namespaces: starts the engine, and starts it again whenever it is told to by the
 # file `start` appearing; reaps what is orphaned. All end when it does.
@@ -104,6 +108,7 @@ class Engine:
         self._options = options
         self._disk = disk
         self._process: subprocess.Popen[bytes] | None = None
+        self._said = 0
 
     @property
     def cgroup_parent(self) -> str:
@@ -131,9 +136,12 @@ class Engine:
         self.wait()
 
     def wait(self) -> None:
-        """Wait until it answers."""
+        """Wait until it answers; one that never would again with its networks starts without them."""
         deadline = time.monotonic() + SECONDS
         while not self.answers():
+            if TORN in self.log()[self._said :]:
+                self.forget_networks()
+                self.revive(wait=False)
             if time.monotonic() > deadline or (self._process and self._process.poll() is not None):
                 raise TimeoutError(self.log()[-4000:])
             time.sleep(0.05)
@@ -159,9 +167,14 @@ class Engine:
 
     def revive(self, *, wait: bool = True) -> None:
         """Start the engine anew after :meth:`kill`."""
+        self._said = len(self.log())
         (self.place / "start").touch()
         if wait:
             self.wait()
+
+    def forget_networks(self) -> None:
+        """Take its list of networks from an engine that does not run."""
+        subprocess.run(self.inside("rm", "-f", f"{self.place}/data/{NETWORKS}"), check=True)
 
     def freeze(self, *, held: bool) -> None:
         """Stop the engine from answering without ending it, or let it go on."""

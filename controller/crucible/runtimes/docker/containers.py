@@ -19,6 +19,7 @@ from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker.groups import Groups
 from crucible.runtimes.docker.held import Held
 from crucible.runtimes.docker.memory import Memory
+from crucible.runtimes.docker.network import cut_off
 from crucible.runtimes.docker.relays import Relays
 from crucible.runtimes.docker.streams import lines_of
 
@@ -191,7 +192,10 @@ class Containers:
             if held is not None and not held.ended.is_set():
                 self.conclude(held, Exit(at=time.time(), problem="its container was removed by someone else"))
         self._clear_directories()
-        await self.relays.survey()
+        networks = await self.relays.survey()
+        for entry in instances:
+            if cut_off(entry, networks):
+                self._spawn(self._end_cut_off(entry["Id"]))
 
     async def signal(self, held: Held, name: str) -> None:
         """Send a signal to the container's init process; one that has ended takes none.
@@ -337,6 +341,17 @@ class Containers:
             return
         if not found["State"].get("Running"):
             self.conclude(held, await self._explained(held, translate.exit_of_inspection(found, time.time())))
+
+    async def _end_cut_off(self, container: str) -> None:
+        """End an instance that nobody can reach; the next survey tries again where that fails."""
+        held = self._by_container.get(container)
+        if held is None or held.ended.is_set():
+            return
+        held.fate = "its network was removed by someone else"
+        try:
+            await self.kill(held)
+        except CrucibleError as error:
+            _log.warning("%s lost its network and cannot be ended yet: %s", held.instance.name, error)
 
     async def _bury(self, held: Held, event: Happened) -> None:
         """Note an end that was heard of; ask why where the event does not say."""

@@ -43,6 +43,7 @@ class Held:
         container: the engine's id of it; empty until it is created.
         oom: the kernel said that it went over its memory limit.
         killed: we killed it.
+        fate: why we kill it, where nobody asked for that.
         type_image: it runs in its type's own image.
         ended: set once it has ended.
         names: the doors it has.
@@ -55,6 +56,7 @@ class Held:
     container: str = ""
     oom: bool = False
     killed: bool = False
+    fate: str = ""
     type_image: bool = True
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     names: tuple[Door, ...] = ()
@@ -126,6 +128,7 @@ class Held:
     def end(self, how: Exit) -> None:
         """Note that it ended; only the first end counts."""
         if not self.ended.is_set():
+            how = Exit(at=how.at, problem=self.fate) if self.fate else how
             self.become(State.EXITED, exit=how, frozen=False)
             self.doors.close()
             self.ended.set()

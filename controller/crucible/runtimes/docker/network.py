@@ -16,7 +16,7 @@ from crucible.model.door import Door, socket_path
 from crucible.runtimes.docker import labels as marks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from crucible.runtimes.docker.body import Image
 
@@ -235,3 +235,21 @@ def endpoints_of(entry: Mapping[str, Any]) -> tuple[str, ...]:
         if port.get("PublicPort")
     }
     return tuple(f"{inner} at {outer}" for inner, outer in sorted(found))
+
+
+def cut_off(entry: Mapping[str, Any], networks: Collection[str]) -> bool:
+    """Whether a listed container runs and is not in a network of ours that it was made for.
+
+    An engine that starts without its list of networks leaves containers as they are: nobody reaches them, nor
+    they anybody.
+
+    Args:
+        entry: of ``GET /containers/json``.
+        networks: ids and names of those of this control plane that the engine knows.
+    """
+    joined = (entry.get("NetworkSettings") or {}).get("Networks") or {}
+    ours = f"crucible-{entry['Labels'].get(marks.CONTROL_PLANE)}-"
+    wanted = {name for name in (*joined, entry["HostConfig"]["NetworkMode"]) if name.startswith(ours)}
+    return entry["State"] == "running" and any(
+        joined.get(name, {}).get("NetworkID") not in networks for name in wanted
+    )

@@ -15,6 +15,7 @@ from crucible.errors import CrucibleError, Unavailable
 from crucible.model.door import DOORS, Door
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker import network as bodies
+from crucible.runtimes.docker.network import cut_off
 from crucible.runtimes.docker.routes import Routes
 from crucible.runtimes.doors import Doors
 
@@ -135,18 +136,21 @@ class Relays:
         for doors in self._doors.values():
             doors.close()
 
-    async def survey(self) -> None:
-        """Learn which relays there are; mend those that are needed, remove those that are not."""
+    async def survey(self) -> frozenset[str]:
+        """Learn which relays there are; mend those that are needed, remove those that are not.
+
+        Return ids and names of the networks that were there before.
+        """
         before = dict(self._ports)
         await self._engine.call(self._drop_doubles)
-        relays, networks, edge = await self._engine.call(self._look)
+        relays, networks, edge, there = await self._engine.call(self._look)
         for plugin_uid in sorted(before.keys() | relays.keys() | networks.keys()):
             if self._lock(plugin_uid).locked() or self._ports.get(plugin_uid) != before.get(plugin_uid):
                 continue  # it was made or removed while the engine was asked
             relay = relays.get(plugin_uid)
             ports = bodies.ports_of(relay["Labels"]) if relay else networks.get(plugin_uid, ())
             reached = relay is not None and (bodies.endpoints_of(relay) or ports == (bodies.OUT,))
-            if relay is not None and relay["State"] == "running" and reached:
+            if relay is not None and relay["State"] == "running" and reached and not cut_off(relay, there):
                 self._learn(plugin_uid, ports, relay)
             else:
                 # Half made or broken: known, so that it is removed or made anew like the others.
@@ -157,6 +161,7 @@ class Relays:
         if edge and not self._ports and not self.busy:
             # Of a controller that died between the last relay and this.
             await self._engine.call(self._drop_edge)
+        return there
 
     async def _settle(self, plugin_uid: str, ports: tuple[int, ...]) -> None:
         """Bring one to what it should be; one that cannot be is tried again at the next survey."""
@@ -252,10 +257,10 @@ class Relays:
                 if left[entry["Name"]] > 1 and _tolerate(_IN_USE, client.remove_network, entry["Id"]):
                     left[entry["Name"]] -= 1
 
-    def _look(self) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[int, ...]], bool]:
+    def _look(self) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[int, ...]], bool, frozenset[str]]:
         """Return relays, as listed, and the ports of networks, by plugin; only what has the name we give.
 
-        And whether the network of all relays is there.
+        And whether the network of all relays is there, and ids and names of all networks.
         """
         mark = f"{marks.CONTROL_PLANE}={self._control_plane}"
         client, plane = self._engine.client, self._control_plane
@@ -265,14 +270,16 @@ class Relays:
             if (uid := (entry.get("Labels") or {}).get(marks.PLUGIN_UID, ""))
             and f"/{bodies.relay_name(plane, uid)}" in entry["Names"]
         }
+        listed = client.networks(filters={"label": mark})
         networks = {
             uid: bodies.ports_of(entry["Labels"])
-            for entry in client.networks(filters={"label": [mark, f"{marks.ROLE}=network"]})
-            if (uid := (entry.get("Labels") or {}).get(marks.PLUGIN_UID, ""))
+            for entry in listed
+            if entry["Labels"].get(marks.ROLE) == "network"
+            and (uid := (entry.get("Labels") or {}).get(marks.PLUGIN_UID, ""))
             and entry["Name"] == bodies.network_name(plane, uid)
         }
-        edges = client.networks(filters={"label": [mark, f"{marks.ROLE}=edge"]})
-        return relays, networks, any(entry["Name"] == bodies.edge_name(plane) for entry in edges)
+        there = frozenset(word for entry in listed for word in (entry["Id"], entry["Name"]))
+        return relays, networks, bodies.edge_name(plane) in there, there
 
 
 def _tolerate(codes: frozenset[int], function: Callable[..., object], *words: str, **options: Any) -> bool:  # noqa: ANN401

@@ -169,6 +169,30 @@ def test_a_relay_is_reached_from_loopback_only_and_holds_nothing() -> None:
     assert host["Dns"] == [network.NOWHERE]
 
 
+@pytest.mark.parametrize(
+    ("joined", "mode", "state", "cut"),
+    [
+        ({"crucible-cp-u": {"NetworkID": "known"}}, "crucible-cp-u", "running", False),
+        ({"crucible-cp-u": {"NetworkID": "gone"}}, "crucible-cp-u", "running", True),
+        ({"crucible-cp-u": {"NetworkID": "gone"}}, "crucible-cp-u", "exited", False),
+        ({"crucible-cp-u": {"NetworkID": ""}}, "crucible-cp-u", "created", False),
+        ({}, "crucible-cp-u", "running", True),
+        ({"crucible-cp-edge": {"NetworkID": "gone"}}, "crucible-cp-edge", "running", True),
+        ({"none": {"NetworkID": "another"}}, "none", "running", False),
+    ],
+)
+def test_who_is_cut_off_is_told_from_the_engines_lists(
+    joined: dict[str, dict[str, str]], mode: str, state: str, *, cut: bool
+) -> None:
+    entry = {
+        "State": state,
+        "Labels": {CONTROL_PLANE: "cp"},
+        "HostConfig": {"NetworkMode": mode},
+        "NetworkSettings": {"Networks": joined},
+    }
+    assert network.cut_off(entry, {"known"}) is cut
+
+
 def test_a_line_has_its_first_time_and_a_bounded_length() -> None:
     frames = [STAMP + b"a", b"x b\n", STAMP + b"\n", STAMP + b"y" * 20000, STAMP + b"y" * 20000 + b"\n"]
     first, empty, long = lines_of(frames)
