@@ -78,7 +78,7 @@ class Frontend:
         try:
             return await self._handle(request)
         except ClientConnectionResetError:
-            raise  # the client left amid its answer: nobody's fault, and there is nobody to tell
+            return _Unheard()  # the client left amid its answer: nobody's fault, and there is nobody to tell
         except Exception as error:  # noqa: BLE001 - a defect of ours reaches clients as a Status, like all else
             return _failure(self._told(request, error))
         finally:
@@ -224,6 +224,14 @@ async def _send_large(request: web.Request, found: Answer) -> web.StreamResponse
     for at in range(0, len(view), LARGE):
         await response.write(view[at : at + LARGE])
     return response
+
+
+class _Unheard(web.Response):
+    """The answer to nobody: aiohttp ends the connection then, and takes it for no defect of ours."""
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Say that it cannot be sent."""
+        raise ConnectionResetError(f"{request.remote} has left")
 
 
 def _failure(error: status.ApiError) -> web.Response:
