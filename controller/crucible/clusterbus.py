@@ -7,62 +7,63 @@ import logging
 import signal
 import socket
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
-from crucible.backbone.authority import fresh_authority, is_fresh, utc_now
 from crucible.bus.broker import Broker
-from crucible.bus.credentials import renew, serving
 from crucible.bus.gate import Gate, Visitor
 from crucible.control.cluster import ClusterClient, find_endpoint
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import admit
 from crucible.core.bus import is_on_bus, limit_event, member_of, refusal_event
 from crucible.core.doors import BUS_PORT
-from crucible.errors import CrucibleError, InvalidManifest
+from crucible.errors import InvalidManifest
 from crucible.figures import Heart
 from crucible.gathering import read_status
 from crucible.model.door import Door, Doorway
 from crucible.model.plugin import Identity, read_identity
-from crucible.runtimes.kubernetes import marks
+from crucible.replicated import Replica
 from crucible.runtimes.kubernetes.doorman import Doorman, owner_at
-from crucible.runtimes.kubernetes.upkeep import collection
 from crucible.telemetry import logs
 from crucible.telemetry.http import Desk, answering
 from crucible.telemetry.metrics import Family, exposition, plain
+from crucible.vouching import COMPONENT, Mounted, Own, Vouching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from crucible.backbone.authority import Issued
     from crucible.core.egress import Address
     from crucible.model.decision import Event
+    from crucible.replicated import Backbone
     from crucible.telemetry.logs import Format
 
 log = logging.getLogger(__name__)
 
-_COMPONENT: Final = "crucible-broker"
 _BACKLOG: Final = 512
 _STUCK: Final = 30.0
-_AGAIN: Final = 60.0
-"""Seconds between two looks whether namespaces still say who vouches for the broker."""
-_RETRY: Final = 2.0
 _NEWS: Final = 600.0
 """Seconds between two events that say what a plugin does too much of."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerOptions:
-    """How to run the broker of a cluster; the words are those of ``crucible broker --help``."""
+    """How to run the broker of a cluster; the words are those of ``crucible broker --help``.
+
+    Attributes:
+        certificates: folder with what it shows to plugins; None: it makes that itself.
+        backbone: where its replicas meet; None: it is the only one.
+    """
 
     namespaces: tuple[str, ...] = ()
     address: str = ""
     port: int = BUS_PORT
+    certificates: Path | None = None
+    backbone: Backbone | None = None
     wait: float = 10.0
     health_port: int = 8080
     metrics_port: int = 9090
@@ -76,6 +77,7 @@ def run(options: BrokerOptions) -> None:
 
     Raises:
         NotFound: there is no cluster to talk to.
+        InvalidInput: certificates that it was given cannot be used.
     """
     logs.configure(options.log_format, verbose=options.verbose)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -99,7 +101,10 @@ async def _run(options: BrokerOptions) -> None:
             tasks = [group.create_task(work) for work in hub.works()]
             await stop.wait()
             log.info("stops: whoever is connected is cut off")
-            for task in (serving_pods, *tasks):
+            serving_pods.cancel()
+            await asyncio.wait({serving_pods})
+            await hub.broker.far.farewell()
+            for task in tasks:
                 task.cancel()
 
 
@@ -118,25 +123,34 @@ class Hub:
         broker: of all pods.
         gate: how they come in.
         vouching: how they know it.
+        replica: which of several this is; None: the only one.
     """
 
     def __init__(self, client: ClusterClient, options: BrokerOptions) -> None:
-        """Begin with nobody, and with an authority of its own that nobody else has the key of."""
+        """Begin with nobody.
+
+        Raises:
+            InvalidInput: certificates that it was given cannot be used.
+        """
         self.broker = Broker(asyncio.get_running_loop())
         self.broker.ledger.refused = self._refused
         self.broker.ledger.heard = self._heard
         self._said: dict[tuple[str, str], float] = {}
-        self.vouching = Vouching(client)
+        source = Own() if options.certificates is None else Mounted(options.certificates)
+        self.vouching = Vouching(client, source)
+        far = self.broker.far
+        self.replica = None if options.backbone is None else Replica(far, options.backbone)
         self.gate = Gate(self.broker, self._who, self.vouching.tls)
         self._doorman = Doorman(client, Door.BUS, self, options.namespaces, options.wait)
-        self._voice = ApiVoice(client, _COMPONENT, time.time)
+        self._voice = ApiVoice(client, COMPONENT, time.time)
         self._known: dict[tuple[str, str], Identity] = {}
         self._telling: set[asyncio.Task[None]] = set()
         self._heart = Heart()
 
     def works(self) -> list[Any]:
         """Return what has to go on, until cancelled."""
-        return [*self._doorman.works(), self.vouching.keep(), self._heart.go_on()]
+        joined = [] if self.replica is None else [self.replica.keep(), self.broker.far.keep()]
+        return [*self._doorman.works(), self.vouching.keep(), self._heart.go_on(), *joined]
 
     def ill(self) -> str:
         """Return why this process should be restarted."""
@@ -145,7 +159,7 @@ class Hub:
 
     def unready(self) -> str:
         """Return why nobody should connect now."""
-        return self._doorman.unready
+        return self._doorman.unready or ("" if self.replica is None else self.replica.unready)
 
     def leave(self, place: str) -> None:
         """Cut off a pod: its address is not its own any more."""
@@ -202,78 +216,6 @@ class Hub:
         return sum(len(seat.connections) for seat in self.broker.roster)
 
 
-class Vouching:
-    """Who vouches for the broker: an authority in this process's memory, and what namespaces are told of it.
-
-    Attributes:
-        tls: how the broker speaks.
-    """
-
-    def __init__(self, client: ClusterClient) -> None:
-        """Make an authority, which lives as long as this process, and a certificate for the broker."""
-        self._client = client
-        self._authority = fresh_authority("crucible-bus-ca", utc_now())
-        self._issued = self._issue()
-        self.tls = serving(self._issued.certificate, self._issued.key)
-        self._problems: dict[str, str] = {}
-        self._wanted: dict[str, set[str]] = {}
-        self._told: set[str] = set()
-        self._wake = asyncio.Event()
-
-    def _issue(self) -> Issued:
-        return self._authority.server((Door.BUS,), utc_now())
-
-    def want(self, owner: marks.Owner, *, wanted: bool) -> None:
-        """Say whether a Plugin is on the bus: its pods wait until their namespace knows whom to believe."""
-        uids = self._wanted.setdefault(owner.namespace, set())
-        (uids.add if wanted else uids.discard)(owner.uid)
-        if not uids:
-            del self._wanted[owner.namespace]
-        elif owner.namespace not in self._told:
-            self._wake.set()
-
-    async def keep(self) -> None:
-        """Keep namespaces told, and the certificate fresh, until cancelled."""
-        while True:
-            self._wake.clear()
-            if not is_fresh(self._issued.certificate, utc_now()):
-                self._issued = self._issue()
-                renew(self.tls, self._issued.certificate, self._issued.key)
-            for namespace in sorted(self._wanted):
-                await self._try(namespace)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_RETRY if self.untold else _AGAIN):
-                    await self._wake.wait()
-
-    async def _try(self, namespace: str) -> None:
-        """Tell a namespace. That one cannot be told, by a quota for instance, is no matter of the others."""
-        try:
-            await self._tell(namespace)
-        except CrucibleError as error:
-            self._told.discard(namespace)
-            if self._problems.get(namespace) != str(error):
-                log.warning("%s: ConfigMap %s cannot be written: %s", namespace, marks.AUTHORITY, error)
-            self._problems[namespace] = str(error)
-        else:
-            self._told.add(namespace)
-            self._problems.pop(namespace, None)
-
-    @property
-    def untold(self) -> int:
-        """How many namespaces have a plugin on the bus, and cannot know whom to believe."""
-        return len(self._wanted.keys() - self._told)
-
-    async def _tell(self, namespace: str) -> None:
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": marks.AUTHORITY, "labels": {"app.kubernetes.io/part-of": "crucible"}},
-            "data": {marks.AUTHORITY_KEY: self._authority.certificate},
-        }
-        path = f"{collection('/api/v1', 'configmaps', namespace)}/{marks.AUTHORITY}"
-        await self._client.apply(path, body, _COMPONENT)
-
-
 def _admitted(plugin: dict[str, Any]) -> Any:  # noqa: ANN401
     """Return an admitted manifest; None for one that is refused, or whose Plugin is on its way out."""
     try:
@@ -300,6 +242,18 @@ def figures(hub: Hub) -> str:
             ),
             plain(
                 "crucible_bus_untold", "gauge", "Namespaces that cannot be told of it.", hub.vouching.untold
+            ),
+            plain(
+                "crucible_bus_joined",
+                "gauge",
+                "1 while it reaches the backbone.",
+                int(hub.broker.far.nats is not None),
+            ),
+            plain(
+                "crucible_bus_replicas",
+                "gauge",
+                "Other replicas it sees.",
+                len(hub.broker.far.to_json()["peers"]),
             ),
             family("calls", "Calls that were made.", lambda each: each["calls"]),
             family("answered", "Answers that were given.", lambda each: each["answered"]),

@@ -29,10 +29,11 @@ LABEL = marks.DOOR_LABELS[Door.BUS]
 class Meeting:
     """One ``crucible broker``, and who comes to it."""
 
-    def __init__(self, local: LocalGround) -> None:
+    def __init__(self, local: LocalGround, name: str = "broker", *more: str) -> None:
         self.local = local
         self.process: subprocess.Popen[bytes] | None = None
-        self._log = local.place / "broker.log"
+        self._more = more
+        self._log = local.place / f"{name}.log"
 
     async def open(self) -> None:
         """Make the Service, start the broker and an operator that was told of it."""
@@ -47,7 +48,7 @@ class Meeting:
         """Start the broker; do not wait for it."""
         argv = [str(Path(sys.executable).with_name("crucible")), "broker", "--address", "127.0.0.1"]
         argv += ["--kubeconfig", str(self.local.kubeconfig()), "--wait", str(WAIT)]
-        argv += ["--port", "0", "--health-port", "0", "--metrics-port", "0"]
+        argv += ["--port", "0", "--health-port", "0", "--metrics-port", "0", *self._more]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
 

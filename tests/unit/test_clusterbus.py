@@ -8,8 +8,10 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from crucible import clusterbus
-from crucible.backbone.authority import signed_by
+import pytest
+
+from crucible import vouching
+from crucible.backbone.authority import fresh_authority, signed_by, utc_now
 from crucible.bus.ledger import Fault
 from crucible.clusterbus import BrokerOptions, Hub, figures
 from crucible.errors import InvalidInput
@@ -18,8 +20,9 @@ from crucible.runtimes.kubernetes import marks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    import pytest
+    from crucible.backbone.authority import Authority
 
 DEADLINE = 30.0
 
@@ -105,7 +108,7 @@ async def test_it_knows_of_each_plugin_what_its_manifest_grants_and_forgets_who_
 async def test_namespaces_with_plugins_on_the_bus_are_told_and_one_that_cannot_be_is_no_matter_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(clusterbus, "_RETRY", 0.01)
+    monkeypatch.setattr(vouching, "RETRY", 0.01)
     here, client = hub("full")
     silent = plugin("silent", "quiet")
     del silent["spec"]["capabilities"]
@@ -130,23 +133,62 @@ async def test_namespaces_with_plugins_on_the_bus_are_told_and_one_that_cannot_b
             await keeping
 
 
-async def test_the_certificate_is_renewed_under_the_same_authority(monkeypatch: pytest.MonkeyPatch) -> None:
-    here, _ = hub()
-    vouching = here.vouching
-    first = vouching._issued
-    assert signed_by(first.certificate, vouching._authority.certificate)
-    now = clusterbus.utc_now()
-    monkeypatch.setattr(clusterbus, "utc_now", lambda: now + timedelta(days=70))
-    keeping = asyncio.create_task(vouching.keep())
+def test_the_certificate_is_renewed_under_the_same_authority(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = vouching.Own()
+    first = own.read()
+    assert signed_by(first.shown.certificate, first.authority)
+    assert own.read() == first
+    now = utc_now()
+    monkeypatch.setattr(vouching, "utc_now", lambda: now + timedelta(days=70))
+    second = own.read()
+    assert second.shown != first.shown
+    assert signed_by(second.shown.certificate, first.authority)
+    assert "Issued()" in repr(second), "no key in what is printed"
+    assert "key" not in repr(own._authority)
+
+
+async def test_a_mounted_certificate_is_read_anew_and_one_that_cannot_be_used_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vouching, "LOOK", 0.01)
+    authority, other = (fresh_authority(name, utc_now()) for name in ("one", "two"))
+
+    def mount(signer: Authority, *names: str) -> None:
+        issued = signer.server(names, utc_now())
+        texts = {
+            "ca.crt": signer.certificate + issued.key,
+            "tls.crt": issued.certificate,
+            "tls.key": issued.key,
+        }
+        for name, text in texts.items():
+            (tmp_path / name).write_text(text)
+
+    mount(authority, "wrong")
+    client: Any = Client()
+    with pytest.raises(InvalidInput, match="not made out to the DNS name 'bus'"):
+        Hub(client, BrokerOptions(certificates=tmp_path))
+    mount(authority, "bus")
+    here = Hub(client, BrokerOptions(certificates=tmp_path))
+    here.told(None, plugin("one"))
+    keeping = asyncio.create_task(here.vouching.keep())
     try:
-        await until(lambda: vouching._issued is not first)
+        await until(lambda: client.applied)
+        (told,) = client.applied.values()
+        assert told["data"][marks.AUTHORITY_KEY] == authority.certificate, "and no key that lies beside it"
+        (tmp_path / "tls.crt").write_text("nothing")
+        await until(lambda: "holds no certificates" in here.vouching.problem)
+        mount(other, "bus")
+        await until(lambda: not here.vouching.problem)
+
+        def told_of_the_other() -> bool:
+            (said,) = client.applied.values()
+            return bool(said["data"][marks.AUTHORITY_KEY] == other.certificate)
+
+        await until(told_of_the_other)
     finally:
         keeping.cancel()
         with suppress(asyncio.CancelledError):
             await keeping
-    assert signed_by(vouching._issued.certificate, vouching._authority.certificate)
-    assert "Issued()" in repr(vouching._issued), "no key in what is printed"
-    assert "key" not in repr(vouching._authority)
 
 
 async def test_people_hear_what_a_plugin_may_not_and_does_too_much_of_and_not_over_and_over() -> None:

@@ -14,6 +14,7 @@ from crucible.bus import wire
 from crucible.bus.call import Call, called_by_name
 from crucible.bus.deadlines import Deadlines
 from crucible.bus.ledger import Fault
+from crucible.bus.roster import SILENT
 from crucible.bus.streams import Streams
 from crucible.bus.wire import BrokenFrame, Code, Frame, Kind
 
@@ -136,7 +137,7 @@ class Calls:
         if len(takes) < len(seat.connections) and not any(connection.methods for connection in takes):
             return Code.UNAVAILABLE, f"{plugin}: it is about to be stopped, and takes no new calls"
         if not any(connection.methods for connection in seat.connections):
-            state = seat.member.state or "it has not offered any method on the bus"
+            state = seat.member.state or SILENT
             return Code.UNAVAILABLE, f"{plugin}: {state}"
         return Code.NO_SUCH_METHOD, f"{plugin} has no method {call.method}"
 

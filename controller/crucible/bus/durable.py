@@ -17,7 +17,7 @@ from crucible.bus import wire
 from crucible.bus.call import Refused
 from crucible.bus.ledger import Fault
 from crucible.bus.wire import Code, Decoder, Frame, Kind
-from crucible.core import backbone, subjects
+from crucible.core import backbone, natsconfig, subjects
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from crucible.bus.messages import Messages
     from crucible.bus.nats import Nats
     from crucible.bus.natswire import Message
-    from crucible.model.backbone import Share
+    from crucible.bus.terms import Terms
 
 TAKES_LIMIT: Final = 16
 """Takes and puts of one plugin that may wait at once, of each kind."""
@@ -46,14 +46,17 @@ _IDENT: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _NANO: Final = 1_000_000_000
 _FULL: Final = frozenset({10023, 10047, 10076, 10077, 10167})
 """What JetStream says, as ``err_code``, when there is no room for one more message."""
-_NO_RESPONDERS: Final = 503
+_STREAM_EXISTS: Final = 10058
+"""With other settings than ours: whoever made it knows why."""
+NO_RESPONDERS: Final = 503
+"""What the server says where nobody subscribes to what was published."""
 _OURS_FIRST: Final = {"subject", "pattern", "subscription", "done", "id"}
 
 
 class Ground(Protocol):
     """What this needs of the backbone."""
 
-    shares: Mapping[str, Share]
+    terms: Terms
 
     @property
     def machine(self) -> str:
@@ -76,6 +79,7 @@ class Durable:
         self._tasks: dict[Call, asyncio.Task[None]] = {}
         self._waiting: dict[tuple[str, str], int] = {}
         self._consumers: dict[str, str] = {}
+        self._streams: set[str] = set()
         self._open: OrderedDict[tuple[str, str, str], str] = OrderedDict()
 
     def services(self) -> dict[str, Service]:
@@ -85,6 +89,7 @@ class Durable:
     def left(self) -> None:
         """The connection is gone; what was taken and is not done comes again."""
         self._consumers.clear()
+        self._streams.clear()
         self._open.clear()
 
     def begin(self, call: Call, do: Callable[[Call], Coroutine[Any, Any, Frame]]) -> None:
@@ -131,10 +136,12 @@ class Durable:
         """
         connection, namespace = self._ground.nats, call.seat.member.namespace
         if not self._ground.machine:
-            why = "durable events are kept on the backbone: start crucible up with --backbone"
+            why = (
+                "durable events are kept on the backbone: start crucible up with --backbone, on a cluster "
+                "install the chart with bus.nats.enabled=true"
+            )
             raise Refused(Code.UNAVAILABLE, why)
-        if namespace not in self._ground.shares:
-            why = f"the backbone's settings name no namespace {namespace} under share"
+        if why := self._ground.terms.keeps(namespace):
             raise Refused(Code.UNAVAILABLE, why)
         if connection is None:
             raise Refused(Code.UNAVAILABLE, "the backbone is not reached")
@@ -161,9 +168,14 @@ class Durable:
             raise Refused(Code.TOO_LARGE, f"the backbone takes {connection.payload_limit} bytes at once")
         to = backbone.keep(namespace, self._ground.machine, seat.name, subject)
         once = f"{seat.name}:{ident}" if ident else ""
-        answer = await connection.request(to, data, _PUT_SECONDS, once)
+        await self._make(connection, namespace)
+        try:
+            answer = await connection.request(to, data, _PUT_SECONDS, once)
+        except Unavailable:
+            self._streams.discard(namespace)  # it may have been removed
+            raise
         words = _object(answer)
-        if answer.status == _NO_RESPONDERS or "stream" not in words:
+        if answer.status == NO_RESPONDERS or "stream" not in words:
             raise _refusal(words, namespace)
         self._calls.ledger.of(namespace, seat.name).published += 1
         if not words.get("duplicate"):
@@ -182,7 +194,8 @@ class Durable:
             raise Refused(Code.MALFORMED, why)
         _check(call, pattern)
         connection, namespace = self._connection(call), seat.member.namespace
-        consumer = backbone.consumer(self._ground.machine, seat.name, name)
+        whose = "" if self._ground.terms.kindred else self._ground.machine
+        consumer = backbone.consumer(whose, seat.name, name)
         self._finish(connection, (namespace, consumer, headers.get("done", "")))
         await self._follow(connection, namespace, consumer, pattern)
         stream = backbone.stream(namespace)
@@ -191,7 +204,7 @@ class Durable:
             seconds = self._patience(call)
             pull = json.dumps({"batch": 1, "expires": int(seconds * _NANO)}).encode()
             message = await connection.take(ask, pull, seconds + _LATE_SECONDS)
-            if message is not None and message.status == _NO_RESPONDERS:
+            if message is not None and message.status == NO_RESPONDERS:
                 self._consumers.pop(f"{namespace}/{consumer}", None)
                 raise Refused(Code.UNAVAILABLE, "the subscription is gone: take again")
             if message is None or message.status:
@@ -216,9 +229,9 @@ class Durable:
             return None
         if not subjects.covers(pattern, event.subject):
             return None
-        share = self._ground.shares.get(event.namespace)
-        ours = event.machine == self._ground.machine
-        if not ours and not backbone.may_tell(share, event.machine, event.subject):
+        terms = self._ground.terms
+        ours = terms.kindred or event.machine == self._ground.machine  # replicas judged it when it was put
+        if not ours and not terms.may_tell(event):
             return None
         decoder = Decoder()
         try:
@@ -229,7 +242,7 @@ class Durable:
             return None
         if not wire.RESERVED_HEADERS.isdisjoint(frames[0].headers):
             return None
-        sender = event.plugin if ours else backbone.stranger(event.plugin, event.machine)
+        sender = event.plugin if ours else terms.called(event.plugin, event.machine)
         headers = {**frames[0].headers, "subject": event.subject, "from": sender}
         return Frame(Kind.ANSWER, call.frame.id, payload=frames[0].payload, headers=headers)
 
@@ -262,11 +275,27 @@ class Durable:
         }
         body = json.dumps({"stream_name": stream, "config": config, "action": ""}).encode()
         to = f"$JS.API.CONSUMER.CREATE.{stream}.{consumer}.{subject}"
-        answer = await connection.request(to, body, _PUT_SECONDS)
-        words = _object(answer)
-        if answer.status == _NO_RESPONDERS or "error" in words:
+        await self._make(connection, namespace)
+        words = _object(await connection.request(to, body, _PUT_SECONDS))
+        if "config" not in words:
+            self._streams.discard(namespace)
             raise _refusal(words, namespace)
         self._consumers[f"{namespace}/{consumer}"] = pattern
+
+    async def _make(self, connection: Nats, namespace: str) -> None:
+        """See to it that a namespace has a stream, where that is ours to do.
+
+        Other replicas hear what is put, so that nobody would say that no stream does.
+        """
+        copies = self._ground.terms.copies
+        if not copies or namespace in self._streams:
+            return
+        body = json.dumps(natsconfig.stream_settings(namespace, copies)).encode()
+        to = f"$JS.API.STREAM.CREATE.{backbone.stream(namespace)}"
+        words = _object(await connection.request(to, body, _PUT_SECONDS))
+        if "config" not in words and _error_of(words) != _STREAM_EXISTS:
+            raise _refusal(words, namespace)
+        self._streams.add(namespace)
 
 
 class _Doing:
@@ -323,6 +352,12 @@ def _refusal(words: Mapping[str, Any], namespace: str) -> Refused:
     if error.get("err_code") in _FULL:
         return Refused(Code.STORE_FULL, f"the backbone has no room for more events of {namespace}: {said}")
     return Refused(Code.UNAVAILABLE, f"the backbone refuses: {said}")
+
+
+def _error_of(words: Mapping[str, Any]) -> int:
+    """Return the number of what is wrong; 0: nothing is."""
+    error = words.get("error")
+    return int(error.get("err_code", 0)) if isinstance(error, dict) else 0
 
 
 def _object(message: Message) -> Mapping[str, Any]:

@@ -11,13 +11,16 @@ import asyncio
 import json
 import logging
 import secrets
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.bus import nats, wire
 from crucible.bus.credentials import context_of
-from crucible.bus.durable import Durable
+from crucible.bus.durable import NO_RESPONDERS, Durable
 from crucible.bus.ledger import Fault
 from crucible.bus.peer import Peer
+from crucible.bus.terms import Kindred, Shares
 from crucible.bus.wire import BrokenFrame, Code, Decoder, Frame, Kind
 from crucible.core import backbone
 from crucible.errors import Unavailable
@@ -31,13 +34,16 @@ if TYPE_CHECKING:
     from crucible.bus.nats import Nats
     from crucible.bus.natswire import Message
     from crucible.bus.roster import Roster
+    from crucible.bus.terms import Terms
     from crucible.bus.turns import Turns
-    from crucible.model.backbone import Joining, Share
+    from crucible.model.backbone import Joining
 
 BEAT: Final = 1.0
 """Seconds between two words that we are there."""
 GONE: Final = 8.0
 """Seconds after which a machine that is not heard of has gone."""
+DOUBT: Final = 2.0
+"""Seconds after which the server is asked whether it is still there."""
 NEWS: Final = 0.02
 """Seconds for which changes are gathered before the others are told."""
 _RETRY_FIRST: Final = 0.1
@@ -54,7 +60,7 @@ class Far:
     """Everything beyond this machine. ``keep`` does the work."""
 
     def __init__(self, calls: Calls, messages: Messages, roster: Roster, turns: Turns) -> None:
-        self.shares: Mapping[str, Share] = {}
+        self.terms: Terms = Shares({})
         self.problem = ""
         """Why it is not joined although it should be."""
         self.durable = Durable(self, calls, messages)
@@ -70,6 +76,7 @@ class Far:
         self._epoch = ""
         self._version = 0
         self._telling: asyncio.TimerHandle | None = None
+        self._asking: dict[str, asyncio.Task[None]] = {}
         calls.services.update(self.durable.services())
 
     @property
@@ -93,10 +100,19 @@ class Far:
 
     # What the controller says.
 
-    def become(self, joining: Joining | None) -> None:
-        """Join, leave, or go on by other words. New certificates count from the next connection on."""
+    def become(self, joining: Joining | None, *, kindred: int = 0) -> None:
+        """Join, leave, or go on by other words. New certificates count from the next connection on.
+
+        Args:
+            joining: how.
+            kindred: all others are replicas of this broker and know the same plugins; so many servers keep a
+                durable event. 0: they are machines.
+        """
         before, self._joining = self._joining, joining
-        self.shares = {} if joining is None else {share.namespace: share for share in joining.shares}
+        shares = () if joining is None else joining.shares
+        self.terms = (
+            Kindred(self._roster) if kindred else Shares({share.namespace: share for share in shares})
+        )
         if _place(before) != _place(joining) and self._nats is not None:
             self._nats.close("the settings changed")
         for peer in self._peers.values():
@@ -116,16 +132,18 @@ class Far:
             why: the same in words.
         """
         namespace = call.seat.member.namespace
-        share, key = self.shares.get(namespace), (namespace, plugin)
+        key = (namespace, plugin)
         best: Peer | None = None
         for peer in self._peers.values():
             state = peer.plugins.get(key)
-            if state is None or not backbone.joins(share, peer.name):
+            if state is None or not self.terms.joins(namespace, peer.name):
                 continue
             if state and code is Code.NO_SUCH_PLUGIN:
                 code, why = Code.UNAVAILABLE, f"{plugin} on {peer.name}: {state}"
             elif not state and (best is None or peer.made < best.made):
                 best = peer
+        if best is None and self.terms.kindred and self._nats is None and code is Code.UNAVAILABLE:
+            return code, f"{why}; other replicas of the broker are not reached: {self.problem}"
         if best is None:
             return code, why
         call.service = best
@@ -133,8 +151,7 @@ class Far:
 
     def published(self, namespace: str, sender: str, frame: Frame) -> None:
         """Tell others what was published here."""
-        share = self.shares.get(namespace)
-        if self._nats is None or share is None or not share.machines:
+        if self._nats is None or not self.terms.tells(namespace):
             return
         subject = backbone.say(namespace, self.machine, sender, frame.name)
         try:
@@ -167,6 +184,8 @@ class Far:
             self._telling = self._loop.call_later(NEWS, self._tell_news)
 
     def _tell_news(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
         self._telling = None
         self._version += 1
         for name in list(self._peers):
@@ -181,14 +200,9 @@ class Far:
     def _offered(self, machine: str) -> list[tuple[str, str, str]]:
         found = []
         for seat in self._roster:
-            namespace, plugin = seat.member.key
-            share = self.shares.get(namespace)
-            if share is None or seat.is_host or not backbone.joins(share, machine):
-                continue
-            if backbone.offers(share, plugin):
-                serving = any(one.methods and not one.drains for one in seat.connections)
-                state = "" if serving else seat.member.state or "it has not offered any method on the bus"
-                found.append((namespace, plugin, state[:_STATE_LIMIT]))
+            state = None if seat.is_host else self.terms.offered(seat, machine)
+            if state is not None:
+                found.append((*seat.member.key, state[:_STATE_LIMIT]))
         return found[:_PLUGINS_LIMIT]
 
     # How it joins, and stays.
@@ -229,7 +243,7 @@ class Far:
             joining.host, joining.port, context_of(joining), joining.machine, self._heard, turns=self._turns
         )
         try:
-            subscribed = set(backbone.heard(joining.machine, self.shares))
+            subscribed = set(self.terms.heard(joining.machine))
             known = {subject: connection.subscribe(subject) for subject in subscribed}
             await connection.flush()
             self._epoch, self._nats, self.problem = secrets.token_hex(4), connection, ""
@@ -243,7 +257,7 @@ class Far:
 
     def _beat(self, connection: Nats, known: dict[str, int]) -> None:
         """Say that we are there; let go of machines that do not; hear of what is shared now."""
-        wanted = backbone.heard(self.machine, self.shares)
+        wanted = self.terms.heard(self.machine)
         for subject in wanted:
             if subject not in known:
                 known[subject] = connection.subscribe(subject)
@@ -252,9 +266,40 @@ class Far:
         beat = _text({"epoch": self._epoch, "version": self._version})
         connection.publish("", wire.Priority.CRITICAL, backbone.here(self.machine), beat)
         for peer in list(self._peers.values()):
-            if self._loop.time() - peer.heard_at > GONE:
-                del self._peers[peer.name]
-                peer.lost(f"not heard of for {GONE:.0f} s")
+            silent = self._loop.time() - peer.heard_at
+            if silent > GONE:
+                self._drop(peer, f"not heard of for {GONE:.0f} s")
+            elif silent > DOUBT and peer.name not in self._asking:
+                task = self._loop.create_task(self._ask(connection, peer))
+                self._asking[peer.name] = task
+                task.add_done_callback(partial(self._asked, peer.name))
+
+    async def _ask(self, connection: Nats, peer: Peer) -> None:
+        """Let go of a machine of which the server says that it is not there; no answer says nothing."""
+        hello = wire.encode(Frame(Kind.HELLO, payload=b"{}"))
+        try:
+            answer = await connection.request(backbone.to(peer.name, self.machine), hello, BEAT)
+        except Unavailable:
+            return
+        if answer.status == NO_RESPONDERS and self._peers.get(peer.name) is peer:
+            self._drop(peer, "it is gone")
+
+    def _asked(self, machine: str, _: object) -> None:
+        del self._asking[machine]
+
+    def _drop(self, peer: Peer, why: str) -> None:
+        del self._peers[peer.name]
+        peer.lost(why)
+
+    async def farewell(self) -> None:
+        """Tell others that nothing is to be had here any more, before we go."""
+        connection = self._nats
+        if connection is None:
+            return
+        self._tell_news()
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(BEAT):
+                await connection.flush()
 
     def _left(self, why: str) -> None:
         log.warning("the backbone is gone: %s", why)
@@ -290,9 +335,7 @@ class Far:
 
     def _joined(self, machine: str) -> bool:
         """Say whether we have anything to do with a machine."""
-        return machine != self.machine and any(
-            backbone.joins(share, machine) for share in self.shares.values()
-        )
+        return machine != self.machine and self.terms.meets(machine)
 
     def _peer(self, machine: str) -> Peer | None:
         peer = self._peers.get(machine)
@@ -322,8 +365,7 @@ class Far:
         """Deliver what was published elsewhere, as far as it may be told here."""
         if event.machine == self.machine:
             return
-        share = self.shares.get(event.namespace)
-        if not backbone.may_tell(share, event.machine, event.subject):
+        if not self.terms.may_tell(event):
             detail = f"publish {event.subject} in {event.namespace}"
             self._calls.ledger.fault("", f"@{event.machine}", Fault.REFUSED, detail)
             return
@@ -331,8 +373,9 @@ class Far:
         if frame is None:
             self._calls.ledger.fault("", f"@{event.machine}", Fault.MALFORMED, f"publish {event.subject}")
             return
-        sender = backbone.stranger(event.plugin, event.machine)
-        self._messages.deliver(event.namespace, sender, frame, f"@{event.machine}")
+        sender = self.terms.called(event.plugin, event.machine)
+        key = "" if self.terms.kindred else f"@{event.machine}"
+        self._messages.deliver(event.namespace, sender, frame, key)
 
     def _beat_of(self, machine: str, payload: bytes) -> None:
         epoch, version = _stay_of(_object(payload))

@@ -13,22 +13,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from crucible.bus import wire
 from crucible.bus.ledger import Fault
-from crucible.bus.roster import Seat
+from crucible.bus.terms import CALLERS_LIMIT
 from crucible.bus.wire import BrokenFrame, Code, Frame, Kind
 from crucible.core import backbone
-from crucible.model.bus import Grants, Member
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crucible.bus.call import Call
     from crucible.bus.calls import Calls
-    from crucible.model.backbone import Share
+    from crucible.bus.terms import Callers, Terms
 
 CALLS_LIMIT: Final = 1024
 """Calls open at once between two machines, each way."""
-CALLERS_LIMIT: Final = 512
-"""Plugins of one machine that call here, by the names it gives them."""
 
 log = logging.getLogger(__name__)
 
@@ -36,25 +33,14 @@ log = logging.getLogger(__name__)
 class Road(Protocol):
     """How frames get to another machine."""
 
-    shares: Mapping[str, Share]
-    """What is shared, by namespace."""
+    terms: Terms
+    """What may come and go."""
 
     def carry(self, machine: str, sender: str, priority: int, data: bytes) -> str:
         """Send frames; return why they do not go, empty when they do."""
 
     def insist(self, machine: str, data: bytes) -> None:
         """Send a small frame that must not be lost."""
-
-
-class Stranger(Seat):
-    """A plugin of another machine; all of one machine have one share of what is fair."""
-
-    __slots__ = ()
-
-    @property
-    def key(self) -> str:
-        """Tells senders apart, for fairness."""
-        return f"@{self.name.partition('@')[2]}"
 
 
 class Peer:
@@ -78,7 +64,7 @@ class Peer:
         self._calls = calls
         self._made: dict[int, Call] = {}
         self._served: dict[int, Call] = {}
-        self._callers: dict[tuple[str, str], Seat] = {}
+        self._callers: Callers = {}
         self._entered: dict[str, backbone.Called] = {}
         self._last = 2 * secrets.randbelow(2**29) + 1  # what is late is no answer to anything new
 
@@ -209,7 +195,7 @@ class Peer:
             return frame
         headers = {name: text for name, text in frame.headers.items() if name not in wire.RESERVED_HEADERS}
         if "from" in frame.headers:
-            headers["from"] = backbone.stranger(call.frame.name.partition(".")[0], self.name)
+            headers["from"] = self._road.terms.called(call.frame.name.partition(".")[0], self.name)
         return frame._replace(headers=headers)
 
     def _called(self, frame: Frame) -> None:
@@ -220,11 +206,11 @@ class Peer:
         if what is None:
             self._refuse(frame, Code.MALFORMED, "it names no method of a plugin", frame.name)
         elif not self._may_enter(frame.name, what):
-            why = f"the machine that {what.plugin} runs on does not share {what.name} with {self.name}"
+            why = self._why_not(what)
             self._refuse(frame, Code.NOT_PERMITTED, why, f"call {what.name} in {what.namespace}")
         elif len(self._served) >= CALLS_LIMIT:
             self._refuse(frame, Code.OVERLOADED, f"{CALLS_LIMIT} calls are open already", what.name)
-        elif (seat := self._caller(what.namespace, what.caller)) is None:
+        elif (seat := self._road.terms.caller(self._callers, self.name, what)) is None:
             self._refuse(frame, Code.OVERLOADED, f"more than {CALLERS_LIMIT} callers", what.name)
         else:
             call = self._calls.serve(seat, frame._replace(name=what.name), self)
@@ -232,31 +218,26 @@ class Peer:
                 self._served[frame.id] = call
 
     def _may_enter(self, name: str, what: backbone.Called) -> bool:
-        """Say whether a call may come in; that it may is remembered until something else is shared."""
-        if name in self._entered:
+        """Say whether a call may come in; a machine's is remembered until something else is shared."""
+        if name in self._entered and not self._road.terms.kindred:
             return True
-        share = self._road.shares.get(what.namespace)
-        if not backbone.may_enter(share, self.name, what.plugin, what.method):
+        if not self._road.terms.may_enter(self.name, what):
             return False
         if len(self._entered) >= CALLERS_LIMIT:
             self._entered.clear()
         self._entered[name] = what
         return True
 
+    def _why_not(self, what: backbone.Called) -> str:
+        if self._road.terms.kindred:
+            return f"the manifest of {what.caller} lacks spec.capabilities.bus.call: [{what.name}]"
+        return f"the machine that {what.plugin} runs on does not share {what.name} with {self.name}"
+
     def _refuse(self, frame: Frame, code: Code, why: str, detail: str) -> None:
         fault = {Code.NOT_PERMITTED: Fault.REFUSED, Code.OVERLOADED: Fault.OVERLOADED}
         self._calls.ledger.fault("", f"@{self.name}", fault.get(code, Fault.MALFORMED), detail)
         refusal = wire.error(frame.id + 1, code, why)._replace(priority=frame.priority)
         self._road.insist(self.name, wire.encode(refusal))
-
-    def _caller(self, namespace: str, plugin: str) -> Seat | None:
-        """Return who calls; None when the machine names more of them than one machine has."""
-        seat = self._callers.get((namespace, plugin))
-        if seat is None and len(self._callers) < CALLERS_LIMIT:
-            name = backbone.stranger(plugin, self.name)
-            seat = Stranger(Member(namespace, name, name, Grants()))
-            self._callers[namespace, plugin] = seat
-        return seat
 
     # How it ends.
 
@@ -276,8 +257,9 @@ class Peer:
                 self._calls.fail(call, Code.NOT_PERMITTED, why)
 
     def _is_shared(self, call: Call) -> bool:
-        share = self._road.shares.get(call.seat.member.namespace)
+        namespace = call.seat.member.namespace
         if call.service is self:
-            return backbone.joins(share, self.name)
+            return self._road.terms.joins(namespace, self.name)
         plugin, _, method = call.frame.name.partition(".")
-        return backbone.may_enter(share, self.name, plugin, method)
+        caller = call.seat.name.partition("@")[0]
+        return self._road.terms.may_enter(self.name, backbone.Called(namespace, caller, plugin, method))

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from crucible.bus.connection import Connection
 
+SILENT: Final = "it has not offered any method on the bus"
+"""Why somebody does not answer of whom nothing else is known."""
 _REMEMBERED: Final = 512
 """Answers about permissions that a seat keeps; a client that asks for ever new names gains nothing."""
 
@@ -45,6 +47,11 @@ class Seat:
     def is_host(self) -> bool:
         """It is the host application."""
         return self.member.plugin == HOST
+
+    @property
+    def serves(self) -> bool:
+        """Somebody is connected who takes calls."""
+        return any(one.methods and not one.drains for one in self.connections)
 
     def become(self, member: Member) -> None:
         """Take what the controller says now."""

@@ -64,6 +64,7 @@ _COMMANDS: Final = {
     "operator": _Entry("operator", "Run plugins as pods of a Kubernetes cluster."),
     "egress": _Entry("egress", "Let plugins of a Kubernetes cluster out where they may."),
     "broker": _Entry("broker", "Let plugins of a Kubernetes cluster talk to each other."),
+    "bus": _Entry("bus", "Make the certificates of a cluster's bus."),
     "export": _Entry("export", "Print all that people asked for, to apply it again."),
     "backup": _Entry("backup", "Copy everything the local control plane keeps into one file."),
     "restore": _Entry("restore", "Put a backup in the place of what it kept."),

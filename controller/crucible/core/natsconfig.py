@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.core import backbone
+from crucible.model.backbone import PORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,12 +15,17 @@ if TYPE_CHECKING:
 ACCOUNT: Final = "CRUCIBLE"
 CERTIFICATE, KEY, AUTHORITY, JETSTREAM = "server.crt", "server.key", "ca.crt", "jetstream"
 """Names of files beside the settings."""
+REPLICAS: Final = "crucible-broker"
+"""What the certificate of a cluster's brokers is made out to."""
 PAYLOAD: Final = 2 * 1024 * 1024
 STORE_BYTES: Final = 4 * 1024**3
 STREAM_BYTES: Final = 256 * 1024**2
 STREAM_SECONDS: Final = 7 * 24 * 3600
 _CONNECTIONS: Final = 1024
 _NANO: Final = 1_000_000_000
+MONITORING: Final = 8222
+"""Where the kubelet asks whether it is well."""
+_KEEPING: Final = {"max_mem": 0, "sync_interval": "always"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,43 +70,78 @@ def permissions(user: User) -> dict[str, Any]:
     return {"publish": {"allow": speaks}, "subscribe": {"allow": hears}}
 
 
+def replica_permissions() -> dict[str, Any]:
+    """Return which subjects the brokers of a cluster may use, which are one among themselves.
+
+    They have an account of their own: nothing of another user's is in it.
+    """
+    return {
+        "publish": {
+            "allow": [
+                f"{backbone.PREFIX}.>",
+                "$JS.API.STREAM.CREATE.*",
+                "$JS.API.CONSUMER.CREATE.>",
+                "$JS.API.CONSUMER.MSG.NEXT.>",
+                "$JS.ACK.>",
+            ]
+        },
+        "subscribe": {"allow": [f"{backbone.PREFIX}.>", "_INBOX.>"]},
+    }
+
+
 def settings(host: str, port: int, users: Iterable[User]) -> str:
     """Return the server's settings, which are JSON; files are named as they lie beside them."""
     people = [
         {"user": user.identity, "permissions": permissions(user)}
         for user in sorted(users, key=lambda user: user.identity)
     ]
-    return json.dumps(
-        {
-            "server_name": "crucible-backbone",
-            "host": host,
-            "port": port,
-            "max_payload": PAYLOAD,
-            "max_connections": _CONNECTIONS,
-            "write_deadline": "10s",
-            "tls": {
-                "cert_file": f"./{CERTIFICATE}",
-                "key_file": f"./{KEY}",
-                "ca_file": f"./{AUTHORITY}",
-                "verify_and_map": True,
-                "handshake_first": True,
-                "min_version": "1.3",
-                "timeout": 5,
-            },
-            "jetstream": {
-                "store_dir": f"./{JETSTREAM}",
-                "max_mem": 0,
-                "max_file": STORE_BYTES,
-                "sync_interval": "always",
-            },
-            "accounts": {ACCOUNT: {"jetstream": "enabled", "users": people}},
+    found = {
+        "server_name": "crucible-backbone",
+        "host": host,
+        "port": port,
+        **_common(f"./{CERTIFICATE}", f"./{KEY}", f"./{AUTHORITY}"),
+        "jetstream": {**_KEEPING, "store_dir": f"./{JETSTREAM}", "max_file": STORE_BYTES},
+        "accounts": {ACCOUNT: {"jetstream": "enabled", "users": people}},
+    }
+    return json.dumps(found, indent=1)
+
+
+def replicated() -> str:
+    """Return the settings of the server that the brokers of a cluster meet at, as the chart mounts its files.
+
+    How much it keeps is up to its volume: three quarters of what is free there.
+    """
+    people = [{"user": REPLICAS, "permissions": replica_permissions()}]
+    found = {
+        "server_name": "crucible-bus-nats",
+        "port": PORT,
+        "http_port": MONITORING,
+        **_common("/tls/tls.crt", "/tls/tls.key", "/tls/ca.crt"),
+        "jetstream": {**_KEEPING, "store_dir": "/data"},
+        "accounts": {ACCOUNT: {"jetstream": "enabled", "users": people}},
+    }
+    return json.dumps(found, indent=1) + "\n"
+
+
+def _common(certificate: str, key: str, authority: str) -> dict[str, Any]:
+    return {
+        "max_payload": PAYLOAD,
+        "max_connections": _CONNECTIONS,
+        "write_deadline": "10s",
+        "tls": {
+            "cert_file": certificate,
+            "key_file": key,
+            "ca_file": authority,
+            "verify_and_map": True,
+            "handshake_first": True,
+            "min_version": "1.3",
+            "timeout": 5,
         },
-        indent=1,
-    )
+    }
 
 
-def stream_settings(namespace: str) -> dict[str, Any]:
-    """Return what the stream of a namespace's durable events is.
+def stream_settings(namespace: str, copies: int = 1) -> dict[str, Any]:
+    """Return what the stream of a namespace's durable events is, kept by so many servers.
 
     An event stays until every subscription that was there took it, a week at most. When there is no room for
     more, who puts one is told, and none that waits is lost for it.
@@ -116,7 +157,7 @@ def stream_settings(namespace: str) -> dict[str, Any]:
         "max_consumers": 1024,
         "max_msgs": -1,
         "max_msg_size": PAYLOAD,
-        "num_replicas": 1,
+        "num_replicas": copies,
         "duplicate_window": 120 * _NANO,
         "deny_delete": True,
         "deny_purge": True,
