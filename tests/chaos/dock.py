@@ -14,7 +14,8 @@ from desired import Desired
 from docker.errors import APIError, DockerException
 from kinds import FILE, PLAIN, SIGNAL
 from machine import BODY, Machine
-from places import Seen, below, chosen, pause
+from onlooker import below
+from places import Seen, chosen, pause
 
 from crucible.runtimes.process import proc
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from desired import Desired
 from disk import Disk
 from kinds import ANSWERING, CALLING, FILE, HANDING, PLAIN, SIGNAL
+from onlooker import below
 from pids import spent_pids
-from places import Seen, below, chosen, pause
+from places import Seen, chosen, pause
 from plane import DEADLINE, Plane
 
 from crucible.runtimes.process import proc

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from glob import glob
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Awaitable, Callable, Mapping
-    from pathlib import Path
 
     from desired import Desired
     from ordeal import Step
@@ -79,8 +77,3 @@ async def pause(seconds: float) -> None:
 def chosen(among: list[Any], step: Step) -> list[Any]:
     """Return one of some, or none where there are none."""
     return [among[step.pick % len(among)]] if among else []
-
-
-def below(top: Path, pattern: str) -> list[Path]:
-    """Return what lies below a folder, whatever goes meanwhile: pathlib gives up where a folder does."""
-    return [top / found for found in glob(pattern, root_dir=top)]  # noqa: PTH207 - the docstring says why

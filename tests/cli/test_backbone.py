@@ -8,11 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from backboned import free_port
+from onlooker import cmdline
 
 from crucible.backbone import server
 from crucible.backbone.server import ServerPlace
@@ -26,6 +26,7 @@ from crucible.settings import Places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "crucible")
 
@@ -42,15 +43,7 @@ def places(tmp_path: Path) -> Iterator[Places]:
     assert ended.returncode == 0, ended.stderr
     assert not made.root.exists()
     assert pid is not None
-    assert not words_of(pid)
-
-
-def words_of(pid: int) -> bytes:
-    """Return a process's command line; nothing once it has ended, reaped or not."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except FileNotFoundError:
-        return b""
+    assert not cmdline(pid)
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:

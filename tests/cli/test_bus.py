@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from imagelib import rune
+from onlooker import bearing
 
 from crucible.bootstrap import control_plane_id
 from crucible.companions import starting
@@ -283,15 +284,7 @@ def test_a_plugin_whose_own_hop_is_encrypted_is_called_and_after_the_broker_died
 def brokers(places: Places) -> list[int]:
     """Return the process of this control plane's broker."""
     mark = starting.Program("bus", (), places.bus, control_plane_id(places.root / "id")).mark.encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-        except OSError:
-            continue
-        if mark in words:
-            found.append(int(entry.name))
-    return found
+    return bearing(mark)
 
 
 def test_a_script_of_rune_cannot_have_its_own_hop_encrypted(apply: Any) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import engine as engines
 import pytest
+from onlooker import cmdline, everything, processes
 
 from crucible.runtimes.docker.labels import CONTROL_PLANE
 
@@ -92,15 +93,8 @@ class Author:
 
     def processes(self) -> dict[int, str]:
         """Return the sandboxes and control planes that this session's folders are named in."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if str(self.temporary) in line:
-                found[int(entry.name)] = line
-        return found
+        lines = {pid: cmdline(pid).replace(b"\0", b" ").decode(errors="replace") for pid in processes()}
+        return {pid: line for pid, line in lines.items() if str(self.temporary) in line}
 
 
 @pytest.fixture
@@ -132,7 +126,7 @@ def test_a_save_takes_over_while_the_version_before_serves_and_nothing_is_left(a
     assert author.said().endswith("gone: app is deleted, with all that was made for it\n")
     assert list(author.temporary.iterdir()) == []
     assert author.processes() == {}
-    groups = [name for _, inside, _ in os.walk("/sys/fs/cgroup") for name in inside]
+    groups = [path.name for path in everything(Path("/sys/fs/cgroup"))]
     assert not [name for name in groups if name.startswith(f"crucible-{mark}")]
 
 

@@ -9,12 +9,12 @@ import json
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from onlooker import contents, files
+
 from crucible.control.client import Client
 from crucible.control.kubeconfig import load_endpoint
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from crucible.settings import Places
 
 SECRETS = "/api/v1/namespaces/default/secrets"
@@ -85,12 +85,8 @@ def test_a_plugin_waits_for_its_secret_starts_with_it_and_follows_its_changes(
         json.dumps(call(places, "get", f"/api/v1/namespaces/default/{kind}")) for kind in ("pods", "events")
     ]
     shown += [crucible("events").out, (places.root.parent / "up.log").read_text()]
-    files = [path for path in places.root.rglob("*") if path.is_file() and path.parent != places.control]
+    stored = [path for path in files(places.root) if path.parent != places.control]
     for canary in (first, second, encoded(first), encoded(second)):
         assert not any(canary in text for text in shown)
-        assert [path for path in files if holds(path, canary)] == []
+        assert [path for path in stored if canary.encode() in contents(path)] == []
     call(places, "delete", f"{SECRETS}/vault")
-
-
-def holds(path: Path, canary: str) -> bool:
-    return not path.is_fifo() and canary.encode() in path.read_bytes()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from onlooker import bearing
 
 from crucible.companions.companion import Companion
 from crucible.doorkeeper import end_companions, programs
@@ -75,14 +76,9 @@ class Scene:
     def resident(self) -> int:
         """Return what the proxy has in memory, in bytes."""
         mark = self.program.mark.encode()
-        for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and mark in (entry / "cmdline").read_bytes().split(b"\0"):
-                    lines = (entry / "status").read_text().splitlines()
-                    return 1024 * int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
-            except OSError:
-                continue
-        raise AssertionError("there is no proxy")
+        (proxy,) = bearing(mark)
+        lines = Path(f"/proc/{proxy}/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 
     async def close(self) -> None:
         for one in self.open:

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from onlooker import cmdline, everything, processes
+
 from crucible.backbone.local import Seal
 from crucible.errors import NotFound
 from crucible.model.usage import Usage
@@ -424,11 +426,10 @@ class ProcessHarness(Common):
 
     def leftovers(self) -> list[str]:
         mark = f"crucible:{self.control_plane}/".encode()
-        found = [str(path) for path in (self.state / "instances").rglob("*")]
+        found = [str(path) for path in everything(self.state / "instances")]
         found += [str(pid) for pid in processes() if mark in cmdline(pid)]
         group = f"crucible-{self.control_plane}"
-        # Unlike a glob, a walk does not mind groups of others that go meanwhile.
-        found += [f"{at}/{group}" for at, inside, _ in os.walk("/sys/fs/cgroup") if group in inside]
+        found += [str(path) for path in everything(Path("/sys/fs/cgroup")) if path.name == group]
         return found + [
             line for line in Path("/proc/self/mounts").read_text().splitlines() if str(self.place) in line
         ]
@@ -449,17 +450,6 @@ def facts(pid: int | None) -> tuple[int, dict[str, str]]:
     """Return a process's owner on this host, and what its status file says."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return Path(f"/proc/{pid}").stat().st_uid, {k: v.strip() for k, _, v in (x.partition(":") for x in lines)}
-
-
-def processes() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def cmdline(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def clear(place: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import engine as engines
 from harness import Common
+from onlooker import everything
 
 from crucible.backbone.local import Seal
 from crucible.runtimes.docker import DockerRuntime, DockerSettings
@@ -97,10 +98,8 @@ class DockerHarness(Common):
         return f"crucible-{self.control_plane}-{workload.plugin_uid}-{slot}"
 
     def leftovers(self) -> list[str]:
-        found = [str(path) for path in (self.place / "docker" / "instances").rglob("*")]
-        found += [
-            str(path) for path in (self.settings().memory / f"crucible-{self.control_plane}").rglob("*")
-        ]
+        found = [str(path) for path in everything(self.place / "docker" / "instances")]
+        found += [str(path) for path in everything(self.settings().memory / f"crucible-{self.control_plane}")]
         found += [str(entry["Names"]) for entry in self._containers()]
         return found + [entry["Name"] for entry in self._networks()]
 

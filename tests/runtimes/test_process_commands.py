@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import FIRST, PYTHON, SECONDS, cmdline, processes, wait_for
+from harness import FIRST, PYTHON, SECONDS, wait_for
+from onlooker import cmdline, processes
 
 from crucible.runtimes.process.proc import children, pids_by_namespace, started
 

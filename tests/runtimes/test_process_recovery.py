@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import FIRST, cmdline, exists, processes, wait_for
+from harness import FIRST, exists, wait_for
+from onlooker import cmdline, processes
 
 from crucible.errors import Conflict
 from crucible.model.instance import State

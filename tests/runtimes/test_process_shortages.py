@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import FIRST, cmdline, processes, wait_for
+from harness import FIRST, wait_for
+from onlooker import cmdline, processes
 
 from crucible.errors import Unavailable
 from crucible.model.instance import State

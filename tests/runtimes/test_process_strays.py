@@ -10,7 +10,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import FIRST, cmdline, exists, processes, wait_for
+from harness import FIRST, exists, wait_for
+from onlooker import cmdline, processes
 
 from crucible.errors import Unavailable
 from crucible.model.instance import State

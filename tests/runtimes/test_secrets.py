@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import FIRST, PYTHON, facts, processes
+from harness import FIRST, PYTHON, facts
+from onlooker import below, contents, files, processes, told
 
 from crucible.core.secrets import FILES_LIMIT
 from crucible.errors import Conflict, Unavailable
@@ -99,13 +100,13 @@ async def test_a_plugin_that_asks_for_none_finds_none(keeper: Any) -> None:
 async def test_what_is_in_a_secret_is_nowhere_on_the_host(keeper: Any) -> None:
     canary = keeper.secrets["api"]["token"]
     _, workload = await look(keeper, secrets=GRANTED, config="{}")
-    readable = [path for path in keeper.place.rglob("*") if path.is_file() and not output(path)]
+    readable = [path for path in files(keeper.place) if not output(path)]
     assert readable
-    assert [path for path in readable if canary in path.read_bytes()] == []
-    assert [pid for pid in processes() if canary in contents(pid, "cmdline")] == []
-    assert [pid for pid in processes() if canary in contents(pid, "environ")] == []
-    memory = [path for path in Path("/dev/shm").rglob("*") if path.is_file()]
-    assert all(private(path) for path in memory if canary in path.read_bytes())
+    assert [path for path in readable if canary in contents(path)] == []
+    assert [pid for pid in processes() if canary in told(pid, "cmdline")] == []
+    assert [pid for pid in processes() if canary in told(pid, "environ")] == []
+    holding = [path for path in files(Path("/dev/shm")) if canary in contents(path)]
+    assert all(private(path) for path in holding)
     assert canary not in repr((workload, keeper.runtime.instances())).encode()
 
 
@@ -115,15 +116,8 @@ def private(path: Path) -> bool:
 
 
 def output(path: Path) -> bool:
-    """Whether a file is what the plugin of these tests printed itself, or the pipe for it."""
-    return path.name.startswith("log-") or path.is_fifo()
-
-
-def contents(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""
+    """Whether a file is what the plugin of these tests printed itself."""
+    return path.name.startswith("log-")
 
 
 async def test_a_secret_that_went_before_the_start_is_waited_for(keeper: Any) -> None:
@@ -166,7 +160,7 @@ async def test_docker_is_told_of_no_secret(docker: DockerHarness) -> None:
     assert "/secrets" in known
     assert canary not in known
     if os.geteuid() == 0:
-        (file,) = Path("/dev/shm", f"crucible-{docker.control_plane}").rglob("token")
+        (file,) = below(Path("/dev/shm", f"crucible-{docker.control_plane}"), "**/token")
         assert (file.stat().st_uid, file.stat().st_mode & 0o777) == (docker.settings().first_uid, 0o400)
 
 
@@ -205,13 +199,13 @@ async def test_a_variable_comes_from_a_secret_and_only_the_plugin_has_it(process
     assert found["environment"]["TOKEN"] == canary
     assert found["environment"]["MODE"] == "fast"
     running = await process.until(workload, lambda one: one.state is State.RUNNING and one.pid is not None)
-    holders = {pid for pid in processes() if canary.encode() in contents(pid, "environ")}
+    holders = {pid for pid in processes() if canary.encode() in told(pid, "environ")}
     assert holders == {running.pid}
     if os.geteuid() == 0:
         assert facts(running.pid)[0] >= 1_900_000_000  # so that no other plugin may read it
-    assert [pid for pid in processes() if canary.encode() in contents(pid, "cmdline")] == []
-    readable = [path for path in process.place.rglob("*") if path.is_file() and not output(path)]
-    assert [path for path in readable if canary.encode() in path.read_bytes()] == []
+    assert [pid for pid in processes() if canary.encode() in told(pid, "cmdline")] == []
+    readable = [path for path in files(process.place) if not output(path)]
+    assert [path for path in readable if canary.encode() in contents(path)] == []
 
 
 async def test_a_command_beside_the_plugin_has_its_secrets_too(process: ProcessHarness) -> None:

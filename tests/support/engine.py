@@ -269,11 +269,8 @@ def _remove_cgroups(parent: str) -> None:
     left = [path for root in Path("/sys/fs/cgroup").iterdir() if (path := root / parent.strip("/")).is_dir()]
     while left and time.monotonic() < deadline:
         for top in left:
-            for path in sorted(top.rglob("*"), reverse=True):
-                if path.is_dir():
-                    with contextlib.suppress(OSError):
-                        path.rmdir()
-            with contextlib.suppress(OSError):
-                top.rmdir()
+            for at, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
+                    Path(at).rmdir()
         left = [path for path in left if path.is_dir()]
         time.sleep(0.05)

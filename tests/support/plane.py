@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from onlooker import below, cmdline, processes
 
 from crucible.control.client import Client
 from crucible.control.kubeconfig import load_endpoint
@@ -113,26 +116,22 @@ class Plane:
         prefix = f"crucible:{self.mark()}/"
         ours = Path("/proc/self/ns/pid").readlink()
         markers = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                first = (entry / "cmdline").read_bytes().partition(b"\0")[0].decode(errors="replace")
-                if first.startswith(prefix) and (entry / "ns" / "pid").readlink() == ours:
+        for pid in processes():
+            first = cmdline(pid).partition(b"\0")[0].decode(errors="replace")
+            with suppress(OSError):
+                if first.startswith(prefix) and Path(f"/proc/{pid}/ns/pid").readlink() == ours:
                     markers.append(first.removeprefix(prefix))
-            except OSError:
-                continue
         return markers
 
     def leftovers(self) -> list[str]:
         """Return what exists of plugins outside the API server: processes, cgroups, instance folders."""
         cgroups = [
-            str(path) for path in Path("/sys/fs/cgroup").glob(f"*/crucible-{self.mark()}/*") if path.is_dir()
+            str(path)
+            for pattern in (f"*/crucible-{self.mark()}/*", f"crucible-{self.mark()}/*")
+            for path in below(Path("/sys/fs/cgroup"), pattern)
+            if path.is_dir()
         ]
-        cgroups += [
-            str(path) for path in Path("/sys/fs/cgroup").glob(f"crucible-{self.mark()}/*") if path.is_dir()
-        ]
-        folders = [str(path) for path in (self.places.process / "instances").glob("*/*")]
+        folders = [str(path) for path in below(self.places.process / "instances", "*/*")]
         mounts = [
             line
             for line in Path("/proc/self/mounts").read_text().splitlines()

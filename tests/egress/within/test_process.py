@@ -8,11 +8,11 @@ import os
 import signal
 import socket
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness import FIRST, PYTHON, SECONDS, ProcessHarness
+from onlooker import bearing
 from outside import OUTSIDE
 
 from crucible.companions.companion import Companion
@@ -23,6 +23,7 @@ from crucible.settings import Places
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
     from outside import Outside
 
@@ -125,19 +126,8 @@ class Scene:
         while not found:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
-            found = [
-                int(entry.name)
-                for entry in Path("/proc").iterdir()
-                if entry.name.isdigit() and mark in cmdline(entry).split(b"\0")
-            ]
+            found = bearing(mark)
         return found[0]
-
-
-def cmdline(entry: Path) -> bytes:
-    try:
-        return (entry / "cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 @pytest.fixture(scope="session")
