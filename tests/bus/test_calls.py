@@ -64,7 +64,7 @@ async def test_a_call_that_cannot_be_made_is_refused_at_once_with_the_reason(bus
 async def test_a_deadline_ends_the_call_on_both_sides(bus: Bus) -> None:
     asked = await bus.add("slow", "work")
     asker = await bus.add("asker", call=("slow.work",))
-    asker.send(Frame(Kind.CALL, 1, "slow.work", deadline=30))
+    asker.send(Frame(Kind.CALL, 1, "slow.work", deadline=500))
     got = await asked.next()
     assert words(await asker.next()) == ("ERROR", 1, "DeadlineExceeded")
     assert words(await asked.next()) == ("CANCEL", got.id, "")

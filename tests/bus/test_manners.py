@@ -82,7 +82,7 @@ async def test_random_bytes_do_no_harm(bus: Bus) -> None:
 async def test_who_says_nothing_or_half_a_frame_is_not_waited_for(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crucible.bus.connection.HELLO_TIME", 0.05)
+    monkeypatch.setattr("crucible.bus.connection.HELLO_TIME", 1.0)
     path = bus.plugin("slow")
     patient = await Raw.greet(path)
     silent = await Raw.connect(path)
@@ -109,6 +109,7 @@ async def test_the_ninth_connection_of_an_instance_is_closed(bus: Bus) -> None:
 
 async def test_who_connects_again_and_again_is_slowed(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doors, "_BURST", 4)
+    monkeypatch.setattr(doors, "_RATE", 4.0)
     monkeypatch.setattr(doors, "_REST", 0.02)
     path = bus.plugin("eager")
     for _ in range(12):

@@ -56,7 +56,7 @@ async def test_down_ends_every_instance_and_the_next_up_starts_them_again(tmp_pa
         ended = down(plane)
         assert (ended.returncode, ended.stdout) == (0, "2 instances ended\n"), ended.stderr
         assert plane.process is not None
-        assert plane.process.wait(30) == 0
+        assert plane.process.wait(60) == 0
         assert plane.leftovers() == []
         assert companions(plane) == []
         again = down(plane)

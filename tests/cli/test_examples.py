@@ -153,7 +153,7 @@ async def test_an_image_that_listens_is_reached_through_its_relay(docker: Plane,
     asked = [
         sys.executable,
         "-c",
-        f"import urllib.request as u; print(u.urlopen('http://{address}/', timeout=5).read())",
+        f"import urllib.request as u; print(u.urlopen('http://{address}/', timeout=30).read())",
     ]
 
     async def answers() -> bool:

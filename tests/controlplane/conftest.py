@@ -70,7 +70,7 @@ async def spawn(state: Path) -> Child:
     )
     if process.stdout is None:
         raise RuntimeError("stdout was asked for")
-    line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().split()
+    line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode().split()
     return Child(process, line[1], state)
 
 

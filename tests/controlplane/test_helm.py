@@ -61,19 +61,19 @@ def chart(tmp_path: Path, crd: dict[str, Any]) -> str:
 
 async def test_a_release_lives_its_whole_life(helm: Tool, chart: str, probe: Probe) -> None:
     await helm.ok("lint", chart)
-    await helm.ok("install", "r", chart, "--wait", "--timeout=30s")
+    await helm.ok("install", "r", chart, "--wait", "--timeout=90s")
     assert (await probe.get(f"{PLUGINS}/r-plugin")).body["spec"]["image"] == "one"
     assert json.loads(await helm.ok("list", "-o", "json"))[0]["status"] == "deployed"
     assert "r-plugin" in await helm.ok("get", "manifest", "r")
     assert "STATUS: deployed" in await helm.ok("status", "r")
     assert "two" in await helm.ok("upgrade", "r", chart, "--set", "image=two", "--dry-run=server")
     assert (await probe.get(f"{PLUGINS}/r-plugin")).body["spec"]["image"] == "one"
-    await helm.ok("upgrade", "r", chart, "--set", "image=two", "--wait", "--timeout=30s")
+    await helm.ok("upgrade", "r", chart, "--set", "image=two", "--wait", "--timeout=90s")
     assert (await probe.get(f"{PLUGINS}/r-plugin")).body["spec"]["image"] == "two"
-    await helm.ok("rollback", "r", "1", "--wait", "--timeout=30s")
+    await helm.ok("rollback", "r", "1", "--wait", "--timeout=90s")
     assert (await probe.get(f"{PLUGINS}/r-plugin")).body["spec"]["image"] == "one"
     assert len(json.loads(await helm.ok("history", "r", "-o", "json"))) == 3
-    await helm.ok("uninstall", "r", "--wait", "--timeout=30s")
+    await helm.ok("uninstall", "r", "--wait", "--timeout=90s")
     assert (await probe.get(f"{PLUGINS}/r-plugin")).code == 404
     assert (await probe.get(SECRETS)).body["items"] == []
 

@@ -112,12 +112,12 @@ async def test_delete_waits_for_finalizers(kubectl: Tool, probe: Probe) -> None:
 
 async def test_wait_for_conditions_fields_and_deletion(kubectl: Tool, probe: Probe) -> None:
     await probe.post(PLUGINS, plugin("a"))
-    waiting = await kubectl.start("wait", "plg/a", "--for=condition=Ready", "--timeout=20s")
+    waiting = await kubectl.start("wait", "plg/a", "--for=condition=Ready", "--timeout=60s")
     ready = {"status": {"phase": "Up", "conditions": [{"type": "Ready", "status": "True"}]}}
     await probe.patch(f"{PLUGINS}/a/status", ready)
     assert b"condition met" in (await waiting.communicate())[0]
-    await kubectl.ok("wait", "plg/a", "--for=jsonpath={.status.phase}=Up", "--timeout=20s")
-    waiting = await kubectl.start("wait", "plg/a", "--for=delete", "--timeout=20s")
+    await kubectl.ok("wait", "plg/a", "--for=jsonpath={.status.phase}=Up", "--timeout=60s")
+    waiting = await kubectl.start("wait", "plg/a", "--for=delete", "--timeout=60s")
     await probe.delete(f"{PLUGINS}/a")
     await waiting.communicate()
     assert waiting.returncode == 0

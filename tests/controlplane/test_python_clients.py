@@ -48,7 +48,7 @@ async def test_the_official_client_watches(client: Any, probe: Probe) -> None:
     watch = kube.watch.Watch()
     found = []
     async for event in watch.stream(
-        custom.list_namespaced_custom_object, "probe.dev", "v1", "default", "plugins", timeout_seconds=20
+        custom.list_namespaced_custom_object, "probe.dev", "v1", "default", "plugins", timeout_seconds=60
     ):
         found.append((event["type"], event["object"]["metadata"]["name"]))
         if len(found) == 1:
@@ -70,7 +70,7 @@ async def test_the_synchronous_client_works_too(server: ApiServer) -> None:
             custom.create_namespaced_custom_object(*where, plugin("a"))
             custom.patch_namespaced_custom_object(*where, "a", {"spec": {"image": "y1"}})
             watch, seen = kubernetes.watch.Watch(), []
-            for event in watch.stream(custom.list_namespaced_custom_object, *where, timeout_seconds=20):
+            for event in watch.stream(custom.list_namespaced_custom_object, *where, timeout_seconds=60):
                 seen.append((event["type"], event["object"]["spec"]["image"]))
                 if event["type"] == "DELETED":
                     watch.stop()

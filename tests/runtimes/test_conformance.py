@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import FIRST, LIMITS, MIB, wait_for
+from harness import FIRST, LIMITS, MIB, SECONDS, wait_for
 
 from crucible.errors import Conflict, NotFound
 from crucible.model.enforcement import Control, Level
@@ -266,7 +266,7 @@ async def test_following_yields_what_comes_and_ends_with_the_instance(harness: H
     await wait_for(lambda: seen == [b"early", b"staying"])
     assert not task.done()
     await harness.runtime.remove(workload.plugin_uid, FIRST)
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, SECONDS)
 
 
 async def test_changes_are_told(harness: Harness) -> None:

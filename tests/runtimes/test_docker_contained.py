@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import FIRST, LIMITS, MIB, wait_for
+from harness import FIRST, LIMITS, MIB, SECONDS, wait_for
 from test_process_contained import BOMB, FILES, FILLS, THREADS
 
 from crucible.errors import Conflict
@@ -68,7 +68,7 @@ async def test_cpu_and_swap_are_held_by_the_kernel(docker: DockerHarness) -> Non
         used = await docker.runtime.usage(workload.plugin_uid, FIRST)
         return used.throttled if used else 0.0
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SECONDS):
         while not await throttled():
             await asyncio.sleep(0.02)
 

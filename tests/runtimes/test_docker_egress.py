@@ -29,7 +29,7 @@ import json, os, signal, socket, sys, urllib.request
 def attempt(function):
     try: return function()
     except Exception as error: return f"{type(error).__name__}: {error}"
-def fetch(url): return urllib.request.urlopen(url, timeout=20).read().decode()
+def fetch(url): return urllib.request.urlopen(url, timeout=60).read().decode()
 def connect(place): socket.create_connection(place, 3).close(); return "connected"
 for url in sys.argv[1:]:
     print(json.dumps(attempt(lambda: fetch(url))), flush=True)

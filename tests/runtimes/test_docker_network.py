@@ -61,7 +61,7 @@ while True:
 """
 CALL = """\
 import socket, sys
-with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 20) as link:
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 60) as link:
     link.sendall(b"you")
     print(link.recv(99).decode())
 """

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import engine as engines
 import pytest
-from harness import FIRST
+from harness import FIRST, SECONDS
 from plane import PLUGINS, Plane, insist, manifest, until
 
 from crucible.errors import Unavailable
@@ -276,7 +276,7 @@ async def outage(place: Path, url: str) -> str:
     await runtime.open(lambda _: None)
     try:
         with pytest.raises(Unavailable) as raised:
-            await asyncio.wait_for(runtime.kill("uid", FIRST), 20)
+            await asyncio.wait_for(runtime.kill("uid", FIRST), SECONDS)
         assert str(raised.value) == runtime.outage
         return runtime.outage
     finally:

@@ -17,7 +17,7 @@ from crucible.runtimes.process.cgroups.choice import parse_mounts
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import FIRST, LIMITS, MIB, wait_for
+from harness import FIRST, LIMITS, MIB, SECONDS, wait_for
 
 from crucible.model.enforcement import Control, Level
 from crucible.runtimes.process import elf
@@ -29,14 +29,16 @@ for descriptor in (0, 1, 2): os.close(descriptor)
 signal.pause()
 """
 ORPHANS = """\
-import os, signal, time
+import os, signal
+said, says = os.pipe()
 for _ in range(3):
     if os.fork() == 0:
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.write(1, b"orphan\\n")
+        os.write(says, b"x")
         while True: signal.pause()
-time.sleep(0.2)
+for _ in range(3): os.read(said, 1)
 raise SystemExit(4)
 """
 BOMB = """\
@@ -96,14 +98,26 @@ def enforced(process: ProcessHarness, control: Control) -> bool:
     )
 
 
+async def rests(share: float) -> None:
+    """Wait for half a second in which the controller uses less than a share of a processor.
+
+    What spins has none. Others' work on the same loop, a collection of a long session's garbage say, may
+    fall into one or another.
+    """
+    used, deadline = 1.0, time.monotonic() + SECONDS
+    while used >= share:
+        assert time.monotonic() < deadline, used
+        before, begin = time.process_time(), time.monotonic()
+        await wait_for(lambda begin=begin: time.monotonic() - begin > 0.5)
+        used = (time.process_time() - before) / (time.monotonic() - begin)
+
+
 async def test_one_that_prints_without_end_is_slowed_and_says_so(process: ProcessHarness) -> None:
     workload = process.script(FLOOD)
     await process.runtime.start(workload, FIRST)
     slowed = await process.until(workload, lambda one: bool(one.notices))
     assert slowed.notices == ("output is held to 1 MiB/s",)
-    before, begin = time.process_time(), time.monotonic()
-    await wait_for(lambda: time.monotonic() - begin > 1)
-    assert time.process_time() - before < 0.3
+    await rests(0.3)
     kept = sum(path.stat().st_size for path in process.state.glob("instances/*/*/log-*"))
     # A file more, for what is written before the oldest goes, and the stamps of its lines.
     assert kept <= 4 * MIB * 1.2
@@ -122,9 +136,7 @@ async def test_one_that_closes_its_streams_costs_nothing(process: ProcessHarness
     workload = process.script(CLOSES)
     await process.runtime.start(workload, FIRST)
     await process.until(workload, lambda one: one.pid is not None)
-    before, begin = time.process_time(), time.monotonic()
-    await wait_for(lambda: time.monotonic() - begin > 0.5)
-    assert time.process_time() - before < 0.2
+    await rests(0.3)
     assert process.instance(workload).alive
 
 
@@ -189,7 +201,7 @@ async def test_cpu_is_held(process: ProcessHarness) -> None:
         fields = Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    before, begin = used(), time.monotonic()
+    begin, before = time.monotonic(), used()
     await wait_for(lambda: time.monotonic() - begin > 1.5)
     assert (used() - before) / (time.monotonic() - begin) < 0.3
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from harness import FIRST, exists, wait_for
+from harness import FIRST, SECONDS, exists, wait_for
 from onlooker import cmdline, processes
 
 from crucible.errors import Conflict
@@ -46,15 +46,16 @@ async def controller(process: ProcessHarness) -> asyncio.subprocess.Process:
 
 async def said(child: asyncio.subprocess.Process, word: bytes) -> None:
     assert child.stdout is not None
-    while (line := await asyncio.wait_for(child.stdout.readline(), 20)).strip() != word:
+    while (line := await asyncio.wait_for(child.stdout.readline(), SECONDS)).strip() != word:
         assert line
 
 
 def sandboxes(process: ProcessHarness) -> list[str]:
     """Name the instances that have processes, once for each plugin's own."""
     prefix = f"crucible:{process.control_plane}/".encode()
-    inits = [pid for pid in processes() if cmdline(pid).startswith(prefix) and namespaces(pid)[-1:] == ["1"]]
-    return sorted(cmdline(pid).split(b"\0")[0].decode() for pid in inits)
+    first = {pid: cmdline(pid).split(b"\0")[0] for pid in processes()}
+    inits = [pid for pid, word in first.items() if word.startswith(prefix) and namespaces(pid)[-1:] == ["1"]]
+    return sorted(first[pid].decode() for pid in inits)
 
 
 def namespaces(pid: int) -> list[str]:
@@ -119,12 +120,17 @@ async def test_killed_at_any_moment_nothing_is_lost_or_doubled(process: ProcessH
 
 
 async def test_an_end_that_nobody_saw_is_reported(process: ProcessHarness) -> None:
-    workload = process.script("import time; print('words'); time.sleep(0.2); raise SystemExit(7)")
+    workload = process.script(
+        "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "print('words')\nwhile True: signal.pause()"
+    )
     await process.runtime.start(workload, FIRST)
     await process.says(workload, b"words")
     running = await process.until(workload, lambda one: one.pid is not None)
+    assert running.pid is not None
     await process.runtime.close()
-    await wait_for(lambda: not Path(f"/proc/{running.pid}").exists())
+    os.kill(running.pid, signal.SIGTERM)
+    await wait_for(lambda: not exists(running.pid))
     await process.open()
     ended = process.instance(workload)
     assert ended.exit is not None

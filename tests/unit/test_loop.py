@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from crucible.model.plugin import Identity
     from crucible.model.workload import Slot
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 
 class Sources:

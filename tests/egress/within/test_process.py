@@ -38,7 +38,7 @@ import json, os, signal, socket, sys, time, urllib.request
 def stay(**_): signal.pause()
 def fetch(url, proxied=True, **_):
     opener = urllib.request.build_opener(*([] if proxied else [urllib.request.ProxyHandler({})]))
-    with opener.open(url, timeout=20) as answer:
+    with opener.open(url, timeout=60) as answer:
         return answer.read().decode()
 def connect(host, port, **_):
     with socket.create_connection((host, port), timeout=3): return "connected"

@@ -70,7 +70,7 @@ class Scene:
         await self.runtime.open(self.loops.ring)
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while sum(found.alive for found in self.runtime.instances()) != count:
                 await asyncio.sleep(0.001)
 

@@ -73,7 +73,7 @@ def write(path: Path, **maps: dict[str, str]) -> None:
 
 
 async def eventually(so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not so():
             await asyncio.sleep(0.01)
 
