@@ -19,7 +19,7 @@ from crucible.settings import Places
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DEADLINE = 60.0
+DEADLINE = 180.0
 ROOT = Path(__file__).resolve().parents[2]
 
 

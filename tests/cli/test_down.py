@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def down(plane: Plane, *words: str) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-m", "crucible", "down", "--state", str(plane.places.root), *words]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=90)
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=180)
 
 
 def companions(plane: Plane) -> list[int]:

@@ -78,7 +78,7 @@ async def clear(plane: Plane) -> None:
 def crucible(plane: Plane, *words: str) -> bytes:
     """Run a command against a control plane, and return what it printed."""
     command = [sys.executable, "-m", "crucible", *words, "--kubeconfig", str(plane.places.kubeconfig)]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
 
@@ -157,7 +157,7 @@ async def test_an_image_that_listens_is_reached_through_its_relay(docker: Plane,
     ]
 
     async def answers() -> bool:
-        found = subprocess.run(engine.inside(*asked), capture_output=True, timeout=60, check=False)
+        found = subprocess.run(engine.inside(*asked), capture_output=True, timeout=120, check=False)
         return b"Directory listing" in found.stdout
 
     await until(answers)
@@ -177,7 +177,7 @@ async def test_a_process_runs_no_image_and_says_so(process: Plane) -> None:
 def test_doctor_asks_the_engine(engine: Engine) -> None:
     command = [sys.executable, "-m", "crucible", "doctor", "--runtime", "docker", "--json"]
     env = {**os.environ, "DOCKER_HOST": engine.url}
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False, env=env)
+    done = subprocess.run(command, capture_output=True, timeout=300, check=False, env=env)
     docker = json.loads(done.stdout)["runtimes"]["docker"]
     assert done.returncode == 0, done.stdout
     findings = {finding["name"]: finding for finding in docker["findings"]}
@@ -186,7 +186,7 @@ def test_doctor_asks_the_engine(engine: Engine) -> None:
     assert controls["systemCalls"]["level"] == "enforced"
     assert controls["systemCalls"]["passed"] == controls["systemCalls"]["tried"] > 100
     absent = subprocess.run(
-        command, capture_output=True, timeout=60, check=False, env={**env, "DOCKER_HOST": "unix:///nowhere"}
+        command, capture_output=True, timeout=120, check=False, env={**env, "DOCKER_HOST": "unix:///nowhere"}
     )
     assert absent.returncode == 1
     assert b"set DOCKER_HOST to where one listens" in absent.stdout

@@ -42,7 +42,7 @@ async def plane(tmp_path: Path) -> AsyncIterator[Plane]:
 
 def crucible(*words: str) -> str:
     command = [sys.executable, "-m", "crucible", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     return f"{done.returncode} {done.stdout}{done.stderr}"
 
 

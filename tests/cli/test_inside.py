@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crucible.settings import Places
 
 PYTHON = "python3"
-DEADLINE = 60.0
+DEADLINE = 180.0
 SPEAKS = """\
 import time
 print("first", flush=True)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="plugins start with every control enforced only where root runs the controller"
 )
 FOR_EVER = "import time\nprint('\\x1b[31mred\\x1b[0m', flush=True)\nwhile True: time.sleep(1)\n"
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-SECONDS = 300
+SECONDS = 900
 HERE = Path(__file__).parent
 HOSTS = """\
 127.0.0.1 localhost

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from harness import FIRST, wait_for
+from harness import FIRST, SECONDS, wait_for
 from onlooker import cmdline, processes
 
 from crucible.errors import Unavailable
@@ -147,7 +147,7 @@ async def test_a_spawner_that_hangs_is_ended_and_started_anew(
     with pytest.raises(Unavailable, match="does not answer"):
         await process.runtime.start(again, FIRST)
     await wait_for(lambda: not cmdline(hung))
-    monkeypatch.setattr(spawn, "_ANSWER_SECONDS", 20.0)
+    monkeypatch.setattr(spawn, "_ANSWER_SECONDS", 60.0)
     await process.runtime.start(again, FIRST)
     await process.says(again, b"staying")
 
@@ -158,5 +158,5 @@ async def test_a_controller_ends_though_its_spawner_hangs(
     monkeypatch.setattr(spawn, "_END_SECONDS", 0.1)
     await running(process)
     os.kill(spawner(), signal.SIGSTOP)
-    await asyncio.wait_for(process.reopen(), 30)
+    await asyncio.wait_for(process.reopen(), SECONDS)
     assert process.runtime.instances()[0].alive

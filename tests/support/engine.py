@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SECONDS = 60.0
+SECONDS = 120.0
 PACKAGES = ("docker.io", "iptables", "iproute2", "tini")
 NETWORKS = "network/files/local-kv.db"
 """Where an engine keeps, below its data, which networks there are."""

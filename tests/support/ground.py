@@ -30,7 +30,7 @@ from crucible.model.revision import revision_crd
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DEADLINE = 60.0
+DEADLINE = 120.0
 WEAK = {"allowDegraded": ["pids", "openFiles"]}
 _NO_IMAGE = ("ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 PLUGINS = "/apis/crucible.dev/v1alpha1/namespaces/default/plugins"
-DEADLINE = 60.0
+DEADLINE = 120.0
 
 
 class Plane:

@@ -14,7 +14,7 @@ from crucible.bus.wire import Frame, Kind
 if TYPE_CHECKING:
     from pathlib import Path
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 
 
 class Gone(Exception):
