@@ -24,6 +24,7 @@ class Disk:
         self.place = place
         self.mounted = mounted
         self._covers: list[str] = []
+        self._is_open = False
 
     @property
     def state(self) -> Path:
@@ -33,6 +34,7 @@ class Disk:
         self.place.mkdir()
         if self.mounted:
             _run("mount", "-t", "tmpfs", "-o", f"size={_SIZE},mode=0700", "chaos", str(self.place))
+            self._is_open = True
         self.state.mkdir(mode=0o700)
 
     def fill(self) -> None:
@@ -61,8 +63,9 @@ class Disk:
 
     def close(self) -> None:
         self.uncover()
-        if self.mounted:
+        if self._is_open:
             _run("umount", "--lazy", str(self.place))
+            self._is_open = False
 
 
 def _run(*words: str) -> None:

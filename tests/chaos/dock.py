@@ -91,8 +91,10 @@ class Dock(Machine):
 
     async def freeze_engine(self, step: Step) -> None:
         self.engine.freeze(held=True)
-        await pause(step.lasts)
-        self.engine.freeze(held=False)
+        try:
+            await pause(step.lasts)
+        finally:
+            self.engine.freeze(held=False)
 
     async def kill_shim(self, step: Step) -> None:
         """Kill what holds a container's streams and reports its end; the container itself may live on."""
@@ -147,18 +149,20 @@ class Dock(Machine):
         owner = next(iter(self.desired.wanted.values())).uid if relays and self.desired.wanted else ""
         return Seen(alive, tuple((what, uid or owner) for what, uid in things))
 
-    async def close(self) -> list[str]:
-        mark = self.plane.mark()
-        await self._revive()
-        wrong = await super().close()
+    def _leftovers(self) -> list[str]:
+        """Remove what the engine still has of this control plane; return what that was."""
+        left = super()._leftovers()
+        if not self._has_begun():
+            return left
+        mark = f"{_MARK}={self.plane.mark()}"
         with contextlib.closing(engines.client(self.engine.url)) as client:
-            for entry in client.containers(all=True, filters={"label": f"{_MARK}={mark}"}):
-                wrong.append(f"left at the end: container {entry['Names']}")
+            for entry in client.containers(all=True, filters={"label": mark}):
+                left.append(f"container {entry['Names']}")
                 client.remove_container(entry["Id"], force=True)
-            for network in client.networks(filters={"label": f"{_MARK}={mark}"}):
-                wrong.append(f"left at the end: network {network['Name']}")
+            for network in client.networks(filters={"label": mark}):
+                left.append(f"network {network['Name']}")
                 client.remove_network(network["Id"])
-        return wrong
+        return left
 
     def _containers(self, role: str, *, running: bool = False) -> list[dict[str, Any]]:
         labels = [f"{_MARK}={self.plane.mark()}", *([f"dev.crucible.role={role}"] if role else [])]

@@ -82,8 +82,10 @@ class Fleet:
     async def freeze_operator(self, step: Step) -> None:
         process = self.ground.operators["one"]
         process.send_signal(signal.SIGSTOP)
-        await pause(step.lasts)
-        process.send_signal(signal.SIGCONT)
+        try:
+            await pause(step.lasts)
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     async def two_operators(self, step: Step) -> None:
         """Start another, let it live a while beside the first, and kill it."""
@@ -177,7 +179,7 @@ class Fleet:
     async def close(self) -> list[str]:
         wrong = []
         try:
-            if self.ground.end() != 0:
+            if self.ground.operators and self.ground.end() != 0:
                 wrong.append("the operator did not end with 0")
         finally:
             await self.ground.__aexit__(None, None, None)

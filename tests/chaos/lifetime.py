@@ -41,8 +41,8 @@ async def live(place: Place, life: Life, told: Callable[[Result], None] = lambda
     """Go through every run, then delete every plugin; the last result holds what was left after that."""
     history = History()
     results: list[Result] = []
-    await place.open()
     try:
+        await place.open()
         await place.desired.begin()
         for number in life.numbers:
             result = await carry_out(
@@ -57,9 +57,21 @@ async def live(place: Place, life: Life, told: Callable[[Result], None] = lambda
             end = await come_to_rest(place, history, results[-1].plan)
             results[-1].orphans += end.orphans
             results[-1].lost += end.lost
+    except TimeoutError as error:
+        if not results:
+            raise
+        results[-1].lost.append(f"the plugins could not be deleted: {error}")
     finally:
-        left = await place.close()
+        left = await _taken_down(place)
     results[-1].orphans += left
     if _TRACEBACK.search(place.log()):
         results[-1].lost.append("the log holds a traceback")
     return results
+
+
+async def _taken_down(place: Place) -> list[str]:
+    """Take everything down; return what was not as it should be then, so that the runs' results stay."""
+    try:
+        return await place.close()
+    except Exception as error:  # noqa: BLE001 - a life that cannot be taken down is a result too
+        return [f"it could not be taken down: {error!r}"]

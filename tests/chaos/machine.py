@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clearing import clear
 from desired import Desired
 from disk import Disk
 from kinds import ANSWERING, CALLING, FILE, HANDING, PLAIN, SIGNAL
@@ -196,8 +197,10 @@ class Machine:
             if held < INTERPRETER:
                 return
             before = resource.prlimit(pid, resource.RLIMIT_NOFILE, (held + 1 + step.pick % 3, hard))
-            await pause(step.lasts)
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+            try:
+                await pause(step.lasts)
+            finally:
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
     async def few_pids(self, step: Step) -> None:
         if self.controller is not None:
@@ -240,7 +243,7 @@ class Machine:
     # Looking.
 
     def alive(self) -> Counter[str]:
-        return self.plane.sandboxes() if (self.plane.places.root / "id").exists() else Counter()
+        return self.plane.sandboxes() if self._has_begun() else Counter()
 
     def values(self) -> tuple[tuple[str, int], ...]:
         """Return what each plugin finds in its configuration now."""
@@ -274,24 +277,37 @@ class Machine:
         return Seen(self.alive(), tuple(things), self.values())
 
     async def close(self) -> list[str]:
+        """End the controller and look at what is left; then clear all away, whatever went wrong before."""
         wrong = []
         if self._keeper is not None:
             self._keeper.cancel()
         try:
+            await self.mend()
             if (
                 self.plane.process is not None
                 and await asyncio.to_thread(self.plane.end, signal.SIGTERM) != 0
             ):
                 wrong.append("the controller did not end with 0")
-            left = [what for what in self.plane.leftovers() if str(self.disk.place) not in what]
+            left = [what for what in self._leftovers() if str(self.disk.place) not in what]
             wrong += [f"left at the end: {what}" for what in left]
             wrong += [f"left at the end: process {pid}" for pid in self._left_by_controllers()]
         finally:
-            self.plane.end(signal.SIGKILL)
-            for pid in self._brokers():  # it stays for half a minute in case somebody needs it again
-                _tell(pid, signal.SIGKILL)
-            self.disk.close()
+            self._clear()
         return wrong
+
+    def _clear(self) -> None:
+        """End what runs; the broker too, which would stay for half a minute in case it is needed again."""
+        with suppress(ProcessLookupError):
+            self.plane.end(signal.SIGKILL)
+        if self._has_begun():
+            clear(self.plane.mark(), self.sessions)
+        self.disk.close()
+
+    def _has_begun(self) -> bool:
+        return (self.plane.places.root / "id").exists()
+
+    def _leftovers(self) -> list[str]:
+        return self.plane.leftovers() if self._has_begun() else []
 
     @property
     def controller(self) -> int | None:
@@ -303,14 +319,17 @@ class Machine:
         return [] if pid is None else [one for one in proc.children(pid) if _runs(one, b"spawner.py")]
 
     def _brokers(self) -> list[int]:
-        if not (self.plane.places.root / "id").exists():
+        if not self._has_begun():
             return []
         mark = f"crucible-companion:{self.plane.mark()}/bus".encode()
         return [pid for pid in proc.all_pids() if mark in proc.arguments(pid)]
 
     def _left_by_controllers(self) -> list[int]:
+        """Return what controllers that are gone started; a session with nobody left can be anybody's next."""
         gone = self.sessions - {self.controller}
-        return [pid for pid in proc.all_pids() if _session(pid) in gone and proc.started(pid) is not None]
+        found = {pid: _session(pid) for pid in proc.all_pids()}
+        self.sessions -= gone - set(found.values())
+        return [pid for pid, session in found.items() if session in gone and proc.started(pid) is not None]
 
     def _monitors(self) -> list[tuple[str, int]]:
         return [one for one in self._sandboxed() if len(proc.pids_by_namespace(one[1])) == 1]
@@ -332,8 +351,8 @@ class Machine:
         try:
             proc.tell(held, signal.SIGSTOP)
             await pause(step.lasts)
-            proc.tell(held, signal.SIGCONT)
         finally:
+            proc.tell(held, signal.SIGCONT)
             os.close(held)
 
     def _set_clock(self, seconds: float) -> None:

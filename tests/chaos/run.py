@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -37,10 +38,39 @@ _WIDTHS = (5, 9, 9, 11, 9, 6)
 
 
 def main() -> int:
-    """Run all that was asked for; return 0 where nothing was wrong."""
-    options = _options()
+    """Run all that was asked for; return 0 where nothing was wrong, 128 and the signal's number after one."""
+    options, told = _options(), Interruption()
     with tempfile.TemporaryDirectory(prefix="crucible-chaos-") as folder:
-        return asyncio.run(_run(options, Path(folder)))
+        try:
+            return asyncio.run(_run(options, Path(folder), told))
+        except asyncio.CancelledError:
+            print("all that it had made is cleared away", file=sys.stderr)
+            return 128 + told.number
+
+
+class Interruption:
+    """Ctrl-C, or being asked to end: clears away all that was made, however often it comes.
+
+    Attributes:
+        number: the signal that came first; 0 where none did.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def listen(self) -> None:
+        """Have the task that calls this cancelled by a signal, but for those that are ignored."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._come, number, task)
+
+    def _come(self, number: int, task: asyncio.Task[int]) -> None:
+        if not self.number:
+            self.number = number
+            task.cancel()
+        print("interrupted: clearing away all that was made", file=sys.stderr)
 
 
 def _options() -> argparse.Namespace:
@@ -56,7 +86,8 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _run(options: argparse.Namespace, folder: Path) -> int:
+async def _run(options: argparse.Namespace, folder: Path, told: Interruption) -> int:
+    told.listen()
     begun = time.monotonic()
     book = Book(options.out.with_name(f"{options.out.stem}-{options.seed}.jsonl"), go_on=options.resume)
     soaked = _soaked_before(options.out) if options.resume else {}

@@ -33,8 +33,8 @@ async def soak(folder: Path, roots: Path, seconds: float) -> dict[str, Any]:
     place, history = Machine(folder, roots), History()
     used = Used()
     changes = 0
-    await place.open()
     try:
+        await place.open()
         await place.desired.begin()
         changes = await _churn(place, used, random.Random(seconds), seconds)
         rest = await come_to_rest(place, history, Plan(0, 0, "soak", (), ()))
