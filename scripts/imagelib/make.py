@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import crucible
 from crucible.runtimes.process import elf, roots
-from imagelib import archive, debian, operator, recipes, rune, sbom
+from imagelib import archive, debian, nats, operator, recipes, rune, sbom
 from imagelib.digest import of_file, of_lines
 from imagelib.tree import Tree
 
@@ -41,7 +41,7 @@ class Made:
 
 
 def images(types: tuple[str, ...], say: Callable[[str], None]) -> tuple[Made, ...]:
-    """Make images of these types; ``operator`` is the operator's own.
+    """Make images of these types; ``operator`` is the operator's own, ``nats`` the server's of its brokers.
 
     Raises:
         CannotBuild, Unavailable: something they are made of is not to be had.
@@ -57,7 +57,7 @@ def images(types: tuple[str, ...], say: Callable[[str], None]) -> tuple[Made, ..
 
 def _image(type_: str, say: Callable[[str], None]) -> Made:
     target, stamp = PLACE / f"{type_}.tar", PLACE / f"{type_}.json"
-    recipe = operator if type_ == operator.NAME else recipes
+    recipe = {operator.NAME: operator, nats.NAME: nats}.get(type_, recipes)
     packages = recipe.packages(type_, say)
     inputs = _inputs(type_, packages, recipe.local(type_))
     if target.is_file() and stamp.is_file() and (kept := json.loads(stamp.read_text()))["inputs"] == inputs:

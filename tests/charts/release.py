@@ -67,6 +67,14 @@ EGRESS: Object = {
     },
 }
 BUS: Object = {**EGRESS, "bus": {"enabled": True, "clusterIP": "10.96.0.78"}}
+REPLICATED: Object = {
+    **EGRESS,
+    "bus": {
+        "enabled": True,
+        "replicas": 3,
+        "nats": {"enabled": True, "storage": {"size": "20Gi", "className": "fast"}},
+    },
+}
 NOTHING: Object = {
     "crds": {"install": False},
     "rbac": {"create": False},

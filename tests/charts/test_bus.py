@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from release import BUS, NAMESPACE, Object, of_kind, pods
+import yaml
+from release import BUS, NAMESPACE, REPLICATED, REPOSITORY, Object, of_kind, pods
 from test_rights import rights
 
+from crucible.backbone import secrets
+from crucible.backbone.secrets import Wanted, hosts
+from crucible.core import natsconfig
 from crucible.core.doors import BUS_PORT
+from crucible.model.backbone import PORT
 from crucible.model.door import Door
 from crucible.runtimes.kubernetes import marks
 
@@ -105,3 +111,85 @@ def test_the_releases_test_tries_to_come_in_as_a_stranger(release: Release) -> N
     (container,) = test["spec"]["containers"]
     compile(container["command"][-1], "test", "exec")
     assert f'heard("{NAME}", {BUS_PORT})' in container["command"][-1]
+
+
+def test_replicas_meet_at_a_server_that_only_they_reach_and_nobody_needs_a_right_to_secrets(
+    release: Release,
+) -> None:
+    objects = release.objects(REPLICATED)
+    deployment, server = named(objects, "Deployment"), named(objects, "StatefulSet", f"{NAME}-nats")
+    assert deployment["spec"]["replicas"] == 3
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    broker = deployment["spec"]["template"]["spec"]
+    assert {each["topologyKey"] for each in broker["topologySpreadConstraints"]} == {
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+    }
+    service = named(objects, "Service", f"{NAME}-nats")
+    args = broker["containers"][0]["args"]
+    assert f"--backbone=tls://{NAME}-nats.{NAMESPACE}.svc:{PORT}" in args
+    assert f"{NAME}-nats.{NAMESPACE}.svc" in hosts(Wanted(NAME, NAMESPACE, timedelta(1)))
+    shown = {each["secret"]["secretName"] for each in broker["volumes"] if "secret" in each}
+    pod = server["spec"]["template"]["spec"]
+    shown |= {each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
+    assert shown == {f"{NAME}-{end}" for end in (secrets.BUS, secrets.CLIENT, secrets.SERVER)}
+    assert "secrets" not in json.dumps(
+        [one["rules"] for one in objects if one["kind"] in {"Role", "ClusterRole"}]
+    )
+    labels = server["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    policy = named(objects, "NetworkPolicy", f"{NAME}-nats")["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["egress"] == []
+    (rule,) = policy["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [PORT]
+    (peer,) = rule["from"]
+    assert (
+        peer["podSelector"]["matchLabels"].items()
+        <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    )
+    for other in ("crucible", "crucible-egress"):
+        theirs = named(objects, "Deployment", other)["spec"]["template"]["metadata"]["labels"]
+        assert not peer["podSelector"]["matchLabels"].items() <= theirs.items()
+    out = named(objects, "NetworkPolicy")["spec"]["egress"]
+    (to,) = (each["to"][0] for each in out if each["ports"][0]["port"] == PORT)
+    assert to["podSelector"]["matchLabels"].items() <= labels.items()
+    settings = json.loads(named(objects, "ConfigMap", f"{NAME}-nats")["data"]["nats.json"])
+    assert settings == json.loads(natsconfig.replicated()), "the tests of brokers run a server with these"
+    nats, reload = pod["containers"]
+    places = {each["mountPath"] for each in nats["volumeMounts"]}
+    assert places == {"/settings", "/tls", settings["jetstream"]["store_dir"]}
+    assert reload["args"] == ["bus", "reload", "--certificates=/tls"]
+    assert pod["shareProcessNamespace"] is True
+    (claim,) = server["spec"]["volumeClaimTemplates"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "20Gi"
+
+
+def test_the_example_of_the_docs_is_what_they_say(release: Release) -> None:
+    values = yaml.safe_load((REPOSITORY / "docs/examples/kubernetes/replicated-bus.yaml").read_text())
+    objects = release.objects(values)
+    assert named(objects, "Deployment")["spec"]["replicas"] == 3
+    assert of_kind(objects, "StatefulSet")
+
+
+def test_a_server_of_ones_own_takes_the_place_of_ours(release: Release) -> None:
+    values = {"bus": {"enabled": True, "replicas": 2, "nats": {"url": "tls://nats.example.org:5222"}}}
+    values["bus"]["nats"] |= {"secretName": "mine", "copies": 3, "to": [{"ipBlock": {"cidr": "10.1.0.0/16"}}]}
+    objects = release.objects(values)
+    assert not of_kind(objects, "StatefulSet")
+    pod = named(objects, "Deployment")["spec"]["template"]["spec"]
+    assert {"--backbone=tls://nats.example.org:5222", "--copies=3"} <= set(pod["containers"][0]["args"])
+    assert "mine" in {each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
+    out = named(objects, "NetworkPolicy")["spec"]["egress"]
+    assert {"ports": [{"port": 5222, "protocol": "TCP"}], "to": values["bus"]["nats"]["to"]} in out
+
+
+def test_one_broker_can_be_given_a_certificate_that_outlives_it(release: Release) -> None:
+    pod = named(release.objects({"bus": {"enabled": True, "secretName": "mine"}}), "Deployment")["spec"][
+        "template"
+    ]
+    assert "--certificates=/certificates" in pod["spec"]["containers"][0]["args"]
+    assert pod["spec"]["volumes"][1] == {
+        "name": "certificates",
+        "secret": {"secretName": "mine", "defaultMode": 0o440},
+    }

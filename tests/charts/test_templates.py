@@ -16,6 +16,7 @@ from release import (
     EVERYTHING,
     NAMESPACE,
     NOTHING,
+    REPLICATED,
     REPOSITORY,
     Object,
     helm,
@@ -39,7 +40,7 @@ VERSIONS = tuple(f"1.{minor}.0" for minor in range(30, 37))
 FOREIGN = {"ServiceMonitor", "PrometheusRule"}
 
 
-CHOSEN = {"plain": {}, "everything": EVERYTHING, "egress": EGRESS, "bus": BUS, "nothing": NOTHING}
+CHOSEN = {"plain": {}, "everything": EVERYTHING, "egress": EGRESS, "bus": REPLICATED, "nothing": NOTHING}
 
 
 def matrix() -> Iterator[Any]:
@@ -86,7 +87,7 @@ def test_it_renders_the_same_for_every_version_it_supports(release: Release, kub
 
 @pytest.mark.parametrize("kube", VERSIONS)
 def test_every_object_satisfies_the_schemas_of_that_version(release: Release, kube: str) -> None:
-    for values in ({}, {**EVERYTHING, "replicas": 2, "watchNamespaces": ["one"]}, EGRESS):
+    for values in ({}, {**EVERYTHING, "replicas": 2, "watchNamespaces": ["one"]}, REPLICATED):
         for one in release.objects(values, kube):
             if one["kind"] not in FOREIGN:
                 kubernetes_validate.validate(one, kube.removesuffix(".0"), strict=True)
@@ -98,6 +99,11 @@ def test_older_servers_are_refused() -> None:
     assert "kubeVersion: >=1.30.0-0 which is incompatible" in ran.err
 
 
+def is_on_backbone(pod: Object) -> bool:
+    """Say whether it is a broker's or NATS's, to which the kubelet shows certificates."""
+    return pod["containers"][0]["name"] in {"broker", "nats"}
+
+
 @EVERY_CHOICE
 def test_every_pod_is_restricted(release: Release, values: Object) -> None:
     found = pods(release.objects(values))
@@ -107,7 +113,8 @@ def test_every_pod_is_restricted(release: Release, values: Object) -> None:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] > 10_000
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert all(set(volume) <= {"name", "emptyDir"} for volume in pod.get("volumes", ()))
+        kinds = {"name", "emptyDir", "secret", "configMap"} if is_on_backbone(pod) else {"name", "emptyDir"}
+        assert all(set(volume) <= kinds for volume in pod.get("volumes", ()))
         for container in pod["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,

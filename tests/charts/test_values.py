@@ -56,7 +56,16 @@ BAD: dict[str, tuple[Object, str]] = {
         {"serviceAccount": {"create": False, "name": "a"}, "bus": {"enabled": True}},
         "bus.serviceAccountName is needed where",
     ),
-    "two-brokers": ({"bus": {"replicas": 2}}, "at '/bus/replicas'"),
+    "two-brokers": (
+        {"bus": {"enabled": True, "replicas": 2}},
+        "bus.replicas: 2 brokers need a place to meet: set bus.nats.enabled=true",
+    ),
+    "two-servers": (
+        {"bus": {"enabled": True, "nats": {"enabled": True, "url": "tls://nats.example.org"}}},
+        "bus.nats.url is a server of yours, bus.nats.enabled makes one: leave one out",
+    ),
+    "plain-nats": ({"bus": {"nats": {"url": "nats://nats.example.org"}}}, "at '/bus/nats/url'"),
+    "copies": ({"bus": {"nats": {"copies": 2}}}, "at '/bus/nats/copies'"),
     "egress-address": ({"egress": {"clusterIP": "None"}}, "at '/egress/clusterIP'"),
     "nothing-to-scrape": (
         {"metrics": {"service": False, "serviceMonitor": {"enabled": True}}},

@@ -67,6 +67,51 @@
 {{ include "crucible.labels" . | replace "component: operator" "component: bus" }}
 {{- end -}}
 
+{{/* Where replicas of the broker meet; empty: there is one, which meets nobody. */}}
+{{- define "crucible.busBackbone" -}}
+{{- $nats := .Values.bus.nats -}}
+{{- if and $nats.enabled $nats.url -}}
+{{- fail "bus.nats.url is a server of yours, bus.nats.enabled makes one: leave one out" -}}
+{{- else if $nats.enabled -}}
+tls://{{ include "crucible.natsName" . }}.{{ .Release.Namespace }}.svc:4222
+{{- else if $nats.url -}}
+{{ $nats.url }}
+{{- else if gt (int .Values.bus.replicas) 1 -}}
+{{- fail (printf "bus.replicas: %d brokers need a place to meet: set bus.nats.enabled=true, or bus.nats.url" (int .Values.bus.replicas)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The Secret that the broker shows to pods; empty: it makes a certificate itself. */}}
+{{- define "crucible.busSecret" -}}
+{{- if .Values.bus.secretName -}}
+{{ .Values.bus.secretName }}
+{{- else if include "crucible.busBackbone" . -}}
+{{ include "crucible.busName" . }}-tls
+{{- end -}}
+{{- end -}}
+
+{{- define "crucible.natsName" -}}
+{{ include "crucible.busName" . }}-nats
+{{- end -}}
+
+{{- define "crucible.natsImage" -}}
+{{- with .Values.bus.nats.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ default $.Chart.AppVersion .tag }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "crucible.natsSelector" -}}
+{{ include "crucible.selector" . | replace "component: operator" "component: nats" }}
+{{- end -}}
+
+{{- define "crucible.natsLabels" -}}
+{{ include "crucible.labels" . | replace "component: operator" "component: nats" }}
+{{- end -}}
+
 {{- define "crucible.user" -}}
 system:serviceaccount:{{ .Release.Namespace }}:{{ include "crucible.serviceAccount" . }}
 {{- end -}}

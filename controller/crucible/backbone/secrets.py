@@ -44,12 +44,13 @@ def secrets(authority: Authority, wanted: Wanted, now: datetime) -> list[dict[st
     made = {BUS: authority.server((Door.BUS,), now, wanted.life)}
     if wanted.nats:
         made[CLIENT] = authority.machine(REPLICAS, now, wanted.life)
-        made[SERVER] = authority.server(_hosts(wanted), now, wanted.life)
+        made[SERVER] = authority.server(hosts(wanted), now, wanted.life)
     trusted = f"{authority.certificate.strip()}\n{wanted.trusted}"
     return [_secret(f"{wanted.name}-{end}", wanted.namespace, trusted, one) for end, one in made.items()]
 
 
-def _hosts(wanted: Wanted) -> tuple[str, ...]:
+def hosts(wanted: Wanted) -> tuple[str, ...]:
+    """Return by which names the chart's server is reached."""
     name = f"{wanted.name}-nats"
     return name, f"{name}.{wanted.namespace}", f"{name}.{wanted.namespace}.svc"
 
