@@ -115,7 +115,7 @@ async def test_no_call_is_refused_or_lost_whoever_dies_meanwhile(tmp_path: Path)
             await until(lambda: scene.so(f"{PLUGINS}/calls", phase="Running"))
             await until(lambda: scene.answers("one"), why=plane.log)
             await scene.hand_over("two", 2)
-            await client.apply(SERVED, served("three", "2s"), "test")
+            await client.apply(SERVED, served("three", "5s"), "test")
             await until(lambda: scene.so(phase="Updating", replicas=2))
             plane.end(signal.SIGKILL)
             assert plane.sandboxes().total() == 3

@@ -19,10 +19,13 @@ time.sleep(600)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="usage is counted in cgroups: run the tests as root")
-def test_a_proposal_covers_what_was_used_and_changes_nothing(crucible: Any, manifest: Any) -> None:
+def test_a_proposal_covers_what_was_used_and_changes_nothing(
+    crucible: Any, manifest: Any, eventually: Any
+) -> None:
     resources = {"cpu": "1", "memory": "256Mi", "pids": 64, "disk": "8Mi"}
     path = manifest(HOLDS, "holds", resources=resources)
     assert crucible("apply", "-f", path, "--wait").code == 0
+    eventually(lambda: "holding" in crucible("logs", "holds").out, lambda: crucible("describe", "holds").out)
     before = json.loads(crucible("get", "holds", "-o", "json").out)["spec"]
     learnt = crucible("learn", "holds", "--for", "3s", "-o", "json")
     assert learnt.code == 0, learnt.err

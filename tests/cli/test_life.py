@@ -110,7 +110,11 @@ def test_a_frozen_plugin_is_still_is_not_probed_and_goes_on(
         "import itertools, time\nfor n in itertools.count():\n  print(n, flush=True)\n  time.sleep(0.01)\n"
     )
     answers = "import os, sys; sys.exit('tmp' not in os.listdir('/'))"
-    probe = {"exec": {"command": [f"python3.{sys.version_info.minor}", "-c", answers]}, "interval": "100ms"}
+    probe = {
+        "exec": {"command": [f"python3.{sys.version_info.minor}", "-c", answers]},
+        "interval": "100ms",
+        "timeout": "60s",
+    }
     path = manifest(counting, health={"live": {**probe, "failures": 1}})
     assert crucible("apply", "-f", path, "--wait").code == 0
     before = json.loads(crucible("get", "demo", "-o", "json").out)["status"]

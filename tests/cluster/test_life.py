@@ -115,13 +115,18 @@ async def test_by_handover_the_service_leads_to_one_of_two_pods_at_any_time(loca
     }
     await local.apply("p", **spec)
     await local.until_ready("p")
-    await local.change("p", config={"a": 1})
     seen: list[frozenset[str]] = []
 
+    async def leads_to() -> dict[str, str]:
+        found: dict[str, str] = (await local.client.get(local.path("services", "p")))["spec"]["selector"]
+        return found
+
     async def over() -> bool:
-        service = await local.client.get(local.path("services", "p"))
-        wanted = service["spec"]["selector"].items()
+        selector = await leads_to()
         running = await local.running("p")
+        if selector != await leads_to():
+            return False  # it changed while the pods were listed: that is not how they were at one time
+        wanted = selector.items()
         reached = frozenset(
             pod["metadata"]["name"] for pod in running if wanted <= pod["metadata"]["labels"].items()
         )
@@ -130,6 +135,8 @@ async def test_by_handover_the_service_leads_to_one_of_two_pods_at_any_time(loca
         status = (await local.plugin("p"))["status"]
         return bool(status["instances"][0]["name"] == "p-0-2" and status["phase"] == "Running")
 
+    assert not await over()
+    await local.change("p", config={"a": 1})
     await local.until(over)
     assert seen[0] == {"p-0-1"}
     assert seen[-1] == {"p-0-2"}
