@@ -293,14 +293,14 @@ async def test_many_callers_many_calls_every_one_answered_once(bus: Bus) -> None
     assert not seat.connections[0].waiting.count
 
 
-async def test_a_call_takes_milliseconds_at_most_where_nothing_else_goes_on(bus: Bus) -> None:
+async def test_a_call_takes_no_more_than_milliseconds_of_a_processor(bus: Bus) -> None:
     asked = await bus.add("echo", "say")
     asker = await bus.add("asker", call=("echo.say",))
     took = []
     for ident in range(1, 601, 2):
-        began = time.perf_counter()
+        began = time.process_time()  # of both ends and the broker between them
         asker.send(Frame(Kind.CALL, ident, "echo.say", b"x" * 256))
         asked.send(Frame(Kind.ANSWER, (await asked.next()).id))
         await asker.next()
-        took.append(time.perf_counter() - began)
+        took.append(time.process_time() - began)
     assert sorted(took)[150] < 0.005

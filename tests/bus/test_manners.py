@@ -285,7 +285,7 @@ async def test_a_flooder_delays_others_only_so_much(bus: Bus) -> None:
         flooder.kill()
         await flooder.wait()
     assert bus.broker.ledger.of("here", "flooder").published > 200
-    assert sorted(waits)[len(waits) // 2] < 0.25
+    assert sorted(waits)[len(waits) // 2] < 1
 
 
 async def test_gone_is_what_a_closed_connection_is(bus: Bus) -> None:

@@ -76,7 +76,7 @@ class Scene:
     def resident(self) -> int:
         """Return what the proxy has in memory, in bytes."""
         mark = self.program.mark.encode()
-        (proxy,) = bearing(mark)
+        proxy, *_ = bearing(mark)
         lines = Path(f"/proc/{proxy}/status").read_text().splitlines()
         return 1024 * int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 

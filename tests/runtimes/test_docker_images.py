@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import engine as engines
 import pytest
 import registry as registries
-from harness import FIRST, wait_for
+from harness import FIRST, SECONDS, wait_for
 from harness_docker import DockerHarness
 
 from crucible.errors import InvalidSource, Unavailable, Underway
@@ -141,7 +141,7 @@ async def resolve(
 ) -> tuple[str, str]:
     """Ask as a Plugin's loop does: again whenever it is rung, until it is there or cannot be."""
     images = docker.runtime.images  # type: ignore[attr-defined]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SECONDS):
         while True:
             before = docker.heard.count(uid)
             try:
@@ -182,7 +182,7 @@ async def test_progress_is_said(docker: DockerHarness, registry: Registry) -> No
     registry.mode("slow")
     images = docker.runtime.images  # type: ignore[attr-defined]
     said: set[str] = set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SECONDS):
         while not any("% of 4.0 MiB" in words for words in said):
             with pytest.raises(Underway) as raised:
                 await images.resolve(reference, ONCE, "uid-a")
@@ -213,7 +213,7 @@ async def test_a_registry_that_misbehaves_is_said_and_tried_again(
     await docker.runtime.start(other, FIRST)
     await docker.says(other, b"staying")
     registry.mode("")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SECONDS):
         while True:
             try:
                 assert (await resolve(docker, by_digest))[0] == wanted
@@ -228,7 +228,7 @@ async def test_a_registry_that_breaks_off_is_said(docker: DockerHarness, registr
     registry.mode("breaks")
     images = docker.runtime.images  # type: ignore[attr-defined]
     said = ""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SECONDS):
         while "the registry broke off, it is tried again" not in said:
             with pytest.raises(Underway) as raised:
                 await images.resolve(reference, ONCE, "uid-a")
@@ -257,7 +257,7 @@ async def test_an_image_removed_under_a_stopped_plugin_is_pulled_again(
     await docker.runtime.start(workload, FIRST)
     await docker.runtime.remove(workload.plugin_uid, FIRST)
     docker.client.remove_image(docker.client.inspect_image(image)["Id"], force=True)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SECONDS):
         while True:
             try:
                 await docker.runtime.start(workload, FIRST)
