@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from crucible.runtimes.process import roots
+from crucible.runtimes.process import rootcache, roots
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +73,29 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(tmp_path: Path, recip
     root, said = made(recipe, tmp_path / "one", tmp_path / "file" / "cache")
     assert said
     assert (root / "usr/bin/rune").is_file()
+
+
+def test_one_that_is_dropped_while_it_is_taken_is_made_anew(
+    tmp_path: Path, recipe: roots.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = made(recipe, tmp_path / "one", tmp_path / "cache")
+    share = rootcache._share
+
+    def dropped(source: str, target: str) -> str:
+        if source.endswith("module.py"):
+            (kept,) = (tmp_path / "cache").iterdir()
+            rootcache._drop(kept)
+        return share(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rootcache, "_share", dropped)
+        (tmp_path / "two").mkdir()
+        assert not rootcache.take(tmp_path / "cache", first.name, tmp_path / "two")
+    assert list((tmp_path / "two").iterdir()) == []
+    assert list((tmp_path / "cache").iterdir()) == []
+    second, said = made(recipe, tmp_path / "three", tmp_path / "cache")
+    assert said
+    assert contents(second) == contents(first)
 
 
 def test_three_of_a_kind_are_kept(tmp_path: Path, recipe: roots.Recipe) -> None:

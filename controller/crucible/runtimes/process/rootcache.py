@@ -29,8 +29,7 @@ def take(cache: Path, name: str, into: Path) -> bool:
     try:
         shutil.copytree(kept, into, symlinks=True, copy_function=_share, dirs_exist_ok=True)
     except (OSError, shutil.Error):  # another control plane has just dropped it
-        for path in into.iterdir():
-            shutil.rmtree(path, ignore_errors=True)
+        _empty(into)
         return False
     with contextlib.suppress(OSError):
         os.utime(kept)
@@ -55,7 +54,22 @@ def keep(cache: Path, name: str, root: Path) -> None:
 def _drop_oldest(cache: Path, kind: str) -> None:
     found = sorted(cache.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found[_KEPT:]:
-        shutil.rmtree(path, ignore_errors=True)
+        _drop(path)
+
+
+def _drop(kept: Path) -> None:
+    """Delete a root; whoever is copying it finds no more of it, rather than a folder that is half empty."""
+    going = Path(tempfile.mkdtemp(prefix=".", dir=kept.parent))
+    kept.rename(going / kept.name)
+    shutil.rmtree(going, ignore_errors=True)
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _share(source: str, target: str) -> str:
