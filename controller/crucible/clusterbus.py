@@ -16,18 +16,20 @@ import uvloop
 
 from crucible.bus.broker import Broker
 from crucible.bus.gate import Gate, Visitor
+from crucible.bus.line import Line, operators_way
 from crucible.control.cluster import ClusterClient, find_endpoint
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import admit
 from crucible.core.bus import is_on_bus, limit_event, member_of, refusal_event
 from crucible.core.doors import BUS_PORT
-from crucible.errors import InvalidManifest
+from crucible.errors import InvalidInput, InvalidManifest
 from crucible.figures import Heart
 from crucible.gathering import read_status
 from crucible.model.door import Door, Doorway
 from crucible.model.plugin import Identity, read_identity
 from crucible.replicated import Replica
 from crucible.runtimes.kubernetes.doorman import Doorman, owner_at
+from crucible.runtimes.kubernetes.tenants import Staff
 from crucible.telemetry import logs
 from crucible.telemetry.http import Desk, answering
 from crucible.telemetry.metrics import Family, exposition, plain
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from crucible.core.egress import Address
     from crucible.model.decision import Event
     from crucible.replicated import Backbone
+    from crucible.runtimes.kubernetes.tenants import Tenant
     from crucible.telemetry.logs import Format
 
 log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class BrokerOptions:
     wait: float = 10.0
     health_port: int = 8080
     metrics_port: int = 9090
+    operator: str = ""
     kubeconfig: Path | None = None
     log_format: Format = "text"
     verbose: bool = False
@@ -141,7 +145,12 @@ class Hub:
         far = self.broker.far
         self.replica = None if options.backbone is None else Replica(far, options.backbone)
         self.gate = Gate(self.broker, self._who, self.vouching.tls)
-        self._doorman = Doorman(client, Door.BUS, self, options.namespaces, options.wait)
+        self._staff = staff_of(options.operator)
+        if self._staff is not None:
+            self.vouching.want(self._staff.owner, wanted=True)
+        self._doorman = Doorman(client, Door.BUS, self, options.namespaces, options.wait, staff=self._staff)
+        self._line = Line(self.broker)
+        self._leader = ""
         self._voice = ApiVoice(client, COMPONENT, time.time)
         self._known: dict[tuple[str, str], Identity] = {}
         self._telling: set[asyncio.Task[None]] = set()
@@ -186,8 +195,17 @@ class Hub:
         if tenant is None:
             return None
         owner = tenant.owner
+        if self._staff is not None and owner == self._staff.owner:
+            return self._operator(tenant)
         slot = tenant.pod.removeprefix(f"{owner.plugin}-")
         return Visitor(Doorway(Door.BUS, owner.namespace, owner.plugin, owner.uid, slot), tenant.uid)
+
+    def _operator(self, tenant: Tenant) -> Visitor:
+        """Let the operator's pod in, and out any other that was in: who comes last leads."""
+        if self._leader not in {"", tenant.uid}:
+            self.gate.leave(self._leader)
+        self._leader = tenant.uid
+        return Visitor(operators_way(tenant.pod), tenant.uid)
 
     def _refused(self, namespace: str, plugin: str, what: str) -> None:
         """Say that a plugin was refused something: in the log, and as an event of the Plugin."""
@@ -196,7 +214,13 @@ class Hub:
         self._say((namespace, plugin), event)
 
     def _heard(self, namespace: str, plugin: str) -> None:
-        """Say what else a plugin does wrong or too much of; its log has it more often."""
+        """Say what a plugin does wrong or too much of; its log has it more often.
+
+        The operator makes a condition of it; where none listens, an event has to do.
+        """
+        if self._line.held:
+            self._line.tell(namespace, plugin, self.broker.ledger.of(namespace, plugin).notices())
+            return
         key, now = (namespace, plugin), asyncio.get_running_loop().time()
         lines = self.broker.ledger.of(namespace, plugin).notices(refusals=False)
         if lines and now - self._said.get(key, -_NEWS) >= _NEWS:
@@ -214,6 +238,20 @@ class Hub:
     def open(self) -> int:
         """How many connections there are that have introduced themselves."""
         return sum(len(seat.connections) for seat in self.broker.roster)
+
+
+def staff_of(named: str) -> Staff | None:
+    """Return whose pods are the operator's, by ``NAMESPACE/SERVICEACCOUNT``; None where none is named.
+
+    Raises:
+        InvalidInput: it is not written so.
+    """
+    if not named:
+        return None
+    namespace, slash, account = named.partition("/")
+    if not (namespace and slash and account):
+        raise InvalidInput(f"--operator {named}: write NAMESPACE/SERVICEACCOUNT")
+    return Staff(namespace, account)
 
 
 def _admitted(plugin: dict[str, Any]) -> Any:  # noqa: ANN401

@@ -12,7 +12,7 @@ import os
 import sys
 import uuid
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from crucible.bus.liaison import Liaison
 from crucible.companions import starting
@@ -314,10 +314,17 @@ class Entrances:
             raise Unavailable(f"cannot open the host application's door to the bus: {error}") from error
 
 
+class Publisher(Protocol):
+    """Tells the bus."""
+
+    def publish(self, identity: Identity, event: Event, now: float) -> None:
+        """Publish an event to whoever listens."""
+
+
 class TellingVoice:
     """A voice whose events are heard on the bus too."""
 
-    def __init__(self, voice: Voice, doorkeeper: Doorkeeper, now: Callable[[], float]) -> None:
+    def __init__(self, voice: Voice, doorkeeper: Publisher, now: Callable[[], float]) -> None:
         self._voice = voice
         self._doorkeeper = doorkeeper
         self._now = now

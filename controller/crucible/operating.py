@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.clusterdoors import ClusterDoors
 from crucible.collector import collect_rarely
 from crucible.control.backlog import Backlog
 from crucible.control.cluster import ClusterClient, find_endpoint
@@ -22,11 +23,12 @@ from crucible.control.secrets import MountedSecrets
 from crucible.control.voice import ApiVoice
 from crucible.core.alerts import Host, evaluate
 from crucible.core.doors import BUS_PORT, PROXY_PORT
+from crucible.doorkeeper import TellingVoice
 from crucible.errors import CrucibleError, InvalidInput, NotFound, Unavailable
 from crucible.figures import Heart, Standing, figures
 from crucible.model import names
 from crucible.packages.inline import InlineSources
-from crucible.ports import Ports
+from crucible.ports import NoDoors, Ports
 from crucible.probes.endpoints import HttpEndpoints
 from crucible.probes.prober import Prober
 from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from crucible.control.kubeconfig import Endpoint
     from crucible.core.alerts import Alert
     from crucible.model.volume import ClaimVolume
+    from crucible.ports import Voice
     from crucible.telemetry.alerts import Receiver
     from crucible.telemetry.logs import Format
 
@@ -223,9 +226,13 @@ async def _serve(
         endpoints = await stack.enter_async_context(HttpEndpoints())
         sources = InlineSources(options.images.pull_policy)
         runtime = KubernetesRuntime(client, settings, sources.files_of, time.time)
-        prober = Prober(runtime, time.time)
+        doors = None if settings.bus is None else ClusterDoors(client, settings.bus, life.lease.held)
+        prober = Prober(runtime, time.time, None if doors is None else doors.lines.call)
         stack.push_async_callback(prober.close)
-        voice = ApiVoice(client, "crucible", time.time, await stack.enter_async_context(Backlog()))
+        voice: Voice = ApiVoice(client, "crucible", time.time, await stack.enter_async_context(Backlog()))
+        if doors is not None:
+            stack.push_async_callback(doors.close)
+            voice = TellingVoice(voice, doors, time.time)
         ports = Ports(
             runtime,
             sources,
@@ -235,6 +242,7 @@ async def _serve(
             ApiRevisions(client),
             time.time,
             MountedSecrets(),
+            doors or NoDoors(),
             chronicle=life.chronicle,
         )
         loops = Loops(ports)
@@ -256,11 +264,15 @@ async def _serve(
             operator = group.create_task(watching)
             sweeper = group.create_task(_sweep_for_ever(client, ports, loops, settings.namespaces))
             alerting = group.create_task(_alert_for_ever(options.alerts, loops))
+            speaking = [
+                group.create_task(work) for work in (() if doors is None else doors.works(loops.ring))
+            ]
             await _either(ready, operator)
             _stop_on_signals(stop)  # kopf put its own handlers in place
             await asyncio.wait({operator})
             sweeper.cancel()
-            alerting.cancel()
+            for task in (alerting, *speaking):
+                task.cancel()
 
 
 async def _alert_for_ever(receiver: Receiver | None, loops: Loops) -> None:

@@ -1,10 +1,11 @@
-"""The host application's end of the bus, for asyncio: calls, messages, plugins' stores."""
+"""An end of the bus that is no plugin's, for asyncio: calls, messages, plugins' stores."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self
 
 from crucible.bus import wire
@@ -12,7 +13,7 @@ from crucible.bus.wire import BrokenFrame, Code, Decoder, Frame, Kind
 from crucible.errors import Conflict, CrucibleError, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
 PATIENCE: Final = 10.0
@@ -52,20 +53,20 @@ def error_of(frame: Frame) -> CrucibleError:
             return CallFailed(code, why)
 
 
-class HostBus:
-    """One connection, for one namespace. Use as an async context manager.
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-    Only the user who runs the controller may connect, and may do everything there.
-    """
 
-    def __init__(self, door: Path, namespace: str) -> None:
+class Client:
+    """One connection. Use as an async context manager."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Streams]], namespace: str) -> None:
         """Prepare.
 
         Args:
-            door: the host application's socket, ``STATE/host/bus.sock``.
-            namespace: where to act.
+            connect: connects; raises Unavailable where nobody is there.
+            namespace: where to act; empty: whoever this is acts in none.
         """
-        self._door = door
+        self._connect = connect
         self._namespace = namespace
         self._decoder = Decoder()
         self._writer: asyncio.StreamWriter | None = None
@@ -76,13 +77,7 @@ class HostBus:
         self._last_id = -1
 
     async def __aenter__(self) -> Self:
-        try:
-            reader, self._writer = await asyncio.open_unix_connection(str(self._door))
-        except OSError as error:
-            raise Unavailable(
-                f"the bus is not there ({error.strerror}): it runs while a plugin with spec.capabilities.bus "
-                "(even if that is {}) does"
-            ) from error
+        reader, self._writer = await self._connect()
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._greet(reader)
@@ -238,6 +233,32 @@ class HostBus:
             answer = self._calls.get(frame.id)
             if answer is not None and not answer.done():
                 answer.set_result(frame)
+
+
+class HostBus(Client):
+    """The host application's connection, for one namespace.
+
+    Only the user who runs the controller may connect, and may do everything there.
+    """
+
+    def __init__(self, door: Path, namespace: str) -> None:
+        """Prepare.
+
+        Args:
+            door: the host application's socket, ``STATE/host/bus.sock``.
+            namespace: where to act.
+        """
+        super().__init__(partial(_through, door), namespace)
+
+
+async def _through(door: Path) -> Streams:
+    try:
+        return await asyncio.open_unix_connection(str(door))
+    except OSError as error:
+        raise Unavailable(
+            f"the bus is not there ({error.strerror}): it runs while a plugin with spec.capabilities.bus "
+            "(even if that is {}) does"
+        ) from error
 
 
 async def _chunk(reader: asyncio.StreamReader) -> bytes:

@@ -11,31 +11,27 @@ it sees when it has to say everything again)::
 
 and asks::
 
-    {"event": {…}, "namespace": "…", "subject": "…"}   to be published
-    {"call": "uid/0-1/bus", "method": "$ping", "payload": "…", "milliseconds": 1000}
-    {"open": ["uid/0-1/bus", …]}                       how many calls those have who are given no new ones
-    {"figures": 0}                                     what was counted, a page from there on
-    {"far": 0}                                         which other machines are there
+    {"figures": 0}                 what was counted, a page from there on
+    {"far": 0}                     which other machines are there
+
+and what :mod:`crucible.bus.controller` answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from crucible.bus import wire
+from crucible.bus import controller
 from crucible.bus.broker import Broker
 from crucible.bus.credentials import serving
 from crucible.bus.doors import Entrance
 from crucible.bus.members import Members, digest_of
-from crucible.bus.roster import Seat
 from crucible.bus.stores import Stores
-from crucible.bus.wire import Code, Frame, Kind
 from crucible.companions.link import page_of
 from crucible.model.backbone import Joining
 from crucible.model.bus import HOST, Grants, Member
@@ -45,11 +41,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from crucible.bus.call import Call
     from crucible.model.door import Doorway
-
-CONTROLLER: Final = "$controller"
-"""Who the controller is, as ``from``."""
 
 
 class BusService:
@@ -115,7 +107,7 @@ class BusService:
         for listener in self._closed.pop(key, ()):
             listener.close()
 
-    async def answer(self, words: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: C901 - one case a word
+    async def answer(self, words: Mapping[str, Any]) -> Mapping[str, Any]:
         """Do what the controller says."""
         match words:
             case {"know": list(known), "gone": list(gone)}:
@@ -132,12 +124,6 @@ class BusService:
                 if not rest.get("more") and self._stores is not None:
                     wanted, self._wanted = self._wanted, set()
                     await self._stores.keep(wanted)
-            case {"event": dict(event), "namespace": str(namespace), "subject": str(subject)}:
-                self._publish(namespace, subject, event)
-            case {"call": str(key), "method": str(), "payload": str(), "milliseconds": int()}:
-                return await self._call(key, words)
-            case {"open": list(keys)}:
-                return {"open": {key: self.broker.open_calls(key) for key in map(str, keys)}}
             case {"figures": int(first)}:
                 figures, more = page_of(self.broker.ledger.to_json(), first)
                 return {"figures": figures, "more": more}
@@ -147,7 +133,9 @@ class BusService:
             case {"far": _}:
                 return self.broker.far.to_json()
             case _:
-                pass
+                answer = await controller.answer(self.broker, words)
+                if answer:
+                    return answer
         return {"digest": self._members.digest, "backbone": self._backbone}
 
     async def _learn(self, known: list[Member], gone: set[str]) -> None:
@@ -164,30 +152,6 @@ class BusService:
         if self._stores is not None:
             await self._stores.know(members)
 
-    def _publish(self, namespace: str, subject: str, event: dict[str, Any]) -> None:
-        payload = json.dumps(event, separators=(",", ":")).encode()
-        frame = Frame(Kind.PUBLISH, 0, subject, payload, priority=wire.Priority.HIGH)
-        self.broker.messages.deliver(namespace, CONTROLLER, frame)
-
-    async def _call(self, key: str, words: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Call a method of the plugin behind a door, on the controller's behalf."""
-        connection = self.broker.through(key)
-        if connection is None or connection.seat is None:
-            return {"code": Code.UNAVAILABLE.value, "text": "it has not connected to the bus"}
-        patron = _Waiting(asyncio.get_running_loop().create_future())
-        frame = Frame(
-            Kind.CALL,
-            name=words["method"],
-            payload=words["payload"].encode(),
-            priority=wire.Priority.HIGH,
-            deadline=max(words["milliseconds"], 1),
-        )
-        seat = Seat(Member(connection.doorway.namespace, CONTROLLER, CONTROLLER, Grants()))
-        self.broker.calls.ask(connection, seat, frame, patron)
-        answer = await patron.answer
-        code = answer.name if answer.kind == Kind.ERROR else ""
-        return {"code": code, "text": answer.payload[:4096].decode(errors="replace")}
-
     def _noticed(self, namespace: str, plugin: str) -> None:
         notices = self.broker.ledger.of(namespace, plugin).to_json()["notices"]
         self._tell({"notices": notices, "namespace": namespace, "plugin": plugin})
@@ -203,21 +167,3 @@ def _tls(grant: Mapping[str, Any]) -> ssl.SSLContext | None:
             return serving(certificate, key)
         case _:
             return None
-
-
-class _Waiting:
-    """The controller, as it waits for the answer of a plugin."""
-
-    def __init__(self, answer: asyncio.Future[Frame]) -> None:
-        self.answer = answer
-
-    def item(self, call: Call, frame: Frame) -> None:
-        """No stream was asked for."""
-
-    def credit(self, call: Call, items: int) -> None:
-        """No item will be sent."""
-
-    def ended(self, call: Call, frame: Frame) -> None:  # noqa: ARG002 - the call is over
-        """Here is the answer."""
-        if not self.answer.done():
-            self.answer.set_result(frame)

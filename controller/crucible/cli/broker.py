@@ -21,6 +21,7 @@ from crucible.cli.options import (
 EXAMPLES: Final = """\b
 Examples:
   crucible broker
+  crucible broker --operator crucible-system/crucible
   crucible broker --namespace team-a --log-format json
   crucible broker --certificates /tls --backbone tls://nats:4222 --backbone-certificates /nats
   crucible operator --bus crucible-system/crucible-bus
@@ -67,6 +68,14 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ] = 1,
     health_port: HealthPort = 8080,
     metrics_port: MetricsPort = 9090,
+    operator: Annotated[
+        str,
+        typer.Option(
+            "--operator",
+            metavar="NAMESPACE/SERVICEACCOUNT",
+            help="Whose pods are the operator's, which asks and tells plugins things here; none: it cannot.",
+        ),
+    ] = "",
     kubeconfig: OutsideCluster = None,
     log_format: LogAs = LogFormat.TEXT,
     verbose: Verbose = False,
@@ -89,6 +98,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             wait=wait,
             health_port=health_port,
             metrics_port=metrics_port,
+            operator=operator,
             kubeconfig=kubeconfig,
             log_format=log_format.value,
             verbose=verbose,

@@ -11,6 +11,9 @@ from typing import Any
 HOST = "$host"
 """Who the host application is, where a plugin's name would stand."""
 
+CONTROLLER = "$controller"
+"""Who the controller is, as ``from``."""
+
 EVENTS = "crucible.events"
 """What of the bus a runtime may offer, beside types of plugins: what the controller publishes."""
 USES = frozenset({"python", "javascript", "wasm", "binary", "rune", "service", EVENTS})

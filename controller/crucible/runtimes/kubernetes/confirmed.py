@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crucible.core.egress import Address
     from crucible.model.door import Door
     from crucible.runtimes.kubernetes.cluster import Cluster
-    from crucible.runtimes.kubernetes.tenants import Tenant
+    from crucible.runtimes.kubernetes.tenants import Staff, Tenant
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,13 @@ class Confirmed:
         cluster: its API server.
         now: monotonic seconds.
         door: which pods want to come through.
+        staff: whose pods may besides.
     """
 
     cluster: Cluster
     now: Callable[[], float]
     door: Door
+    staff: Staff | None = None
     _asked: dict[str, tuple[float, asyncio.Task[frozenset[Address]]]] = field(default_factory=dict)
 
     async def addresses(self, tenant: Tenant) -> frozenset[Address]:
@@ -60,4 +62,4 @@ class Confirmed:
             where = f"{tenant.owner.namespace}/{tenant.pod}"
             log.warning("%s: whose its connections are is not sure: %s", where, error)
             return frozenset()
-        return addresses_of(pod) if tenant_of(pod, self.door) == tenant else frozenset()
+        return addresses_of(pod) if tenant_of(pod, self.door, self.staff) == tenant else frozenset()

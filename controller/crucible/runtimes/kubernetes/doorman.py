@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from crucible.core.egress import Address
     from crucible.model.door import Door
     from crucible.runtimes.kubernetes.cluster import Cluster
-    from crucible.runtimes.kubernetes.tenants import Tenant
+    from crucible.runtimes.kubernetes.tenants import Staff, Tenant
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,15 @@ class House(Protocol):
 class Doorman:
     """Says who somebody is by its address, as long as the cluster can be asked; nobody otherwise."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that it knows pods by
         self,
         cluster: Cluster,
         door: Door,
         house: House,
         namespaces: Collection[str],
         wait: float,
+        *,
+        staff: Staff | None = None,
     ) -> None:
         """Begin with nobody.
 
@@ -61,12 +63,13 @@ class Doorman:
             house: whom they come to.
             namespaces: the only ones looked at; none: all.
             wait: seconds in which the cluster may still say whose a connection is.
+            staff: the operator's pods, where they may come too.
         """
         self._wait = wait
         self._house = house
-        self._tenants = Tenants(door)
-        self._plugins: set[marks.Owner] = set()
-        self._confirmed = Confirmed(cluster, time.monotonic, door)
+        self._tenants = Tenants(door, staff)
+        self._plugins: set[marks.Owner] = set() if staff is None else {staff.owner}
+        self._confirmed = Confirmed(cluster, time.monotonic, door, staff)
         self._changed = asyncio.Event()
         self._waiting: Counter[Address] = Counter()
         places = tuple(namespaces) or ("",)
@@ -78,14 +81,19 @@ class Doorman:
             ),
             *(Reflector(cluster, collection(root, names.PLURAL, each), "", self.plugin) for each in places),
         ]
+        self._staff = () if staff is None else (self._follow(cluster, staff),)
+
+    def _follow(self, cluster: Cluster, staff: Staff) -> Reflector:
+        path = collection("/api/v1", "pods", staff.namespace)
+        return Reflector(cluster, path, f"{marks.OPERATOR}=true", self.pod)
 
     def works(self) -> list[Coroutine[Any, Any, None]]:
         """Return what has to go on, until cancelled."""
-        return [each.run(lambda: None) for each in self._followed]
+        return [each.run(lambda: None) for each in (*self._followed, *self._staff)]
 
     @property
     def unready(self) -> str:
-        """Why nobody should connect now: who cannot be known is not let through."""
+        """Why no pod of a plugin should connect now: who cannot be known is not let through."""
         return next((each.problem for each in self._followed if each.problem), "")
 
     def pod(self, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from crucible.model.bus import EVENTS, USES
+from crucible.model.bus import USES
 from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
 from crucible.model.manifest import PluginType
 from crucible.model.volume import accesses
@@ -33,8 +33,10 @@ _NOT_HELD: Final = {
 
 _NOT_ON_BUS: Final = (
     ("rune", "its host speaks no TLS, and the broker of a cluster nothing else: leave the bus out"),
-    (EVENTS, "the operator publishes nothing on the bus of a cluster: follow the Events of Kubernetes"),
 )
+_NO_BROKER: Final = "no broker runs in this cluster: install the chart with bus.enabled=true"
+_BY_BROKER: Final = ("ping", "bus")
+"""A kind of probe, and a way in which a configuration reaches what runs: the operator asks the broker."""
 
 _KUBELET: Final = frozenset({"process", "http", "tcp", "exec", "grpc"})
 """Kinds of probe that the kubelet asks."""
@@ -48,6 +50,7 @@ def capabilities(settings: KubernetesSettings, unmetered: str = "") -> Capabilit
         unmetered: why it is not known what pods use; empty: it is.
     """
     judging, uncounted = ("resource", "custom"), "a cluster's metrics do not count it: leave it out"
+    kinds = _KUBELET if unmetered else _KUBELET.union(judging)
     vm = {"vm"} if settings.vm_runtime_class else set()
     return Capabilities(
         runtime="kubernetes",
@@ -56,16 +59,15 @@ def capabilities(settings: KubernetesSettings, unmetered: str = "") -> Capabilit
         controls=tuple(_enforcement(control, settings) for control in Control),
         sources=frozenset({"inline", "image"}),
         volumes=accesses(settings.volumes),
-        probes=_KUBELET if unmetered else _KUBELET.union(judging),
-        deliveries=frozenset({"restart", "file"}),
+        probes=kinds if settings.bus is None else kinds | {"ping"},
+        deliveries=frozenset({"restart", "file"} if settings.bus is None else {"restart", "file", "bus"}),
         no_freezer="a pod cannot be frozen: Kubernetes has no way to; use 'crucible suspend'",
         asks=_KUBELET,
         usage=frozenset({"memory", "cpu"}),
         bus=USES - {name for name, _ in _NOT_ON_BUS} if settings.bus is not None else USES,
         lacks=(
-            ("ping", "the kubelet, which asks, is not on the bus"),
             *_NOT_ON_BUS,
-            ("bus", "the operator is not on the bus of a cluster, and calls no pod; write file, or restart"),
+            *((name, _NO_BROKER) for name in _BY_BROKER if settings.bus is None),
             ("signal", "nobody but the kubelet can signal a pod's processes; write file, or restart"),
             *((kind, unmetered) for kind in judging if unmetered),
             *((figure, uncounted) for figure in ("pids", "throttled")),

@@ -29,6 +29,9 @@ CONFIG: Final = f"{names.GROUP}/config"
 DOOR_LABELS: Final = {door: f"{names.GROUP}/{door}" for door in Door}
 """Labels: the pod may reach what is behind that door, which it calls by the door's name. Rules select by
 them; the pod's own words decide who bears them."""
+OPERATOR: Final = f"{names.GROUP}/operator"
+"""Label: the pod is the operator's. By it rules let the pod to the broker; who is the operator its service
+account says besides."""
 REACHED: Final = f"{names.GROUP}/reached"
 """Label: new connections come to the pod, ``yes`` or ``no``. Where any pod of a plugin bears it, its Service
 selects those with ``yes`` alone. It grants nothing."""

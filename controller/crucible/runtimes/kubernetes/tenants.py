@@ -2,7 +2,8 @@
 
 A pod is known at a door only while all of this is so: its owner is the Plugin of that uid, its name is a slot
 of that Plugin, it was made to reach what is behind that door, it has a network of its own, it has not ended,
-and no other such pod has its address. Everyone else is nobody, and nobody gets in.
+and no other such pod has its address. Everyone else is nobody, and nobody gets in. The broker knows the
+operator by its address too: its pod is in that namespace, runs as that service account, and bears the label.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from crucible.core.admission import admit
 from crucible.core.egress import Grant, grant_of, plainly, read_grant
 from crucible.errors import InvalidManifest
+from crucible.model.bus import CONTROLLER
 from crucible.model.plugin import read_identity
 from crucible.runtimes.kubernetes import marks
 
@@ -41,15 +43,33 @@ class Tenant:
     uid: str
 
 
+@dataclass(frozen=True, slots=True)
+class Staff:
+    """The pods of the operator: whoever may make one there has all of the operator's rights already.
+
+    Attributes:
+        namespace: where they are.
+        account: the service account that they run as.
+    """
+
+    namespace: str
+    account: str
+
+    @property
+    def owner(self) -> marks.Owner:
+        """What stands where a Plugin would; no Plugin can be called so."""
+        return marks.Owner(self.namespace, CONTROLLER, CONTROLLER)
+
+
 class Tenants:
     """The pods of plugins by their addresses. Fed by whoever follows the cluster's pods.
 
     A pod that may not come through this door claims its address too: it is one more that has it.
     """
 
-    def __init__(self, door: Door) -> None:
-        """Begin with nobody at a door."""
-        self._door = door
+    def __init__(self, door: Door, staff: Staff | None = None) -> None:
+        """Begin with nobody at a door, through which the operator may come or may not."""
+        self._door, self._staff = door, staff
         self._claims: dict[Address, dict[str, Tenant | None]] = {}
 
     def told(self, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> frozenset[str]:
@@ -63,7 +83,8 @@ class Tenants:
                 self._claims.pop(address, None)
         for address in kept:
             found = after or {}
-            self._claims.setdefault(address, {})[found["metadata"]["uid"]] = tenant_of(found, self._door)
+            tenant = tenant_of(found, self._door, self._staff)
+            self._claims.setdefault(address, {})[found["metadata"]["uid"]] = tenant
         return frozenset(
             tenant.uid
             for address, tenant in had.items()
@@ -76,14 +97,23 @@ class Tenants:
         return next(iter(claims.values())) if len(claims) == 1 else None
 
 
-def tenant_of(pod: Mapping[str, Any], door: Door) -> Tenant | None:
+def tenant_of(pod: Mapping[str, Any], door: Door, staff: Staff | None = None) -> Tenant | None:
     """Return whose a pod is that may come through a door; None for any other, and for one that has ended."""
     owner, meta = marks.owner_of(pod), pod["metadata"]
-    if owner is None or marks.slot_of(pod) is None or door not in marks.doors_of(pod):
-        return None
     if pod["spec"].get("hostNetwork") or _is_over(pod):
         return None
+    if staff is not None and owner is None and _is_staff(pod, staff):
+        return Tenant(staff.owner, meta["name"], meta["uid"])
+    if owner is None or marks.slot_of(pod) is None or door not in marks.doors_of(pod):
+        return None
     return Tenant(owner, meta["name"], meta["uid"])
+
+
+def _is_staff(pod: Mapping[str, Any], staff: Staff) -> bool:
+    meta = pod["metadata"]
+    labelled = (meta.get("labels") or {}).get(marks.OPERATOR) == "true"
+    account = pod["spec"].get("serviceAccountName")
+    return labelled and meta.get("namespace") == staff.namespace and account == staff.account
 
 
 def addresses_of(pod: Mapping[str, Any]) -> frozenset[Address]:
