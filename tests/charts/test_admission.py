@@ -84,6 +84,12 @@ OURS: Object = {"metadata": {"name": "a", "labels": {"crucible.dev/plugin": "a",
 OWNERS = [{"apiVersion": "crucible.dev/v1alpha1", "kind": "Plugin", "name": "a", "uid": "u"}]
 OWNED: Object = {"metadata": {"name": "a-0-1", "ownerReferences": OWNERS}}
 OTHERS = [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "a", "uid": "u"}]
+LINED: Object = {
+    "metadata": {"name": "a", "labels": {"crucible.dev/operator": "true"}},
+    "spec": {"serviceAccountName": "crucible"},
+}
+UNLINED: Object = {"metadata": {"name": "a"}, "spec": LINED["spec"]}
+REPLICAS: Object = {"user": "system:serviceaccount:kube-system:replicaset-controller"}
 PODS: dict[str, tuple[Object, Object, bool]] = {
     "plain": (pod(app="a"), {}, True),
     "unlabelled": ({"metadata": {"name": "a"}}, {}, True),
@@ -100,6 +106,11 @@ PODS: dict[str, tuple[Object, Object, bool]] = {
     "orphaned": ({"metadata": {"name": "a-0-1"}}, {"old": OWNED}, True),
     "adopted": (OWNED, {"old": {"metadata": {"name": "a-0-1"}}}, False),
     "of-others": ({"metadata": {"name": "a", "ownerReferences": OTHERS}}, {}, True),
+    "operators": (LINED, {**REPLICAS, "namespace": NAMESPACE}, True),
+    "operators-elsewhere": (LINED, {**REPLICAS, "namespace": "one"}, False),
+    "operators-label": ({**LINED, "spec": {"serviceAccountName": "other"}}, {"namespace": NAMESPACE}, False),
+    "operators-other-label": ({**OURS, "spec": LINED["spec"]}, {"namespace": NAMESPACE}, False),
+    "operators-stripped": (UNLINED, {"old": LINED, "namespace": NAMESPACE}, False),
     "stripped": ({"metadata": {"name": "a"}}, {"old": OURS}, False),
 }
 

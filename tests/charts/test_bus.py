@@ -53,18 +53,74 @@ def test_it_may_see_pods_and_plugins_and_write_one_configmap_by_name_and_no_more
     found = [one for one in of_kind(held, "Role") if one["metadata"]["namespace"] == "one"]
     assert RIGHTS in [rights(one) for one in found]
     assert not [one for one in of_kind(held, "ClusterRole") if one["metadata"]["name"].endswith("-bus")]
-    service = named(objects, "Role", f"{NAME}-service")
-    assert service["rules"] == [
-        {"apiGroups": [""], "resources": ["services"], "resourceNames": [NAME], "verbs": ["get"]}
+
+
+def test_broker_and_operator_may_find_each_other_in_their_own_namespace_alone(release: Release) -> None:
+    authority = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [marks.AUTHORITY]}
+    wanted: dict[str, tuple[str, list[Object]]] = {
+        f"{NAME}-service": (
+            "crucible",
+            [
+                {"apiGroups": [""], "resources": ["services"], "resourceNames": [NAME], "verbs": ["get"]},
+                {
+                    "apiGroups": ["discovery.k8s.io"],
+                    "resources": ["endpointslices"],
+                    "verbs": ["list", "watch"],
+                },
+                {**authority, "verbs": ["get"]},
+            ],
+        ),
+        f"{NAME}-operator": (
+            NAME,
+            [
+                {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+                {**authority, "verbs": ["create", "patch"]},
+            ],
+        ),
+    }
+    for values in (PLAIN, {**PLAIN, "watchNamespaces": ["one"]}):
+        objects = release.objects(values)
+        for name, (account, rules) in wanted.items():
+            role, binding = named(objects, "Role", name), named(objects, "RoleBinding", name)
+            assert role["rules"] == rules
+            assert {one["metadata"]["namespace"] for one in (role, binding)} == {NAMESPACE}
+            assert [one["name"] for one in binding["subjects"]] == [account]
+    (broker,) = named(release.objects(PLAIN), "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert f"--operator={NAMESPACE}/crucible" in broker["args"]
+
+
+def test_the_operators_pods_alone_bear_its_label_and_reach_the_port_by_it(release: Release) -> None:
+    objects = release.objects(BUS)
+    labels = {
+        one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"]
+        for one in of_kind(objects, "Deployment")
+    }
+    bear = [name for name, each in labels.items() if marks.OPERATOR in each]
+    assert bear == ["crucible"]
+    _, operators = (
+        rule
+        for rule in named(objects, "NetworkPolicy")["spec"]["ingress"]
+        if BUS_PORT in {port["port"] for port in rule["ports"]}
+    )
+    (peer,) = operators["from"]
+    assert peer.keys() == {"podSelector"}, "of the release's own namespace"
+    assert peer["podSelector"]["matchLabels"][marks.OPERATOR] == "true"
+    assert peer["podSelector"]["matchLabels"].items() <= labels["crucible"].items()
+    out = [
+        rule
+        for rule in named(objects, "NetworkPolicy", "crucible")["spec"]["egress"]
+        if BUS_PORT in {port["port"] for port in rule["ports"]}
     ]
-    binding = named(objects, "RoleBinding", f"{NAME}-service")
-    assert [one["name"] for one in binding["subjects"]] == ["crucible"], "the operator asks for the address"
+    ((peer,),) = (rule["to"] for rule in out)
+    assert peer["podSelector"]["matchLabels"].items() <= labels[NAME].items()
+    plain = named(release.objects(), "NetworkPolicy", "crucible")["spec"]["egress"]
+    assert BUS_PORT not in {port["port"] for rule in plain for port in rule["ports"]}
 
 
 def test_only_plugins_on_the_bus_reach_its_port_and_it_reaches_the_api_server_alone(release: Release) -> None:
     for values in (PLAIN, {**PLAIN, "watchNamespaces": ["one", "two"]}):
         policy = named(release.objects(values), "NetworkPolicy")
-        (rule,) = (
+        rule, _ = (
             each for each in policy["spec"]["ingress"] if BUS_PORT in {port["port"] for port in each["ports"]}
         )
         (peer,) = rule["from"]

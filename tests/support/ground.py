@@ -34,7 +34,11 @@ DEADLINE = 120.0
 WEAK = {"allowDegraded": ["pids", "openFiles"]}
 _NO_IMAGE = ("ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-_RULES = "/apis/networking.k8s.io/v1"
+_ROOTS = {
+    "networkpolicies": "/apis/networking.k8s.io/v1",
+    "poddisruptionbudgets": "/apis/policy/v1",
+    "endpointslices": "/apis/discovery.k8s.io/v1",
+}
 
 
 class Ground(ABC):
@@ -118,7 +122,7 @@ class Ground(ABC):
 
     def path(self, plural: str, name: str = "") -> str:
         """Return the path of a collection of the namespace, or of an object in it."""
-        root = {"networkpolicies": _RULES, "poddisruptionbudgets": "/apis/policy/v1"}.get(plural, "/api/v1")
+        root = _ROOTS.get(plural, "/api/v1")
         return f"{root}/namespaces/{self.namespace}/{plural}{f'/{name}' if name else ''}"
 
     async def apply(self, name: str, **spec: Any) -> dict[str, Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from crucible.control.cluster import ClusterClient
 
 ANY = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+LIST = {"type": "array", "items": ANY}
 NODE = "node-1"
 PODS = "/api/v1/pods"
 
@@ -29,12 +30,14 @@ def cluster_kinds() -> tuple[Resource, ...]:
     return (
         _kind("", "v1", "pods", "Pod", has_status=True, graceful=True, subresources=("log",)),
         _kind("", "v1", "services", "Service"),
+        _kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", endpoints=LIST, ports=LIST),
         _kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"),
         _kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", has_status=True),
     )
 
 
 def _kind(group: str, version: str, plural: str, kind: str, **more: Any) -> Resource:
+    fields = {name: more.pop(name) for name in ("endpoints", "ports") if name in more}
     return Resource(
         group=group,
         version=version,
@@ -43,7 +46,7 @@ def _kind(group: str, version: str, plural: str, kind: str, **more: Any) -> Reso
         kind=kind,
         list_kind=f"{kind}List",
         namespaced=True,
-        schema=object_schema(f"{kind} of a cluster.", spec=ANY, status=ANY),
+        schema=object_schema(f"{kind} of a cluster.", spec=ANY, status=ANY, **fields),
         storage_version=version,
         **more,
     )

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SERVICE = "crucible-bus"
 WAIT = 1.0
 """Seconds that the broker waits until it knows whose a connection is."""
+ACCOUNT = "crucible"
+"""The operator's service account."""
 LABEL = marks.DOOR_LABELS[Door.BUS]
 
 
@@ -44,10 +46,54 @@ class Meeting:
         self.local.start("one", "--bus", f"{self.local.namespace}/{SERVICE}")
         await self.local.until(lambda: self.port("bus"), self.log)
 
+    async def hire(self) -> dict[str, Any]:
+        """Make the pod that the operator speaks from: it runs on this host, so its address is the host's."""
+        pod = await self.staff("operator")
+        await self.local.kubelet.say(pod, {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]})
+        await self.announce()
+        return pod
+
+    async def staff(
+        self, name: str, namespace: str = "default", label: str = "true", **spec: Any
+    ) -> dict[str, Any]:
+        """Make a pod like the operator's, and return it once it has an address of its own."""
+        meta = {"name": name, "namespace": namespace, "labels": {marks.OPERATOR: label}}
+        like = {"serviceAccountName": ACCOUNT, "containers": [{"name": "operator", "image": "crucible"}]}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {**like, **spec}}
+        where = f"/api/v1/namespaces/{namespace}/pods"
+        await self.local.client.create(where, body)
+
+        async def runs() -> dict[str, Any] | None:
+            pod = await self.local.client.get(f"{where}/{name}")
+            return pod if pod.get("status", {}).get("podIP") else None
+
+        return dict(await self.local.until(runs))
+
+    async def announce(self) -> None:
+        """Say in the Service's slice where the broker is now."""
+        where = {
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": True}}],
+            "ports": [{"name": "bus", "port": self.port("bus")}],
+        }
+        meta = {"name": f"{SERVICE}-a", "labels": {"kubernetes.io/service-name": SERVICE}}
+        body = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta, **where}
+        path = self.local.path("endpointslices", f"{SERVICE}-a")
+        await self.local.client.apply(path, body, "tests")
+
+    async def until_it_speaks(self, identity: str = "one") -> None:
+        """Wait until the operator has its line to the broker that was announced last."""
+
+        def speaks() -> bool:
+            said = re.findall(r"speaks to 127|cannot be spoken to", self.local.log(identity))
+            return said[-1:] == ["speaks to 127"]
+
+        await self.local.until(speaks, self.log)
+
     def begin(self) -> None:
         """Start the broker; do not wait for it."""
         argv = [str(Path(sys.executable).with_name("crucible")), "broker", "--address", "127.0.0.1"]
         argv += ["--kubeconfig", str(self.local.kubeconfig()), "--wait", str(WAIT)]
+        argv += ["--operator", f"{self.local.namespace}/{ACCOUNT}"]
         argv += ["--port", "0", "--health-port", "0", "--metrics-port", "0", *self._more]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
