@@ -81,8 +81,21 @@ class Lines:
         for place in places:
             if place not in self._tasks:
                 self._problems[place] = "it was not reached yet"
-                self._tasks[place] = asyncio.get_running_loop().create_task(self._hold(place))
+                self._begin(place)
         self._changed()
+
+    def _begin(self, place: Place, pause: float = 0.0) -> None:
+        task = asyncio.get_running_loop().create_task(self._hold(place, pause))
+        task.add_done_callback(partial(self._over, place))
+        self._tasks[place] = task
+
+    def _over(self, place: Place, task: asyncio.Task[None]) -> None:
+        """Begin anew what nobody foresaw the end of; what was cancelled has ended as it should."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._tasks.get(place) is task:
+            log.error("the line to %s failed", place.host, exc_info=error)
+            self._say(place, f"the line to the broker at {place.host} failed: {error}")
+            self._begin(place, _RETRY_LONGEST)
 
     async def close(self) -> None:
         """Hang up."""
@@ -154,10 +167,11 @@ class Lines:
             raise Unavailable(f"the broker answers what is not understood: {error}") from error
         return found if isinstance(found, dict) else {}
 
-    async def _hold(self, place: Place) -> None:
-        """Stay connected to one broker, until cancelled."""
+    async def _hold(self, place: Place, pause: float) -> None:
+        """Stay connected to one broker, after some seconds, until cancelled."""
         failures = 0
         while True:
+            await asyncio.sleep(pause)
             try:
                 if not self._may():
                     raise Unavailable("this replica is not the leader")
@@ -169,11 +183,11 @@ class Lines:
                     async for frame in heard:
                         self._take(frame.payload)
             except CrucibleError as error:
+                pause = min(_RETRY_FIRST * 2.0**failures, _RETRY_LONGEST)
                 failures += 1
                 self._say(place, f"the broker at {place.host} cannot be spoken to: {error}")
             finally:
                 self._open.pop(place, None)
-            await asyncio.sleep(min(_RETRY_FIRST * 2.0**failures, _RETRY_LONGEST))
 
     def _say(self, place: Place, problem: str) -> None:
         if place in self._tasks and self._problems.get(place, "") != problem:
@@ -205,7 +219,7 @@ async def _connect(place: Place, authority: str) -> Streams:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         async with asyncio.timeout(_CONNECT):
             streams = await asyncio.open_connection(
-                place.host, place.port, ssl=context, server_hostname=Door.BUS
+                place.host, place.port, ssl=context, server_hostname=Door.BUS.value
             )
     except (OSError, ValueError) as error:  # of which ssl.SSLError and TimeoutError are some
         raise Unavailable(str(error) or "it does not answer in time") from error

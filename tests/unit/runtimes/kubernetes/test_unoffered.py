@@ -16,6 +16,7 @@ from crucible.runtimes.kubernetes.settings import DoorService, KubernetesSetting
 if TYPE_CHECKING:
     from crucible.model.manifest import PluginSpec
 
+BROKER = DoorService("system", "bus", "10.96.0.8", (("app", "bus"),), 3129)
 PROXY = DoorService("system", "egress", "10.96.0.7", (("app", "egress"),), 3128)
 VOUCHED = KubernetesSettings(network_policies=True, user_namespaces=True, seccomp="crucible/{type}.json")
 ASKS: dict[str, dict[str, Any]] = {
@@ -44,6 +45,36 @@ def test_a_way_out_without_a_proxy_and_the_bus_are_refused_with_a_reason_of_thei
     refusal = refusal_of(asking(reason, "network"), capabilities(settings))
     assert refusal is not None
     assert refusal.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"health": {"live": {"ping": {}}}}, "ProbeUnavailable"),
+        ({"configDelivery": "bus"}, "ConfigDeliveryUnavailable"),
+        ({"capabilities": {"bus": {"subscribe": ["crucible.events.>"]}}}, "BusUnavailable"),
+    ],
+    ids=["ping", "config", "events"],
+)
+def test_what_the_operator_does_over_the_bus_needs_a_broker_and_no_more(
+    more: dict[str, Any], reason: str
+) -> None:
+    spec = parse_spec(
+        {
+            "type": "python",
+            "version": "1.0.0",
+            "source": {"inline": {"main.py": "pass"}},
+            "entrypoint": ["main.py"],
+            "capabilities": {"bus": {}},
+            "sandbox": {"allowDegraded": ["pids", "openFiles"]},
+            **more,
+        }
+    )
+    refusal = refusal_of(spec, capabilities(VOUCHED))
+    assert refusal is not None
+    assert refusal.reason == reason
+    assert "bus.enabled=true" in refusal.message
+    assert refusal_of(spec, capabilities(replace(VOUCHED, bus=BROKER))) is None
 
 
 def test_a_way_out_is_held_where_there_is_a_proxy_and_policies_are_enforced() -> None:

@@ -1,0 +1,210 @@
+"""The operator's lines to brokers: to each that there is, while it leads, and to none that only says so."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from raw import Raw
+from sandboxless import until
+
+from crucible.backbone.authority import fresh_authority, utc_now
+from crucible.bus.credentials import serving
+from crucible.bus.gate import Gate, Visitor
+from crucible.bus.line import Line, operators_way
+from crucible.bus.lines import Lines, Place
+from crucible.bus.wire import Frame, Kind
+from crucible.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from ipaddress import IPv4Address, IPv6Address
+    from pathlib import Path
+
+    from conftest import Bus
+
+KEY = "uid-here-{}/0-1/bus"
+
+
+class Post:
+    """A broker with a gate through which the operator alone comes, and plugins by their sockets."""
+
+    def __init__(self, bus: Bus, authority: Any, name: str = "bus") -> None:
+        self.bus = bus
+        issued = authority.server((name,), utc_now())
+        self.gate = Gate(self.bus.broker, self._who, serving(issued.certificate, issued.key))
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.place = Place("127.0.0.1", listener.getsockname()[1])
+        self._serving = asyncio.create_task(self.gate.serve(listener))
+
+    def line(self) -> Line:
+        """Give the operator its seat, once all plugins are there."""
+        self.end = Line(self.bus.broker)
+        return self.end
+
+    async def _who(self, _: IPv4Address | IPv6Address) -> Visitor | None:
+        return Visitor(operators_way("operator-a"), "uid")
+
+    async def close(self) -> None:
+        self._serving.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
+        await Raw.hang_up()
+
+
+class Operator:
+    """The operator's end, and what it hears."""
+
+    def __init__(self, authority: Any) -> None:
+        self.leads = True
+        self.heard: list[Mapping[str, Any]] = []
+        self.authority = authority
+        self.lines = Lines(self._trust, lambda: self.leads, self.heard.append)
+
+    async def _trust(self) -> str:
+        return str(self.authority.certificate)
+
+    async def reach(self, *posts: Post) -> None:
+        self.lines.become({post.place for post in posts})
+        await until(lambda: not self.lines.trouble)
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as found:
+        yield found
+
+
+@pytest.fixture
+def authority() -> Any:
+    return fresh_authority("crucible-bus-ca", utc_now())
+
+
+@pytest.fixture
+async def posts(bus: Bus, tmp_path: Path, authority: Any, stack: AsyncExitStack) -> list[Post]:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = type(bus)(folder)
+    stack.push_async_callback(other.close)
+    found = [Post(each, authority) for each in (bus, other)]
+    for post in found:
+        stack.push_async_callback(post.close)
+    return found
+
+
+@pytest.fixture
+async def operator(authority: Any, stack: AsyncExitStack, posts: list[Post]) -> Operator:
+    found = Operator(authority)
+    stack.push_async_callback(found.lines.close)
+    assert posts
+    return found
+
+
+async def echo(raw: Raw) -> None:
+    frame = await raw.next()
+    raw.send(Frame(Kind.ANSWER, frame.id, payload=frame.payload))
+
+
+async def test_it_asks_whichever_broker_has_the_plugin_and_tells_all_of_them(
+    posts: list[Post], operator: Operator
+) -> None:
+    one, two = posts
+    here = await one.bus.add("one", subscribe=("crucible.events.>",))
+    there = await two.bus.add("two", subscribe=("crucible.events.>",))
+    for raw in (here, there):
+        await raw.ask(Frame(Kind.SUBSCRIBE, 1, "crucible.events.>"))
+    ends = [post.line() for post in posts]
+    await operator.reach(*posts)
+    assert all(end.held for end in ends)
+    for raw, name in ((here, "one"), (there, "two")):
+        answering = asyncio.create_task(echo(raw))
+        assert await operator.lines.call(KEY.format(name), "$ping", "there?", 20.0) == ("", "there?")
+        await answering
+    code, text = await operator.lines.call(KEY.format("three"), "$ping", "", 20.0)
+    assert (code, text) == ("Unavailable", "it has not connected to the bus")
+    await operator.lines.publish("here", "crucible.events.one.Started", {"a": 1})
+    for raw in (here, there):
+        message = await raw.next()
+        assert (message.name, message.payload) == ("crucible.events.one.Started", b'{"a":1}')
+        assert message.headers["from"] == "$controller"
+    ends[1].tell("here", "two", ["too much"])
+    await until(lambda: operator.heard)
+    assert operator.heard == [{"namespace": "here", "plugin": "two", "notices": ["too much"]}]
+
+
+async def test_a_count_that_one_broker_cannot_give_is_not_known(
+    posts: list[Post], operator: Operator
+) -> None:
+    one, two = posts
+    callee = await one.bus.add("busy", "work")
+    caller = await one.bus.add("asks", call=("busy.work",))
+    await two.bus.add("busy", "work")
+    caller.send(Frame(Kind.CALL, 1, "busy.work", deadline=30_000))
+    given = await callee.next()
+    one.bus.drain("busy", "0-1")
+    for post in posts:
+        post.line()
+    await operator.reach(*posts)
+    key = KEY.format("busy")
+    assert await operator.lines.open_calls([key]) == {key: None}, "one has not heard yet that it is to end"
+    two.bus.broker.forget({"uid-here-busy"})
+    await until(lambda: two.bus.broker.through(key) is None)
+    assert await operator.lines.open_calls([key]) == {key: 1}
+    callee.send(Frame(Kind.ANSWER, given.id))
+    await caller.next()
+    assert await operator.lines.open_calls([key]) == {key: 0}
+
+
+async def test_who_does_not_lead_says_nothing(posts: list[Post], operator: Operator) -> None:
+    one, _ = posts
+    listens = await one.bus.add("one", subscribe=("crucible.events.>",))
+    await listens.ask(Frame(Kind.SUBSCRIBE, 1, "crucible.events.>"))
+    one.line()
+    await operator.reach(one)
+    operator.leads = False
+    for work in (
+        operator.lines.call(KEY.format("one"), "$ping", "", 20.0),
+        operator.lines.open_calls([KEY.format("one")]),
+        operator.lines.publish("here", "crucible.events.one.Started", {}),
+    ):
+        with pytest.raises(Unavailable, match="not the leader"):
+            await work
+    operator.leads = True
+    await operator.lines.publish("here", "crucible.events.one.Ended", {})
+    assert (await listens.next()).name == "crucible.events.one.Ended"
+    await operator.lines.close()
+    await until(lambda: not one.end.held)
+    with pytest.raises(Unavailable):
+        await operator.lines.call(KEY.format("one"), "$ping", "", 20.0)
+
+
+async def test_a_broker_of_another_authority_or_name_is_not_spoken_to(
+    posts: list[Post], authority: Any, stack: AsyncExitStack, operator: Operator
+) -> None:
+    others = fresh_authority("crucible-bus-ca", utc_now())
+    bus = posts[0].bus
+    for posing in (Post(bus, others), Post(bus, authority, "crucible-bus")):
+        stack.push_async_callback(posing.close)
+        posing.line()
+        operator.lines.become({posing.place})
+        await until(lambda: "verify failed" in operator.lines.trouble)
+        assert not posing.end.held
+
+
+async def test_one_broker_that_is_away_leaves_what_it_may_know_open(
+    posts: list[Post], operator: Operator
+) -> None:
+    one, two = posts
+    here = await one.bus.add("one")
+    for post in posts:
+        post.line()
+    await operator.reach(*posts)
+    await two.close()
+    await until(lambda: operator.lines.trouble)
+    with pytest.raises(Unavailable):
+        await operator.lines.call(KEY.format("two"), "$ping", "", 20.0)
+    operator.lines.become({one.place})
+    assert not operator.lines.trouble
+    del here
