@@ -123,11 +123,17 @@ def test_a_frozen_plugin_is_still_is_not_probed_and_goes_on(
     last = crucible("logs", "demo", "--tail", "1").out
     assert "frozen" in crucible("exec", "demo", "--", "true").err
     assert crucible("logs", "demo", "--tail", "1").out == last
+    waits = crucible("scale", "demo", "--replicas", "1", "--wait")
+    assert (waits.code, waits.err.split("run")[-1]) == (1, " 'crucible thaw demo' to have that done\n"), waits
     assert crucible("thaw", "demo", "--wait").out.splitlines()[-1] == "plugin.crucible.dev/demo ready"
     eventually(lambda: crucible("logs", "demo", "--tail", "1").out != last, lambda: "it does not go on")
     after = json.loads(crucible("get", "demo", "-o", "json").out)["status"]
     assert after["instances"][0]["pid"] == before["instances"][0]["pid"]
     assert (after["restarts"], after["instances"][0].get("crashes", [])) == (0, [])
+    assert crucible("suspend", "demo", "--wait").code == 0
+    refused = crucible("freeze", "demo")
+    assert (refused.code, refused.err) == (1, "error: demo is suspended: nothing of it runs\n")
+    assert not json.loads(crucible("get", "demo", "-o", "json").out)["metadata"].get("annotations")
 
 
 def test_standard_input_and_exported_objects_can_be_applied(crucible: Any, manifest: Any) -> None:

@@ -35,7 +35,10 @@ def command(
         namespace = access.namespace or api.namespace
         for name in plugins:
             path = plugin_path(namespace, name)
-            held = names.FINALIZER in (api.get(path)["metadata"].get("finalizers") or ())
+            meta = api.get(path)["metadata"]
+            held = names.FINALIZER in (meta.get("finalizers") or ())
+            if held and "deletionTimestamp" not in meta:
+                raise Failed(f"{name} is not being deleted: run 'crucible delete {name} --no-wait' first")
             if held and not yes and not _agreed(name):
                 raise Failed(f"{name} is left as it is")
             if held:

@@ -10,7 +10,7 @@ from crucible.cli.endpoint import Access, endpoint_of
 from crucible.cli.exits import Failed
 from crucible.cli.objects import holds, plugin_path
 from crucible.cli.options import Name, Timeout, with_access
-from crucible.cli.waiting import LASTING, seconds_of, unready, wait_until
+from crucible.cli.waiting import LASTING, expect_no_frost, seconds_of, unready, wait_until
 from crucible.manifests.resources import PLUGIN
 from crucible.model import names
 
@@ -77,7 +77,10 @@ def _target(plugin: str, history: list[Mapping[str, Any]], number: int | None) -
 
 
 def _runs(plugin: Mapping[str, Any], revision: str) -> bool:
+    expect_no_frost(plugin)
     status = plugin.get("status") or {}
+    if (plugin.get("spec") or {}).get("suspend"):
+        return status.get("phase") == "Suspended"  # it runs once it is resumed
     back = status.get("rollback") or {}
     settled = holds(plugin, "Ready") and not holds(plugin, "Reconciling")
     return back.get("revision") == revision and settled

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crucible.cli.exits import Failed, WrongUsage
 from crucible.cli.objects import condition, holds
+from crucible.model import names
 from crucible.model.quantity import parse_duration
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def is_ready(plugin: Mapping[str, Any], *, stale: str | None = None) -> bool:
     status = plugin.get("status") or {}
     if status.get("observedGeneration", 0) < plugin["metadata"].get("generation", 1):
         return False
+    expect_no_frost(plugin)
     if stale is not None and status.get("revision") == stale:
         return False
     if holds(plugin, "Stalled"):
@@ -84,6 +86,18 @@ def is_ready(plugin: Mapping[str, Any], *, stale: str | None = None) -> bool:
     if holds(plugin, "Reconciling"):  # what serves is the revision before
         return False
     return holds(plugin, "Ready") or status.get("phase") == "Suspended"
+
+
+def expect_no_frost(plugin: Mapping[str, Any]) -> None:
+    """See that a Plugin is not held still.
+
+    Raises:
+        Failed: it is, and people asked for that: nothing becomes of it until they ask for something else.
+    """
+    meta = plugin["metadata"]
+    frozen = (plugin.get("status") or {}).get("phase") == "Frozen"
+    if frozen and names.FROZEN in (meta.get("annotations") or {}):
+        raise Failed(f"{meta['name']} is frozen: run 'crucible thaw {meta['name']}' to have that done")
 
 
 def unready(plugin: Mapping[str, Any]) -> str:
