@@ -69,7 +69,8 @@ def supervise_replica(
     serving = incumbent or newcomer
     unsaid = serving is not None and replica.last_exit != before.last_exit
     doomed = replica.condemned != before.condemned
-    revisits = (verdict.revisit, overlap.due, rest.revisit, due, now if unsaid or doomed else None)
+    lapse = restart.lapse(replica.crashes, policy.recovery) if replica.running_since is not None else None
+    revisits = (verdict.revisit, overlap.due, rest.revisit, due, lapse, now if unsaid or doomed else None)
     return Verdict(
         verdict.replica,
         (*rest.actions, *verdict.actions, *outdated(instances, before, newest_too=verdict.clearing)),
@@ -119,6 +120,9 @@ def _look_after(
     """
     known = replica
     replica = _describe(replica, newcomer, policy.now)
+    if newcomer.state is State.RUNNING:
+        counted = restart.recent(replica.crashes, policy.recovery, policy.now)
+        replica = replica.model_copy(update={"crashes": counted})
     well = examine(newcomer, known, replica.running_since or policy.now, policy.asking)
     since = (replica.ready_since or policy.now) if well.ready else None
     replica = replica.model_copy(update={"ready": well.ready, "ready_since": since, "probes": well.probes})

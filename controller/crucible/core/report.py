@@ -68,7 +68,7 @@ def supervised(world: World, found: Supervision) -> Decision:
         phase,
         ("Ready", ready == spec.replicas and phase is not Phase.STOPPING, reason, message),
         ("Progressing", not settled, reason, message),
-        ("Degraded", *(degraded or (False, "AsExpected", "every control holds and nothing crashed lately"))),
+        ("Degraded", *(degraded or (False, "AsExpected", _all_well(replicas)))),
         ("Stalled", stalled, *(why if failed else (reason, message))),
         # Ready alone would tell kstatus that the update is over.
         *([("Reconciling", True, reason, message)] if phase is Phase.UPDATING else []),
@@ -230,6 +230,16 @@ def _waiting(found: Supervision) -> tuple[Phase, str, str] | None:
     ):
         return Phase.WAITING, found.awaited.reason, found.awaited.words[:2048]
     return None
+
+
+def _all_well(replicas: Sequence[Replica]) -> str:
+    """Say that nothing is wrong now, and what was lately."""
+    crashed = next((replica for replica in replicas if replica.crashes), None)
+    if crashed is None:
+        return "every control holds and nothing crashed lately"
+    times = len(crashed.crashes)
+    count = f"ended {times} time{'' if times == 1 else 's'} within the recovery window"
+    return f"every control holds; {_subject(crashed)} {count}"
 
 
 def _degradation(world: World, found: Supervision) -> tuple[bool, str, str] | None:

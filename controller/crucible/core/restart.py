@@ -68,6 +68,11 @@ def recent(crashes: tuple[float, ...], recovery: Recovery, now: float) -> tuple[
     return tuple(at for at in crashes if at > now - recovery.window)[-101:]
 
 
+def lapse(crashes: tuple[float, ...], recovery: Recovery) -> float | None:
+    """Return when the oldest of some crashes counts no more, unix seconds; None where there is none."""
+    return crashes[0] + recovery.window if crashes else None
+
+
 def after_crash(
     crashes: tuple[float, ...], recovery: Recovery, seed: str, *, fallback: bool = False
 ) -> RestartAt | TakeBack | Quarantine:

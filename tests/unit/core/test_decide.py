@@ -138,6 +138,23 @@ def test_a_crash_loop_ends_in_quarantine_and_says_how_to_leave_it() -> None:
     assert "crucible restart" in status.conditions[0].message
 
 
+def test_crashes_older_than_the_window_are_forgotten_by_what_runs() -> None:
+    again = instance(4, revision=REVISION, created_at=1000.0)
+    running = decide(world(again, now=1010.0, status=crash_loop(3)))
+    (replica,) = running.status.instances
+    assert replica.crashes == (999.01, 999.02, 999.03)
+    assert running.status.conditions[2].message == (
+        "every control holds; replica 0 ended 3 times within the recovery window"
+    )
+    assert running.revisit == pytest.approx(999.01 + 600.0)
+    later = decide(world(again, now=1599.025, status=running.status))
+    assert later.status.instances[0].crashes == (999.03,)
+    last = decide(world(again, now=1700.0, status=later.status))
+    assert last.status.instances[0].crashes == ()
+    assert last.status.conditions[2].message == "every control holds and nothing crashed lately"
+    assert (last.revisit, last.status.restarts) == (None, running.status.restarts)
+
+
 def test_quarantine_outlasts_the_window_in_which_its_crashes_count() -> None:
     status = crash_loop(6)
     decision = decide(world(ended(6, revision=REVISION), now=1_000_000.0, status=status))
