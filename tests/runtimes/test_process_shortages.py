@@ -16,7 +16,7 @@ from onlooker import cmdline, processes
 from crucible.errors import Unavailable
 from crucible.model.instance import State
 from crucible.runtimes.process import live as lives
-from crucible.runtimes.process import logs, record, spawn
+from crucible.runtimes.process import logs, proc, record, spawn
 
 if TYPE_CHECKING:
     from harness import ProcessHarness
@@ -60,6 +60,23 @@ async def test_an_end_is_seen_though_it_cannot_be_written_down(
         assert ended.exit.signal == signal.SIGTERM
     await process.runtime.remove(workload.plugin_uid, FIRST)
     assert process.leftovers() == []
+
+
+async def test_what_a_host_without_descriptors_cannot_do_is_an_outage_and_done_later(
+    process: ProcessHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spent(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    workload = await running(process)
+    with monkeypatch.context() as patched:
+        patched.setattr(proc, "hold", spent)
+        patched.setattr(proc, "pids_by_namespace", spent)
+        with pytest.raises(Unavailable, match="Too many open files"):
+            await process.runtime.stop(workload.plugin_uid, FIRST)
+    assert process.instance(workload).stopping_at is None
+    await process.runtime.stop(workload.plugin_uid, FIRST)
+    await process.until(workload, lambda one: not one.alive)
 
 
 async def test_an_end_that_was_not_written_down_is_found_out_by_the_next_controller(

@@ -59,6 +59,21 @@ _REMOVE_SECONDS: Final = 10.0
 _BUSY_SECONDS: Final = 0.002
 
 
+@contextlib.asynccontextmanager
+async def _within_means() -> AsyncIterator[None]:
+    """Take what this host has no descriptors, memory or room for now for an outage: it is tried again.
+
+    Raises:
+        Unavailable: that is so.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise Unavailable(f"this host cannot do that now: {error}") from error
+        raise
+
+
 class ProcessRuntime:
     """Runs plugins as sandboxed processes; keeps the contract of :class:`crucible.runtimes.base.Runtime`."""
 
@@ -173,6 +188,7 @@ class ProcessRuntime:
             task.add_done_callback(lambda _: self._starting.pop(key, None))
         return await asyncio.shield(task)
 
+    @_within_means()
     async def stop(self, plugin_uid: str, slot: Slot) -> None:
         """Send SIGTERM to the plugin's main process and note the time."""
         live = await self._settled(plugin_uid, slot)
@@ -183,12 +199,14 @@ class ProcessRuntime:
         live.thaw()
         live.note(stopping_at=time.time())
 
+    @_within_means()
     async def kill(self, plugin_uid: str, slot: Slot) -> None:
         """Kill the instance's whole tree and wait until it is gone."""
         live = await self._settled(plugin_uid, slot)
         if live is not None:
             await _kill(live)
 
+    @_within_means()
     async def remove(self, plugin_uid: str, slot: Slot) -> None:
         """Forget an instance and delete its cgroup and its directory; kill it first if it is alive."""
         live = await self._settled(plugin_uid, slot)
@@ -196,6 +214,7 @@ class ProcessRuntime:
             await _kill(live)
             await self._forget(live)
 
+    @_within_means()
     async def deliver(self, plugin_uid: str, slot: Slot, config: str, *, signal: bool) -> None:
         """Put a new configuration in the place of the old one, say so if asked to, note that it is done."""
         live = await self._settled(plugin_uid, slot)
@@ -209,12 +228,14 @@ class ProcessRuntime:
             live.tell(SIGHUP)
         live.note(config=config_digest(config))
 
+    @_within_means()
     async def freeze(self, plugin_uid: str, slot: Slot) -> None:
         """Hold an instance still with its cgroup."""
         live = await self._settled(plugin_uid, slot)
         if live is not None and not live.ended.is_set():
             await live.freeze()
 
+    @_within_means()
     async def thaw(self, plugin_uid: str, slot: Slot) -> None:
         """Let an instance go on."""
         live = await self._settled(plugin_uid, slot)
