@@ -199,7 +199,7 @@ async def _keep_backbone(options: UpOptions, doors: Doorkeeper) -> None:
     """Keep this machine joined to others, as a file says."""
     places = options.places
     place = ServerPlace(places.backbone, control_plane_id(places.root / "id"))
-    await Keeper(options.backbone, place, doors.liaison.join).keep()
+    await Keeper(options.backbone, place, doors.join).keep()
 
 
 def _ring_for_secret(loops: Loops, key: Key) -> None:

@@ -15,6 +15,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from crucible.bus.liaison import Liaison
+from crucible.bus.linedoor import LineDoor
 from crucible.companions import starting
 from crucible.companions.companion import Companion
 from crucible.companions.crew import Crew
@@ -23,6 +24,7 @@ from crucible.core.bus import member_of, refusal_event
 from crucible.core.cloudevents import cloud_event, subject_of
 from crucible.core.egress import denial_event, grant_of
 from crucible.errors import CrucibleError, Unavailable
+from crucible.model.backbone import LINES
 from crucible.model.bus import HOST
 from crucible.model.decision import Event
 from crucible.model.door import Door, Doorway
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 
+    from crucible.model.backbone import Joining
     from crucible.model.manifest import PluginSpec
     from crucible.model.plugin import Identity
     from crucible.model.status import PluginStatus
@@ -131,6 +134,12 @@ class Doorkeeper:
         except CrucibleError as error:
             log.warning("nobody can come through encrypted doors: %s", error)
             return {}
+
+    def join(self, joining: Joining | None) -> None:
+        """Say how other machines are reached, and let them in where they may come directly."""
+        self.liaison.join(joining)
+        if self._entrances.lines.move(joining):
+            self._bus.refresh(LINES)
 
     async def configure(self, plugin_uid: str, slot: Slot, config: str) -> str:
         """Call an instance on the bus with its new configuration.
@@ -287,24 +296,30 @@ async def end_companions(places: Places, control_plane: str, told: Callable[[str
 
 
 class Entrances:
-    """The doors of all instances, and one more for the host application."""
+    """The doors of all instances, one more for the host application, and one for other machines."""
 
     def __init__(self, runtime: Runtime, places: Places, *, always: bool) -> None:
         self._runtime = runtime
         self._places = places
         self._always = always
         self._host = Doorway(Door.BUS, "", HOST, HOST, "host", os.geteuid())
+        self.lines = LineDoor()
 
     def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
-        """Return the doors of one plugin's instances, or of all; the host's while it leads somewhere."""
-        if plugin_uid not in (None, HOST):
+        """Return the doors of one plugin's instances, or of all; ours while they lead somewhere."""
+        if plugin_uid not in (None, HOST, LINES):
             return self._runtime.doorways(plugin_uid)
         ways = self._runtime.doorways()
         needed = self._always or any(way.door is Door.BUS for way in ways)
-        return (*(ways if plugin_uid is None else ()), *((self._host,) if needed else ()))
+        ours = (self._host, *self.lines.doorways()) if needed else ()
+        if plugin_uid is not None:
+            return tuple(way for way in ours if way.plugin == plugin_uid)
+        return (*ways, *ours)
 
     async def listeners(self, doorway: Doorway) -> tuple[socket.socket, ...]:
-        """Return duplicates of a door's listening sockets; the host's is bound anew."""
+        """Return duplicates of a door's listening sockets; ours are bound anew."""
+        if doorway.plugin == LINES:
+            return self.lines.listeners()
         if doorway.plugin != HOST:
             return await self._runtime.listeners(doorway)
         self._places.host.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -35,6 +35,22 @@ class Pair:
         self.beta.far.become(self.backbone.joining("beta", beta))
         await until(lambda: self.alpha.far.nats is not None and self.beta.far.nats is not None)
 
+    async def meet_directly(self, alpha: int = 0, beta: int | None = None) -> None:
+        """Join with direct lines; ports are those by which others come, of beta a free one unless said."""
+        port = self.beta.lets_in() if beta is None else beta
+        self.alpha.far.become(self.backbone.joining("alpha", line=alpha))
+        self.beta.far.become(self.backbone.joining("beta", line=port))
+        await self.lined()
+
+    async def alpha_joins(self) -> None:
+        """Let alpha be there too, and go to others directly."""
+        self.alpha.far.become(self.backbone.joining("alpha", line=0))
+        await until(lambda: self.alpha.far.nats is not None)
+
+    async def lined(self) -> None:
+        """Wait for a line."""
+        await until(lambda: self.alpha.directly("beta") and self.beta.directly("alpha"))
+
 
 @pytest.fixture
 async def backbone(tmp_path: Path) -> AsyncIterator[Backbone]:

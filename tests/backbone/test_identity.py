@@ -265,7 +265,7 @@ async def test_nobody_answers_or_ends_a_call_that_is_not_theirs(pair: Pair) -> N
     gamma = await pair.backbone.client("gamma")
     notes.send(Frame(Kind.CALL, 1, "tokenizer.split"))
     asked = await tokenizer.next()
-    ident = next(iter(pair.beta.far._peers["alpha"]._served))
+    ident = next(iter(pair.beta.far._peers["alpha"].server._served))
     for frame in (
         Frame(Kind.ANSWER, ident + 1, payload=b"forged"),
         wire.error(ident + 1, wire.Code.FAILED, "forged"),

@@ -28,8 +28,8 @@ CALLS = 1000
 FLYING = 4000
 FLIGHT = 64
 DATA = b"x" * 256
-PORT = 4223
-"""Of the raw peer's server; the backbone's own is 4222. Both in a network of this run's own."""
+PORT = 4322
+"""Of the raw peer's server; the backbone has 4222, and 4223 for direct lines. In a network of our own."""
 MACHINE = str(Path(__file__).parents[1] / "support" / "machine.py")
 SHARE = "share: {here: {machines: ['*'], call: ['echo.say']}}\n"
 

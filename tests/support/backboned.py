@@ -20,9 +20,10 @@ from crucible.bus import nats
 from crucible.bus.broker import Broker
 from crucible.bus.credentials import context_of
 from crucible.bus.doors import Entrance
+from crucible.bus.linedoor import LineDoor
 from crucible.core import natsconfig
 from crucible.core.natsconfig import User
-from crucible.model.backbone import Joining, Share
+from crucible.model.backbone import Joining, Meeting, Share
 from crucible.model.bus import Grants, Member
 from crucible.model.door import Door, Doorway
 
@@ -103,7 +104,8 @@ class Backbone:
         os.close(self.held)
         self.held = None
 
-    def joining(self, name: str, *shares: Share) -> Joining:
+    def joining(self, name: str, *shares: Share, line: int | None = None) -> Joining:
+        """Return how a machine joins; ``line``: the port by which others come to it directly, 0: none do."""
         issued = self.authority.machine(f"{name}.test", utc_now())
         return Joining(
             name,
@@ -113,6 +115,8 @@ class Backbone:
             issued.certificate,
             issued.key,
             shares or (ALL,),
+            None if line is None else Meeting(f"{name}.test", "127.0.0.1", line),
+            "127.0.0.1" if line else "",
         )
 
     async def client(self, name: str, heard: Callable[[Message], None] = lambda _: None) -> nats.Nats:
@@ -159,6 +163,19 @@ class Joined:
         path = self.plugin(name, **grants)  # type: ignore[arg-type]
         return await Raw.greet(path, methods=list(methods))
 
+    def lets_in(self) -> int:
+        """Let other machines come directly, as the controller's door does; return by which port."""
+        door = LineDoor()
+        door._at = ("127.0.0.1", 0)
+        (listener,) = door.listeners()
+        self.far.lines.listen([listener])
+        return int(listener.getsockname()[1])
+
+    def directly(self, machine: str) -> bool:
+        """Say whether calls to another machine go by a direct line now."""
+        peer = self.far._peers.get(machine)
+        return peer is not None and peer.line is not None
+
     def sees(self, machine: str, plugin: str, namespace: str = "here") -> bool:
         """Say whether it knows that a plugin serves on another machine."""
         peer = self.far._peers.get(machine)
@@ -167,6 +184,7 @@ class Joined:
     async def close(self) -> None:
         self.keeping.cancel()
         await asyncio.gather(self.keeping, return_exceptions=True)
+        self.far.lines.listen(())
         for door in self.doors:
             door.close()
         await until(lambda: not any(seat.connections for seat in self.broker.roster))

@@ -18,8 +18,10 @@ from crucible.backbone import server
 from crucible.backbone.keeper import Keeper
 from crucible.backbone.server import ServerPlace
 from crucible.bus.liaison import Liaison
+from crucible.bus.linedoor import LineDoor
 from crucible.companions.companion import Companion, Pace
 from crucible.companions.starting import Program
+from crucible.model.backbone import LINES
 from crucible.model.bus import Grants, Member
 from crucible.model.door import Door, Doorway
 from crucible.runtimes.doors import bind
@@ -27,6 +29,8 @@ from crucible.runtimes.doors import bind
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
+
+    from crucible.model.backbone import Joining
 
 
 class Machine:
@@ -41,13 +45,22 @@ class Machine:
         )
         self.companion = Companion(program, Door.BUS, self, self.liaison.hear, Pace(beat=1.0, linger=0.1))
         self.place = ServerPlace(folder / "backbone", mark)
-        self.keeper = Keeper(settings, self.place, self.liaison.join)
+        self.lines = LineDoor()
+        self.keeper = Keeper(settings, self.place, self.join)
         self.folder = folder
 
     def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
-        return tuple(way for way, _ in self.held.values() if plugin_uid in {None, way.plugin_uid})
+        held = (*(way for way, _ in self.held.values()), *(self.lines.doorways() if self.held else ()))
+        return tuple(way for way in held if plugin_uid in {None, way.plugin_uid})
+
+    def join(self, joining: Joining | None) -> None:
+        self.liaison.join(joining)
+        if self.lines.move(joining):
+            self.companion.refresh(LINES)
 
     async def listeners(self, doorway: Doorway) -> tuple[socket.socket, ...]:
+        if doorway.plugin == LINES:
+            return self.lines.listeners()
         return (self.held[doorway.key][1].dup(),)
 
     async def ask(self, words: Mapping[str, object]) -> Mapping[str, object]:

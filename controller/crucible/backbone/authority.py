@@ -66,7 +66,7 @@ class Authority:
         return Issued(self.certificate, private_text(self._key)).fits()
 
     def machine(self, identity: str, now: datetime, life: timedelta = LIFE) -> Issued:
-        """Return a certificate for a machine: it can be a client, and no server."""
+        """Return a certificate for a machine: a client of the server, and both sides of lines to others."""
         key = ec.generate_private_key(ec.SECP256R1())
         return Issued(self.machine_for(identity, key.public_key(), now, life), private_text(key))
 
@@ -74,21 +74,22 @@ class Authority:
         self, identity: str, key: ec.EllipticCurvePublicKey, now: datetime, life: timedelta
     ) -> str:
         """Return the same for a key of which the machine alone has the private part."""
-        return self._sign(identity, [x509.DNSName(identity)], ExtendedKeyUsageOID.CLIENT_AUTH, key, now, life)
+        purposes = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
+        return self._sign(identity, [x509.DNSName(identity)], purposes, key, now, life)
 
     def server(self, hosts: Iterable[str], now: datetime, life: timedelta = LIFE) -> Issued:
         """Return a certificate for the server at these addresses and names."""
         names = [_host(host) for host in sorted(set(hosts))]
         key = ec.generate_private_key(ec.SECP256R1())
-        purpose = ExtendedKeyUsageOID.SERVER_AUTH
-        signed = self._sign("crucible-backbone", names, purpose, key.public_key(), now, life)
+        purposes = (ExtendedKeyUsageOID.SERVER_AUTH,)
+        signed = self._sign("crucible-backbone", names, purposes, key.public_key(), now, life)
         return Issued(signed, private_text(key))
 
     def _sign(  # noqa: PLR0913, PLR0917 - what a certificate says
         self,
         common: str,
         names: list[x509.GeneralName],
-        purpose: x509.ObjectIdentifier,
+        purposes: tuple[x509.ObjectIdentifier, ...],
         key: ec.EllipticCurvePublicKey,
         now: datetime,
         life: timedelta,
@@ -98,7 +99,7 @@ class Authority:
             _builder(_name(common), signer.subject, key, now, life)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
@@ -149,6 +150,18 @@ def identity_of(certificate: str) -> str:
         return ""
     found = names.get_values_for_type(x509.DNSName)
     return found[0] if len(found) == 1 else ""
+
+
+def may_serve(certificate: str) -> bool:
+    """Say whether others can come to who has a certificate: it is good for both sides of TLS."""
+    try:
+        made = x509.load_pem_x509_certificate(certificate.encode())
+        purposes = made.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    except ValueError:
+        return False
+    return {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH} <= set(purposes)
 
 
 def expiry(certificate: str) -> datetime | None:

@@ -24,7 +24,7 @@ from crucible.backbone.authority import (
 )
 from crucible.backbone.machines import MANAGER, Machine, Machines, fresh_token
 from crucible.backbone.renewal import Clerk, is_due, renew
-from crucible.backbone.settings import Hosting, pass_named, pass_text, read_settings
+from crucible.backbone.settings import Hosting, meeting, pass_named, pass_text, read_settings
 from crucible.bus import nats
 from crucible.bus.credentials import context_of
 from crucible.core import backbone, natsconfig
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 LOOK: Final = 2.0
 """Seconds between two looks at the settings."""
 ADDRESS: Final = "address"
+_BOTH: Final = "server and client"
+"""For what a machine's own certificate is; one of an earlier release is for less."""
 _API_SECONDS: Final = 10.0
 _RETRY_LONGEST: Final = 10.0
 RENEWAL: Final = 60.0
@@ -133,7 +135,7 @@ class Keeper:
         now = utc_now()
         authority = authority_in(folder, now)
         ours = _own_identity(folder, hosting)
-        issued = _kept(folder, "machine", authority, lambda: authority.machine(ours.identity, now))
+        issued = _kept(folder, "machine", authority, lambda: authority.machine(ours.identity, now), _BOTH)
         files = self._files(hosting, authority, ours)
         host, port = hosting.advertised[0]
         _note(folder / ADDRESS, json.dumps([host, port]))
@@ -151,6 +153,8 @@ class Keeper:
                 issued.certificate,
                 issued.key,
                 hosting.shares,
+                meeting(hosting.machine, issued.certificate, hosting.lines),
+                "" if hosting.lines is None else hosting.lines.listen,
             )
         )
         await self._clerk.serve(lambda: self._manager(authority, hosting))

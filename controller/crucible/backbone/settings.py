@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from crucible.backbone.authority import identity_of, may_serve
 from crucible.core import backbone, subjects
 from crucible.core.bus import is_method
+from crucible.core.meeting import is_of
 from crucible.errors import InvalidInput, NotFound
-from crucible.model.backbone import ANY, PORT, Joining, Share
+from crucible.model.backbone import ANY, PORT, Joining, Meeting, Share
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _MOST_BYTES: Final = 1 << 18
 _SCHEME: Final = "tls://"
+_NO_LINES: Final = "none"
+_LAST_PORT: Final = 65535
 _Machine = Annotated[str, Field(pattern=f"^({backbone.MACHINE.pattern})$")]
 _Namespace = Annotated[str, Field(pattern=f"^({backbone.NAMESPACE.pattern})$")]
 _Words = Annotated[tuple[str, ...], Field(max_length=64)]
@@ -47,6 +52,7 @@ class _Written(_Part):
     ca: str = ""
     certificate: str = ""
     key: str = ""
+    lines: str = ""
     share: dict[_Namespace, _Share] = Field(default_factory=dict, max_length=64)
 
 
@@ -59,6 +65,21 @@ class _Pass(_Part):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where this machine lets the direct lines of others in.
+
+    Attributes:
+        listen: address; empty: nowhere, it goes to others only.
+        port: there.
+        host: by which address others reach it; empty: as they reach the server, which is here.
+    """
+
+    listen: str = ""
+    port: int = 0
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Hosting:
     """This machine has the server.
 
@@ -68,6 +89,7 @@ class Hosting:
         port: there.
         advertised: addresses and names, with ports, by which others reach it; the first is in passes.
         shares: what others may do here.
+        lines: where direct lines come in; None: there are none.
     """
 
     machine: str
@@ -75,6 +97,7 @@ class Hosting:
     port: int
     advertised: tuple[tuple[str, int], ...]
     shares: tuple[Share, ...]
+    lines: Place | None = None
 
 
 def read_settings(path: Path) -> Hosting | Joining:
@@ -96,9 +119,17 @@ def read_settings(path: Path) -> Hosting | Joining:
         case "listen":
             return _hosting(path, written, shares)
         case "pass":
-            return read_pass(path.parent / written.invitation, shares)
+            return _met(path, written, read_pass(path.parent / written.invitation, shares))
         case _:
-            return _own(path, written, shares)
+            return _met(path, written, _own(path, written, shares))
+
+
+def meeting(machine: str, certificate: str, place: Place | None) -> Meeting | None:
+    """Return how a machine can be met; None: it is to have no lines, or nothing shows who it is."""
+    identity = identity_of(certificate)
+    if place is None or not is_of(identity, machine):
+        return None
+    return Meeting(identity, place.host, place.port)
 
 
 def pass_named(path: Path) -> Path | None:
@@ -150,7 +181,51 @@ def _hosting(path: Path, written: _Written, shares: tuple[Share, ...]) -> Hostin
         raise InvalidInput(f"{path}: advertise: say how others reach {host}: HOST:PORT")
     else:
         others = ((host, port),)
-    return Hosting(written.machine, host, port, others, shares)
+    return Hosting(written.machine, host, port, others, shares, _lines(path, written, (host, port)))
+
+
+def _lines(path: Path, written: _Written, server: tuple[str, int] | None) -> Place | None:
+    """Read where direct lines come in.
+
+    Unless it is written down, a machine listens for them only where it has agreed to be reached: at the
+    address of the server, where that is here and others can reach it.
+    """
+    if written.lines == _NO_LINES:
+        return None
+    if not written.lines:
+        host, port = server or ("127.0.0.1", _LAST_PORT)
+        return Place() if _is_loopback(host) or port == _LAST_PORT else Place(host, port + 1)
+    host, port = _address(path, "lines", written.lines, PORT + 1)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise InvalidInput(f"{path}: lines: {host!r}: write an address of this machine, not a name") from None
+    if address.is_unspecified and server is None:
+        raise InvalidInput(f"{path}: lines: {host} is every address: write the one by which others reach it")
+    here = address.is_unspecified or (server is not None and server[0] == host)
+    return Place(host, port, "" if here else host)
+
+
+def _met(path: Path, written: _Written, joining: Joining) -> Joining:
+    """Say how a machine that joined a server elsewhere can be met."""
+    place = _lines(path, written, None)
+    met = meeting(joining.machine, joining.certificate, place)
+    if place is None or not place.listen:
+        return replace(joining, meeting=met)
+    if met is None or not may_serve(joining.certificate):
+        raise InvalidInput(
+            f"{path}: lines: the certificate lets nobody come to {joining.machine}: it has to be made "
+            f"out to one DNS name, {joining.machine} or {joining.machine}.…, and be good for servers and "
+            "clients; a pass of an earlier release is after crucible backbone renew"
+        )
+    return replace(joining, meeting=met, listen=place.listen)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _own(path: Path, written: _Written, shares: tuple[Share, ...]) -> Joining:

@@ -80,7 +80,7 @@ class Broker:
         self.calls.services.update(services_of(self.calls))
         self.messages = Messages(self.ledger)
         self.turns = Turns(loop)
-        self.far = Far(self.calls, self.messages, self.roster, self.turns)
+        self.far = Far(self.calls, self.messages, self.roster, self.turns, self.room, self.inbound)
         self.calls.elsewhere = self.messages.far = self.far
         self.calls.services["$bus.machines"] = Plain(self.calls, self._machines)
         self.calls.services["$bus.figures"] = Plain(

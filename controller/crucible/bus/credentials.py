@@ -27,6 +27,37 @@ def context_of(joining: Joining) -> ssl.SSLContext:
     return context
 
 
+def dialling(joining: Joining) -> ssl.SSLContext:
+    """Return how to speak TLS to machines that we go to: both sides show who they are.
+
+    To whom the other's certificate is made out, the caller compares by itself. TLS would do so for a name
+    that it first says in plain text, and who is met here is nobody else's business.
+
+    Raises:
+        Unavailable: the certificates are none.
+    """
+    context = context_of(joining)
+    context.check_hostname = False
+    return context
+
+
+def meeting(joining: Joining) -> ssl.SSLContext:
+    """Return how to speak TLS to machines that come to us: both sides show who they are.
+
+    Raises:
+        Unavailable: the certificates are none.
+    """
+    context = _version_3(ssl.PROTOCOL_TLS_SERVER)
+    context.num_tickets = 0  # each connection is one handshake, which nobody can replay
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_verify_locations(cadata=joining.authority)
+        _load(context, f"{joining.certificate}\n{joining.key}")
+    except (ssl.SSLError, ValueError) as error:
+        raise Unavailable(f"the certificates for direct lines cannot be used: {error}") from error
+    return context
+
+
 def serving(certificate: str, key: str) -> ssl.SSLContext:
     """Return how to speak TLS to plugins, who are known by other means: this side alone shows who it is.
 

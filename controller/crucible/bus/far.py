@@ -8,7 +8,6 @@ other by what its own people share. A machine is believed in nothing but its nam
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 from contextlib import suppress
@@ -17,22 +16,24 @@ from typing import TYPE_CHECKING, Any, Final
 
 from crucible.bus import nats, wire
 from crucible.bus.credentials import context_of
+from crucible.bus.directlines import DirectLines
 from crucible.bus.durable import NO_RESPONDERS, Durable
 from crucible.bus.ledger import Fault
+from crucible.bus.news import STATE_LIMIT, beat, beat_of, event_frame, news, news_of
 from crucible.bus.peer import Peer
+from crucible.bus.served import ByServer
 from crucible.bus.terms import Kindred, Shares
-from crucible.bus.wire import BrokenFrame, Code, Decoder, Frame, Kind
+from crucible.bus.wire import BrokenFrame, Code, Frame, Kind
 from crucible.core import backbone
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from crucible.bus.call import Call
     from crucible.bus.calls import Calls
     from crucible.bus.messages import Messages
     from crucible.bus.nats import Nats
     from crucible.bus.natswire import Message
+    from crucible.bus.room import Room
     from crucible.bus.roster import Roster
     from crucible.bus.terms import Terms
     from crucible.bus.turns import Turns
@@ -49,21 +50,29 @@ NEWS: Final = 0.02
 _RETRY_FIRST: Final = 0.1
 _RETRY_LONGEST: Final = 5.0
 _PEERS_LIMIT: Final = 256
-_PLUGINS_LIMIT: Final = 4096
-_STATE_LIMIT: Final = 300
-_INSIST_LIMIT: Final = 8192
 
 log = logging.getLogger(__name__)
 
 
 class Far:
-    """Everything beyond this machine. ``keep`` does the work."""
+    """Everything beyond this machine. ``keep`` does the work.
 
-    def __init__(self, calls: Calls, messages: Messages, roster: Roster, turns: Turns) -> None:
+    Attributes:
+        terms: what may come and go.
+        problem: why it is not joined although it should be.
+        durable: events that are kept.
+        lines: to machines that can be met without the server.
+        epoch: our word for this stay on the backbone; empty: we are not there.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a broker is made of
+        self, calls: Calls, messages: Messages, roster: Roster, turns: Turns, room: Room, inbound: Room
+    ) -> None:
         self.terms: Terms = Shares({})
         self.problem = ""
-        """Why it is not joined although it should be."""
         self.durable = Durable(self, calls, messages)
+        self.lines = DirectLines(self, calls.ledger, turns, room, inbound)
+        self.epoch = ""
         self._calls = calls
         self._messages = messages
         self._roster = roster
@@ -73,7 +82,6 @@ class Far:
         self._changed = asyncio.Event()
         self._nats: Nats | None = None
         self._peers: dict[str, Peer] = {}
-        self._epoch = ""
         self._version = 0
         self._telling: asyncio.TimerHandle | None = None
         self._asking: dict[str, asyncio.Task[None]] = {}
@@ -92,11 +100,23 @@ class Far:
     def to_json(self) -> dict[str, Any]:
         """Return who we are there, why we are not, what is refused us, and which other machines are."""
         others = [
-            {"machine": peer.name, "plugins": len(peer.plugins), "made": peer.made, "served": peer.served}
+            {
+                "machine": peer.name,
+                "plugins": len(peer.plugins),
+                "made": peer.made,
+                "served": peer.served,
+                "line": peer.line is not None,
+                "why": self.lines.why.get(peer.name, ""),
+            }
             for peer in sorted(self._peers.values(), key=lambda peer: peer.name)
         ]
         refused = [] if self._nats is None else list(self._nats.refused)
         return {"machine": self.machine, "problem": self.problem, "refused": refused, "peers": others}
+
+    def met(self, machine: str) -> Peer | None:
+        """Return a machine that we have to do with and that is there; None: there is no such."""
+        peer = self._peers.get(machine)
+        return peer if peer is not None and peer.epoch and self._joined(machine) else None
 
     # What the controller says.
 
@@ -115,10 +135,19 @@ class Far:
         )
         if _place(before) != _place(joining) and self._nats is not None:
             self._nats.close("the settings changed")
+        self.lines.become(joining)
         for peer in self._peers.values():
             peer.recheck()
+            self._look(peer)
         self.news()
         self._changed.set()
+
+    def _look(self, peer: Peer) -> None:
+        """See whether there should be a line to a machine."""
+        if self._joined(peer.name):
+            self.lines.look(peer)
+        else:
+            self.lines.part(peer, "nothing is shared with it any more")
 
     # What goes out: Calls asks for machines, Messages tells of what is published.
 
@@ -146,7 +175,7 @@ class Far:
             return code, f"{why}; other replicas of the broker are not reached: {self.problem}"
         if best is None:
             return code, why
-        call.service = best
+        call.service = best.best
         return None, ""
 
     def published(self, namespace: str, sender: str, frame: Frame) -> None:
@@ -162,22 +191,6 @@ class Far:
         if not fits or not self._nats.publish(f"{namespace}/{sender}", frame.priority, subject, data):
             self._calls.ledger.fault(namespace, sender, Fault.MISSED, f"{frame.name} for other machines")
 
-    def carry(self, machine: str, sender: str, priority: int, data: bytes) -> str:
-        """Send frames to a machine; return why they do not go."""
-        connection = self._nats
-        if connection is None:
-            return "the backbone is not reached"
-        if len(data) > connection.payload_limit:
-            return f"the backbone takes {connection.payload_limit} bytes at once"
-        if not connection.publish(sender, priority, backbone.to(machine, self.machine), data):
-            return "too much waits for the backbone already"
-        return ""
-
-    def insist(self, machine: str, data: bytes) -> None:
-        """Send a small frame whatever else waits."""
-        if self._nats is not None and len(data) <= _INSIST_LIMIT:
-            self._nats.publish("", wire.Priority.CRITICAL, backbone.to(machine, self.machine), data)
-
     def news(self) -> None:
         """What others may have of us has changed: tell them soon."""
         if self._nats is not None and self._telling is None:
@@ -188,22 +201,22 @@ class Far:
             self._telling.cancel()
         self._telling = None
         self._version += 1
-        for name in list(self._peers):
-            self._tell(name)
+        for peer in self._peers.values():
+            self._tell(peer)
+            self._look(peer)
 
-    def _tell(self, machine: str) -> None:
-        """Tell a machine what we have for it."""
-        told = {"epoch": self._epoch, "version": self._version, "plugins": self._offered(machine)}
-        frame = Frame(Kind.WELCOME, payload=_text(told))
-        self.carry(machine, "", wire.Priority.HIGH, wire.encode(frame))
+    def _tell(self, peer: Peer) -> None:
+        """Tell a machine what we have for it, and how we can be met."""
+        told = news(self.epoch, self._version, self._offered(peer.name), self.lines.meeting)
+        ByServer(self, peer.name).carry("", wire.Priority.HIGH, told)
 
     def _offered(self, machine: str) -> list[tuple[str, str, str]]:
         found = []
         for seat in self._roster:
             state = None if seat.is_host else self.terms.offered(seat, machine)
             if state is not None:
-                found.append((*seat.member.key, state[:_STATE_LIMIT]))
-        return found[:_PLUGINS_LIMIT]
+                found.append((*seat.member.key, state[:STATE_LIMIT]))
+        return found
 
     # How it joins, and stays.
 
@@ -246,7 +259,7 @@ class Far:
             subscribed = set(self.terms.heard(joining.machine))
             known = {subject: connection.subscribe(subject) for subject in subscribed}
             await connection.flush()
-            self._epoch, self._nats, self.problem = secrets.token_hex(4), connection, ""
+            self.epoch, self._nats, self.problem = secrets.token_hex(4), connection, ""
             log.info("joined the backbone at %s:%d as %s", joining.host, joining.port, joining.machine)
             while not connection.lost.done():
                 self._beat(connection, known)
@@ -263,8 +276,8 @@ class Far:
                 known[subject] = connection.subscribe(subject)
         for subject in set(known) - set(wanted):
             connection.unsubscribe(known.pop(subject))
-        beat = _text({"epoch": self._epoch, "version": self._version})
-        connection.publish("", wire.Priority.CRITICAL, backbone.here(self.machine), beat)
+        said = beat(self.epoch, self._version)
+        connection.publish("", wire.Priority.CRITICAL, backbone.here(self.machine), said)
         for peer in list(self._peers.values()):
             silent = self._loop.time() - peer.heard_at
             if silent > GONE:
@@ -289,7 +302,7 @@ class Far:
 
     def _drop(self, peer: Peer, why: str) -> None:
         del self._peers[peer.name]
-        peer.lost(why)
+        self._lost(peer, why)
 
     async def farewell(self) -> None:
         """Tell others that nothing is to be had here any more, before we go."""
@@ -303,14 +316,19 @@ class Far:
 
     def _left(self, why: str) -> None:
         log.warning("the backbone is gone: %s", why)
-        self._nats, self.problem = None, why
+        self._nats, self.epoch, self.problem = None, "", why
         if self._telling is not None:
             self._telling.cancel()
             self._telling = None
         peers, self._peers = self._peers, {}
         for peer in peers.values():
-            peer.lost(f"the backbone is gone: {why}")
+            self._lost(peer, f"the backbone is gone: {why}")
         self.durable.left()
+
+    def _lost(self, peer: Peer, why: str) -> None:
+        """A machine is not there any more, by whatever way."""
+        self.lines.part(peer, why)
+        peer.server.lost(why)
 
     # What comes in.
 
@@ -340,7 +358,7 @@ class Far:
     def _peer(self, machine: str) -> Peer | None:
         peer = self._peers.get(machine)
         if peer is None and self._joined(machine) and len(self._peers) < _PEERS_LIMIT:
-            peer = self._peers[machine] = Peer(machine, self, self._calls)
+            peer = self._peers[machine] = Peer(machine, self, self._calls, ByServer(self, machine))
         return peer
 
     def _frames(self, machine: str, payload: bytes) -> None:
@@ -352,14 +370,14 @@ class Far:
             for frame in wire.frames_of(payload):
                 match frame.kind:
                     case Kind.HELLO:
-                        self._tell(machine)
+                        self._tell(peer)
                     case Kind.WELCOME:
                         self._told(peer, frame)
                     case _:
-                        peer.receive(frame)
+                        peer.server.receive(frame)
         except BrokenFrame as error:
             self._calls.ledger.fault("", f"@{machine}", Fault.MALFORMED, str(error))
-            peer.lost(f"it broke the rules: {error}")
+            peer.server.lost(f"it broke the rules: {error}")
 
     def _event(self, event: backbone.Event, payload: bytes) -> None:
         """Deliver what was published elsewhere, as far as it may be told here."""
@@ -369,7 +387,7 @@ class Far:
             detail = f"publish {event.subject} in {event.namespace}"
             self._calls.ledger.fault("", f"@{event.machine}", Fault.REFUSED, detail)
             return
-        frame = frame_of(event, payload)
+        frame = event_frame(event, payload)
         if frame is None:
             self._calls.ledger.fault("", f"@{event.machine}", Fault.MALFORMED, f"publish {event.subject}")
             return
@@ -378,7 +396,7 @@ class Far:
         self._messages.deliver(event.namespace, sender, frame, key)
 
     def _beat_of(self, machine: str, payload: bytes) -> None:
-        epoch, version = _stay_of(_object(payload))
+        epoch, version = beat_of(payload)
         peer = self._peer(machine)
         if peer is None or not epoch:
             return
@@ -387,68 +405,23 @@ class Far:
             self._meet(peer, epoch)
         if peer.version != version:
             hello = wire.encode(Frame(Kind.HELLO, payload=b"{}"))
-            self.carry(machine, "", wire.Priority.HIGH, hello)
+            ByServer(self, machine).carry("", wire.Priority.HIGH, hello)
 
     def _meet(self, peer: Peer, epoch: str) -> None:
         """A machine is new, or back: nobody there knows of earlier calls."""
         if peer.epoch:
-            peer.lost("it left the backbone and came back")
-        peer.epoch, peer.version, peer.plugins = epoch, -1, {}
-        self._tell(peer.name)
+            self._lost(peer, "it left the backbone and came back")
+        peer.epoch, peer.version, peer.plugins, peer.meeting = epoch, -1, {}, None
+        self._tell(peer)
 
     def _told(self, peer: Peer, frame: Frame) -> None:
         """Take a machine's word for what it has; where it matters, it is asked again with each call."""
-        words = _object(frame.payload)
-        epoch, version = _stay_of(words)
-        if not epoch:
-            raise BrokenFrame(Code.MALFORMED, "what it has is no list")
-        if peer.epoch != epoch:
-            self._meet(peer, epoch)
-        plugins = words.get("plugins")
-        if not isinstance(plugins, list) or len(plugins) > _PLUGINS_LIMIT:
-            raise BrokenFrame(Code.MALFORMED, "what it has is no list, or too long")
-        found: dict[tuple[str, str], str] = {}
-        for one in plugins:
-            match one:
-                case [str(namespace), str(plugin), str(state)] if len(state) <= _STATE_LIMIT:
-                    found[namespace, plugin] = state
-                case _:
-                    raise BrokenFrame(Code.MALFORMED, "what it has is no list of plugins")
-        peer.plugins, peer.version = found, version
-
-
-def frame_of(event: backbone.Event, payload: bytes) -> Frame | None:
-    """Read the PUBLISH that an event from elsewhere holds; None when it holds anything else."""
-    decoder = Decoder()
-    try:
-        frames = list(decoder.feed(payload))
-    except BrokenFrame:
-        return None
-    if len(frames) != 1 or decoder.waiting or frames[0].kind != Kind.PUBLISH:
-        return None
-    frame = frames[0]
-    if frame.name != event.subject or not wire.RESERVED_HEADERS.isdisjoint(frame.headers):
-        return None
-    return frame
+        said = news_of(frame.payload, peer.name)
+        if peer.epoch != said.epoch:
+            self._meet(peer, said.epoch)
+        peer.plugins, peer.version, peer.meeting = said.plugins, said.version, said.meeting
+        self._look(peer)
 
 
 def _place(joining: Joining | None) -> tuple[str, str, int] | None:
     return None if joining is None else (joining.machine, joining.host, joining.port)
-
-
-def _stay_of(words: Mapping[str, Any]) -> tuple[str, int]:
-    epoch, version = words.get("epoch"), words.get("version")
-    known = isinstance(epoch, str) and 0 < len(epoch) <= 64 and type(version) is int  # noqa: PLR2004 - a bound
-    return (str(epoch), int(version or 0)) if known else ("", -1)
-
-
-def _object(payload: bytes) -> Mapping[str, Any]:
-    try:
-        found = json.loads(payload)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _text(words: Mapping[str, Any]) -> bytes:
-    return json.dumps(words, separators=(",", ":")).encode()

@@ -11,10 +11,11 @@ import logging
 import secrets
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from crucible.bus import natswire
 from crucible.bus.natswire import Asked, BrokenLine, Info, Message, Parser, Reached, Refusal
+from crucible.bus.pipe import Pipe
 from crucible.bus.queue import Bounds, FairQueue
 from crucible.bus.turns import Turns
 from crucible.errors import Unavailable
@@ -31,8 +32,6 @@ REFUSALS: Final = 16
 _PAST: Final = 256
 """Ended takes that are remembered."""
 _HIGH_WATER: Final = 256 * 1024
-_LOW_WATER: Final = 64 * 1024
-_BATCH: Final = 64 * 1024
 _ROOM: Final = 64 * 1024
 """Bytes that are read at once."""
 _OUTBOX: Final = Bounds(2048, 4 * 1024 * 1024, 8192, 16 * 1024 * 1024)
@@ -40,7 +39,7 @@ _OUTBOX: Final = Bounds(2048, 4 * 1024 * 1024, 8192, 16 * 1024 * 1024)
 log = logging.getLogger(__name__)
 
 
-class Nats(asyncio.BufferedProtocol):
+class Nats(Pipe):
     """One connection.
 
     Attributes:
@@ -57,16 +56,13 @@ class Nats(asyncio.BufferedProtocol):
             heard: called with every message but the answers to :meth:`request`.
             turns: when what is said is written.
         """
-        self._loop = asyncio.get_running_loop()
-        self.lost: asyncio.Future[str] = self._loop.create_future()
+        super().__init__(turns, FairQueue(_OUTBOX), _HIGH_WATER)
         self.payload_limit = 0
         self.refused: dict[str, None] = {}
         self._name = name
         self._heard = heard
-        self._turns = turns
         self._room = memoryview(bytearray(_ROOM))
         self._parser = Parser()
-        self._transport: asyncio.Transport | None = None
         self._welcome: asyncio.Future[None] = self._loop.create_future()
         self._reached: list[asyncio.Future[None]] = []
         self._answers: dict[str, asyncio.Future[Message]] = {}
@@ -75,18 +71,10 @@ class Nats(asyncio.BufferedProtocol):
         self._inbox = f"_INBOX.{name}.{secrets.token_hex(8)}"
         self._number = 0
         self._sid = 0
-        self._outbox: FairQueue[bytes] = FairQueue(_OUTBOX)
-        self._fresh: list[bytes] = []
-        self._paused = False
         self._unanswered = 0
         self._timer: asyncio.TimerHandle | None = None
 
     # What asyncio calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """TLS stands: both know who the other is."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=_HIGH_WATER, low=_LOW_WATER)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - its name is asyncio's
         """Return where to put what comes; without it, each record of TLS would be given a new 256 KiB."""
@@ -101,19 +89,6 @@ class Nats(asyncio.BufferedProtocol):
                     self._take(said)
             except BrokenLine as error:
                 self.close(f"the server does not speak NATS: {error}")
-
-    def pause_writing(self) -> None:
-        """The server takes less than we have: keep it, in order of urgency."""
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        """There is room again."""
-        self._paused = False
-        self._drain()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing more comes or goes."""
-        self._end(str(exc) if exc else "the server ended it")
 
     # What others call.
 
@@ -223,12 +198,6 @@ class Nats(asyncio.BufferedProtocol):
         either: set[asyncio.Future[Any]] = {event, self.lost}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
 
-    def close(self, why: str = "we ended it") -> None:
-        """End it at once."""
-        self._end(why)
-        if self._transport is not None:
-            self._transport.abort()
-
     # How it goes on inside.
 
     def _take(self, said: natswire.Said) -> None:
@@ -270,34 +239,6 @@ class Nats(asyncio.BufferedProtocol):
             self.refused[why] = None
             log.warning("the backbone's server refuses: %s", why)
 
-    def _send(self, sender: str, priority: int, data: bytes) -> bool:
-        if self.lost.done():
-            return False
-        if self._paused or self._outbox.count:
-            return self._outbox.push(sender, priority, data, len(data)) is not None
-        self._write(data)
-        return True
-
-    def _write(self, data: bytes) -> None:
-        """Write with whatever else is said in this turn."""
-        if not self._fresh:
-            self._turns.owe(self)
-        self._fresh.append(data)
-
-    def hand_over(self) -> None:
-        """Write what was said in this turn."""
-        fresh, self._fresh = self._fresh, []
-        if self._transport is not None and not self.lost.done():
-            self._transport.write(fresh[0] if len(fresh) == 1 else b"".join(fresh))
-
-    def _drain(self) -> None:
-        while self._outbox.count and not self._paused and self._transport is not None:
-            batch, size = [], 0
-            while size < _BATCH and (data := self._outbox.pop()) is not None:
-                batch.append(data)
-                size += len(data)
-            self._transport.write(b"".join(batch))
-
     def _look(self) -> None:
         """Find out whether the server is still there."""
         if self.lost.done():
@@ -313,8 +254,7 @@ class Nats(asyncio.BufferedProtocol):
     def _end(self, why: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if not self.lost.done():
-            self.lost.set_result(why)
+        super()._end(why)
         for answer in (*self._answers.values(), *self._taken.values()):
             if not answer.done():
                 answer.set_exception(Unavailable(f"the backbone is gone: {why}"))

@@ -33,7 +33,7 @@ from crucible.bus.doors import Entrance
 from crucible.bus.members import Members, digest_of
 from crucible.bus.stores import Stores
 from crucible.companions.link import page_of
-from crucible.model.backbone import Joining
+from crucible.model.backbone import LINES, Joining
 from crucible.model.bus import HOST, Grants, Member
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class BusService:
         self._wanted: set[str] = set()
         self._stores: Stores | None = None
         self._backbone = digest_of(None)
+        self._lines = ""
         self._joined = asyncio.get_running_loop().create_task(self.broker.far.keep())
         gc.freeze()  # what was imported stays: no collection looks at it again
         if data is not None:
@@ -74,6 +75,11 @@ class BusService:
 
     def admit(self, doorway: Doorway, grant: Mapping[str, Any], listeners: Sequence[socket.socket]) -> None:
         """Serve a door, or hold whoever comes through it to a new grant."""
+        if doorway.plugin == LINES:
+            if listeners:
+                self._lines = doorway.key
+                self.broker.far.lines.listen(listeners)
+            return
         if doorway.plugin != HOST:
             nothing = Member(doorway.namespace, doorway.plugin, doorway.plugin_uid, Grants()).to_json()
             self._expect(Member.from_json({**nothing, **grant}))
@@ -99,6 +105,9 @@ class BusService:
 
     def dismiss(self, key: str) -> None:
         """Forget a door, and end what goes on through it."""
+        if key == self._lines:
+            self._lines = ""
+            self.broker.far.lines.listen(())
         self._shut(key)
 
     def _shut(self, key: str) -> None:

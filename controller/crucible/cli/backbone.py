@@ -57,7 +57,7 @@ _TAKES: Final[Mapping[Verb, bool]] = {
     Verb.STATUS: False,
 }
 _COLUMNS: Final = ("MACHINE", "NAMESPACES", "UNTIL")
-_SEEN: Final = ("MACHINE", "PLUGINS", "CALLS-TO", "CALLS-FROM")
+_SEEN: Final = ("MACHINE", "PLUGINS", "CALLS-TO", "CALLS-FROM", "WAY")
 
 
 def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
@@ -115,10 +115,19 @@ async def _status(places: Places, output: Data) -> None:
         raise Unavailable("this machine is on no backbone: start crucible up with --backbone FILE")
     if found["problem"]:
         raise Unavailable(f"{found['machine']} does not reach the backbone: {found['problem']}")
-    rows = [[str(one[key]) for key in ("machine", "plugins", "made", "served")] for one in found["peers"]]
+    rows = [
+        [
+            *(str(one[key]) for key in ("machine", "plugins", "made", "served")),
+            "direct" if one["line"] else "server",
+        ]
+        for one in found["peers"]
+    ]
     print(f"{found['machine']} is on the backbone, and sees {len(rows) or 'no'} other machines")
     if rows:
         print("\n".join(table([_SEEN, *rows])))
+    for one in found["peers"]:
+        if one["why"]:
+            note(f"no direct line to {one['machine']}: {one['why']}")
     for one in found["refused"]:
         note(f"the server refuses: {one}: give {found['machine']} the permissions of docs/backbone.md")
 

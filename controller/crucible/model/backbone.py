@@ -12,6 +12,8 @@ PORT: Final = 4222
 """Where a NATS server listens unless something else is said."""
 ANY: Final = "*"
 """Every machine, where a machine's name would stand."""
+LINES: Final = "$lines"
+"""Who comes through the door by which other machines come; no plugin is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,25 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class Meeting:
+    """How a machine can be met by others without the server.
+
+    Attributes:
+        identity: what its certificate is made out to: its name, or its name, a dot and more.
+        host: its address; empty: that of the server, which runs on it.
+        port: where it listens; 0: it does not, and goes to others itself.
+    """
+
+    identity: str
+    host: str = ""
+    port: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Joining:
     """All that a broker needs to join the backbone.
 
@@ -43,6 +64,8 @@ class Joining:
         certificate: our own, in PEM.
         key: of that, in PEM.
         shares: what others may do here.
+        meeting: how others can have a line to us without the server; None: they cannot, nor we to them.
+        listen: address at which we let them in, at the port that is named there; empty: we do not.
     """
 
     machine: str
@@ -52,6 +75,8 @@ class Joining:
     certificate: str
     key: str
     shares: tuple[Share, ...] = ()
+    meeting: Meeting | None = None
+    listen: str = ""
 
     def __repr__(self) -> str:
         """Tell all but the key."""
@@ -75,5 +100,8 @@ class Joining:
             )
             for one in data["shares"]
         )
-        texts = {name: str(data[name]) for name in ("machine", "host", "authority", "certificate", "key")}
-        return cls(**texts, port=int(data["port"]), shares=shares)
+        named = ("machine", "host", "authority", "certificate", "key", "listen")
+        texts = {name: str(data[name]) for name in named}
+        met = data["meeting"]
+        meeting = None if met is None else Meeting(str(met["identity"]), str(met["host"]), int(met["port"]))
+        return cls(**texts, port=int(data["port"]), shares=shares, meeting=meeting)

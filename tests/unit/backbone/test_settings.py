@@ -9,9 +9,9 @@ import pytest
 
 from crucible.backbone.authority import authority_in, expiry, is_fresh, signed_by, utc_now
 from crucible.backbone.machines import Machine, Machines, check_name, check_namespaces
-from crucible.backbone.settings import Hosting, pass_text, read_pass, read_settings
+from crucible.backbone.settings import Hosting, Place, pass_text, read_pass, read_settings
 from crucible.errors import CrucibleError, InvalidInput, NotFound
-from crucible.model.backbone import Joining, Share
+from crucible.model.backbone import Joining, Meeting, Share
 
 EXAMPLES = Path(__file__).parents[3] / "docs/examples/backbone"
 SHARE = "share: {default: {machines: [beta], call: [tokenizer.*], publish: ['notes.>']}}\n"
@@ -26,10 +26,12 @@ def write(folder: Path, text: str) -> Path:
 
 def test_the_machine_that_has_the_server(tmp_path: Path) -> None:
     found = read_settings(write(tmp_path, "machine: alpha\nlisten: 10.0.0.1\n" + SHARE))
-    assert found == Hosting("alpha", "10.0.0.1", 4222, (("10.0.0.1", 4222),), SHARED)
+    assert found == Hosting("alpha", "10.0.0.1", 4222, (("10.0.0.1", 4222),), SHARED, Place("10.0.0.1", 4223))
     text = "machine: alpha\nlisten: '[::]:99'\nadvertise: alpha.example.com,10.0.0.1:98\n"
     found = read_settings(write(tmp_path, text))
-    assert found == Hosting("alpha", "::", 99, (("alpha.example.com", 99), ("10.0.0.1", 98)), ())
+    assert found == Hosting(
+        "alpha", "::", 99, (("alpha.example.com", 99), ("10.0.0.1", 98)), (), Place("::", 100)
+    )
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "alpha.example.com", "fd00::1"])
@@ -150,3 +152,65 @@ def test_the_examples_of_the_documentation_are_read(tmp_path: Path) -> None:
     assert alpha.shares[0].machines == ("beta",)
     assert isinstance(beta, Joining)
     assert beta.shares[0].call == ("tokenizer.split",)
+
+
+LISTENS = "machine: alpha\nlisten: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("listen", "lines", "place"),
+    [
+        ("10.0.0.1", "none", None),
+        ("127.0.0.1", "", Place()),  # nobody else is on the loopback
+        ("'[::1]:4222'", "", Place()),
+        ("10.0.0.1:65535", "", Place()),  # there is no port next to it
+        ("10.0.0.1", "10.0.0.1:9", Place("10.0.0.1", 9)),
+        ("10.0.0.1", "10.1.0.1", Place("10.1.0.1", 4223, "10.1.0.1")),
+        ("10.0.0.1", "0.0.0.0:9", Place("0.0.0.0", 9)),  # noqa: S104 - compared, not bound
+    ],
+)
+def test_where_the_machine_with_the_server_lets_direct_lines_in(
+    tmp_path: Path, listen: str, lines: str, place: Place | None
+) -> None:
+    text = LISTENS.format(listen) + (f"lines: '{lines}'\n" if lines else "")
+    found = read_settings(write(tmp_path, text))
+    assert isinstance(found, Hosting)
+    assert found.lines == place
+
+
+def invited(folder: Path, identity: str, lines: str, *, serves: bool = True) -> Joining:
+    made = folder / "authority"
+    made.mkdir(exist_ok=True)
+    authority = authority_in(made, utc_now())
+    issued = authority.machine(identity, utc_now()) if serves else authority.server([identity], utc_now())
+    joining = Joining("beta", "10.0.0.1", 4222, authority.certificate, issued.certificate, issued.key)
+    (folder / "beta.pass").write_text(pass_text(joining))
+    found = read_settings(write(folder, f"pass: beta.pass\n{lines}"))
+    assert isinstance(found, Joining)
+    return found
+
+
+def test_a_machine_that_was_invited_goes_to_others_and_lets_them_in_only_where_it_is_told_to(
+    tmp_path: Path,
+) -> None:
+    identity = "beta.0011.backbone.crucible"
+    found = invited(tmp_path, identity, "")
+    assert (found.meeting, found.listen) == (Meeting(identity), "")
+    found = invited(tmp_path, identity, "lines: none\n")
+    assert (found.meeting, found.listen) == (None, "")
+    found = invited(tmp_path, identity, "lines: 10.0.0.2:9\n")
+    assert (found.meeting, found.listen) == (Meeting(identity, "10.0.0.2", 9), "10.0.0.2")
+    found = invited(tmp_path, "gamma.0011.backbone.crucible", "")  # nothing shows that it is beta
+    assert found.meeting is None
+    for text, why in (
+        ("lines: 0.0.0.0\n", "every address"),
+        ("lines: '[::]:9'\n", "every address"),
+        ("lines: beta.example.com\n", "not a name"),
+        ("lines: 10.0.0.2:0\n", "HOST:PORT"),
+    ):
+        with pytest.raises(InvalidInput, match=why):
+            invited(tmp_path, identity, text)
+    with pytest.raises(InvalidInput, match="backbone renew"):
+        invited(tmp_path, "beta.example.com", "lines: 10.0.0.2:9\n", serves=False)
+    with pytest.raises(InvalidInput, match="one DNS name"):
+        invited(tmp_path, "gamma.example.com", "lines: 10.0.0.2:9\n")
