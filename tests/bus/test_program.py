@@ -36,7 +36,7 @@ class Scene:
         self.held: dict[str, tuple[Doorway, socket.socket]] = {}
         command = (sys.executable, "-I", "-m", "crucible.bus")
         mark = f"{os.getpid()}-{place.name}"
-        self.program = Program("bus", command, place / "private", mark, alone=0.5, keeps=True)
+        self.program = Program("bus", command, place / "private", mark, alone=1.0, keeps=True)
         self.noticed: list[str] = []
         self.liaison = Liaison(self, self.noticed.append)
         self.companion = Companion(

@@ -65,7 +65,7 @@ class Scene:
     def __init__(self, place: Path) -> None:
         self.instances = Instances(place)
         self.program = Program(
-            "echo", (sys.executable, "-I", ECHO), place / "private", f"{os.getpid()}-{place.name}", alone=0.2
+            "echo", (sys.executable, "-I", ECHO), place / "private", f"{os.getpid()}-{place.name}", alone=1.0
         )
         self.heard: list[Mapping[str, Any]] = []
         self.callers: list[socket.socket] = []
