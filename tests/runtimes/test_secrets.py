@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness import FIRST, PYTHON, facts
-from onlooker import below, contents, files, processes, told
+from onlooker import contents, files, processes, told
 
 from crucible.core.secrets import FILES_LIMIT
 from crucible.errors import Conflict, Unavailable
@@ -160,7 +160,8 @@ async def test_docker_is_told_of_no_secret(docker: DockerHarness) -> None:
     assert "/secrets" in known
     assert canary not in known
     if os.geteuid() == 0:
-        (file,) = below(Path("/dev/shm", f"crucible-{docker.control_plane}"), "**/token")
+        memory = Path("/dev/shm", f"crucible-{docker.control_plane}")
+        (file,) = (path for path in files(memory) if path.name == "token")
         assert (file.stat().st_uid, file.stat().st_mode & 0o777) == (docker.settings().first_uid, 0o400)
 
 

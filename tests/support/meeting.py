@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ground import LocalGround
 
 SERVICE = "crucible-bus"
-WAIT = 1.0
+WAIT = 3.0
 """Seconds that the broker waits until it knows whose a connection is."""
 ACCOUNT = "crucible"
 """The operator's service account."""

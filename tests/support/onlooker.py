@@ -45,7 +45,7 @@ def contents(path: Path) -> bytes:
 
 
 def below(top: Path, pattern: str) -> list[Path]:
-    """Return what lies below a folder by a pattern of ``glob``."""
+    """Return what lies below a folder by a pattern of ``glob``, in which ``**`` is no more than ``*``."""
     return [top / found for found in glob(pattern, root_dir=top)]  # noqa: PTH207 - pathlib's gives up
 
 

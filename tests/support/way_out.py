@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 SERVICE = "crucible-egress"
-WAIT = 1.0
+WAIT = 3.0
 """Seconds that the proxy waits until it knows whose a connection is."""
 
 
