@@ -76,7 +76,7 @@ def local(type_: str) -> tuple[Path, ...]:
         case "rune":
             return (rune.BINARY, rune.SOURCES / "Cargo.lock")
         case "wasm":
-            return (roots.WASM_HOST, _wasmtime() / "_bindings.py", *_libraries())
+            return (*roots.WASM_HOSTS.values(), _wasmtime() / "_bindings.py", *_libraries())
         case _:
             return tuple(path for _, path in roots.sdk(type_))
 

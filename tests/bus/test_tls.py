@@ -19,7 +19,7 @@ from crucible.backbone.authority import Authority, fresh_authority, utc_now
 from crucible.bus.credentials import serving
 from crucible.bus.doors import Entrance
 from crucible.bus.wire import Frame, Kind
-from crucible.hosts.wasm_bus import _reach as reach_wasm
+from crucible.hosts.wasm_bus.reach import reach as reach_wasm
 from crucible.model.door import Door, Doorway
 from crucible_plugin import tls
 from crucible_plugin.aio.client import _reach as reach_aio

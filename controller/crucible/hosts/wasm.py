@@ -213,9 +213,11 @@ def _module(store: wasmtime.Store, binary: bytes, limit: int | None) -> None:
 
 
 def _lend_the_bus(linker: wasmtime.Linker) -> None:
-    """Define the functions of ``crucible``: the file beside this one, loaded where a program wants it."""
-    beside = Path(__file__).with_name(f"{Path(__file__).stem}_bus.py")
-    found = importlib.util.spec_from_file_location("crucible_wasm_bus", beside)
+    """Define the functions of ``crucible``: the package beside this file, loaded where a program wants it."""
+    beside = Path(__file__).with_name(f"{Path(__file__).stem}_bus")
+    found = importlib.util.spec_from_file_location(
+        "crucible_wasm_bus", beside / "__init__.py", submodule_search_locations=[str(beside)]
+    )
     if found is None or found.loader is None:
         raise Ended(INVALID, f"cannot load {beside}")
     bus = importlib.util.module_from_spec(found)

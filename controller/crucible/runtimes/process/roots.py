@@ -65,7 +65,10 @@ WASM_FLAGS: Final = ("-I", "-S", "-B", "-m", "crucible_wasm")
 WASM_HOST: Final = Path(crucible.__file__).parent / "hosts/wasm.py"
 WASM_HOSTS: Final = {
     "crucible_wasm.py": WASM_HOST,
-    "crucible_wasm_bus.py": WASM_HOST.with_name("wasm_bus.py"),
+    **{
+        f"crucible_wasm_bus/{path.name}": path
+        for path in sorted(WASM_HOST.with_name("wasm_bus").glob("*.py"))
+    },
 }
 """The host and, beside it, what it lends programs of the bus."""
 
