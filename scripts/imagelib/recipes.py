@@ -49,7 +49,15 @@ _FOR_WASM: Final = frozenset(
         "zipfile",
     }
 )
-_EXTENSIONS_FOR_WASM: Final = ("_ctypes.", "_contextvars.", "_json.", "_typing.", "_queue.", "_struct.")
+_EXTENSIONS_FOR_WASM: Final = (
+    "_ctypes.",
+    "_contextvars.",
+    "_json.",
+    "_typing.",
+    "_queue.",
+    "_ssl.",
+    "_struct.",
+)
 
 
 @dataclass(frozen=True, slots=True)

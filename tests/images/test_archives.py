@@ -140,6 +140,12 @@ def test_python_has_a_name_without_its_release(opened: Mapping[str, Opened]) -> 
     assert opened["python"].members[f"usr/bin/{link.linkname}"].isfile()
 
 
+def test_what_speaks_tls_by_pythons_library_has_it(opened: Mapping[str, Opened]) -> None:
+    for type_ in ("python", "wasm"):
+        names = {name.rpartition("/")[2].partition(".")[0] for name in opened[type_].members}
+        assert {"_ssl", "libssl", "libcrypto"} <= names, type_
+
+
 def test_the_rune_image_is_one_program(opened: Mapping[str, Opened]) -> None:
     files = {name for name, member in opened["rune"].members.items() if member.isfile()}
     assert files == {

@@ -1,8 +1,8 @@
 """A WebAssembly program that does on the bus whatever a test asks it to: every function, by its number.
 
-Its imports are what the reference in plugin-images/wasm/README.md says, word for word: where that is wrong, the
-program cannot be loaded. The call ``driver.do`` brings a script, made by :func:`script`; the answer says what
-each step returned. What else ``bus_next`` brings it publishes to ``heard.WHAT``.
+Its imports are what the reference in plugin-images/wasm/README.md says, word for word: where that is wrong,
+the program cannot be loaded. The call ``driver.do`` brings a script, made by :func:`script`; the answer says
+what each step returned. What else ``bus_next`` brings it publishes to ``heard.WHAT``.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ def script(*steps: Sequence[object]) -> bytes:
         for kind, value in zip(functions[number].kinds, arguments, strict=True):
             if kind == "p":
                 piece = value if isinstance(value, bytes) else str(value).encode()
-                code += struct.pack("<ii", data_at + len(data), len(piece))
-                data += piece
+                found = data.find(piece)
+                code += struct.pack("<ii", data_at + (len(data) if found < 0 else found), len(piece))
+                data += piece if found < 0 else b""
             else:
                 code += struct.pack("<i" if kind == "i32" else "<q", value)
     return code + b"\xff" + data
