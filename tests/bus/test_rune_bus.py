@@ -171,6 +171,7 @@ async def test_it_hears_and_tells_takes_its_configuration_and_ends_when_asked(
         "name": "news.today",
         "from": "$host",
         "payload": {"rain": True},
+        "headers": {"from": "$host", "missed": "0"},
         "missed": 0,
     }
     for payload, kind in ((b'{"good":true}', Kind.ANSWER), (b'{"good":false}', Kind.ERROR)):

@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from imagelib import rune
 from raw import words
 from sandboxless import PROGRAMS, REPOSITORY, Program, until
 
@@ -25,8 +26,15 @@ if TYPE_CHECKING:
     from conftest import Bus
 
 LANGUAGES = ("python", "asyncio", "javascript")
-EVERYTHING = {"python": "everything.py", "asyncio": "everything_aio.py", "javascript": "everything.mjs"}
-ALONE = {"python": "alone.py", "asyncio": "alone_aio.py", "javascript": "alone.cjs"}
+"""Whose programs do several things at a time."""
+ALL = (*LANGUAGES, "rune")
+EVERYTHING = {
+    "python": "everything.py",
+    "asyncio": "everything_aio.py",
+    "javascript": "everything.mjs",
+    "rune": "everything.rn",
+}
+ALONE = {"python": "alone.py", "asyncio": "alone_aio.py", "javascript": "alone.cjs", "rune": "alone.rn"}
 GRANTS: dict[str, Any] = {
     "call": ("gate.*", "everything.*", "nobody.m"),
     "subscribe": ("notes.>",),
@@ -60,6 +68,10 @@ class Talk:
 def command(language: str, program: str, folder: Path) -> tuple[str, ...]:
     """Return how a program is run, with its SDK where the sandbox would have it."""
     source = PROGRAMS / program
+    if language == "rune":
+        shutil.copytree(PROGRAMS, folder / "plugin", ignore=shutil.ignore_patterns("*.py", "*.*js"))
+        (folder / "config").mkdir()
+        return (str(rune.build(print)), "--root", str(folder), f"/plugin/{program}")
     if language != "javascript":
         return (sys.executable, "-s", "-S", "-B", "-u", str(source))
     node = shutil.which("node")
@@ -72,10 +84,12 @@ def command(language: str, program: str, folder: Path) -> tuple[str, ...]:
 
 
 async def start(language: str, program: str, bus: Path | None, folder: Path) -> Program:
-    path = str(REPOSITORY / "plugin-images/python/sdk")
-    return await Program.start(
-        command(language, program, folder), bus, folder, {"greeting": "hello"}, PYTHONPATH=path
-    )
+    env = {"PYTHONPATH": str(REPOSITORY / "plugin-images/python/sdk")}
+    words_of = command(language, program, folder)
+    if language == "rune":  # whose host shows it that file and no other
+        (folder / "config/config.json").write_text('{"greeting": "hello"}')
+        env["CRUCIBLE_CONFIG"] = "/config/config.json"
+    return await Program.start(words_of, bus, folder, {"greeting": "hello"}, **env)
 
 
 async def connected(bus: Bus, program: Program, name: str = "everything") -> None:
@@ -87,28 +101,42 @@ async def connected(bus: Bus, program: Program, name: str = "everything") -> Non
 
 @pytest.fixture(params=LANGUAGES)
 async def talk(bus: Bus, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Talk]:
+    """A program that does several things at a time."""
+    found = await begin(bus, tmp_path, request.param)
+    yield found
+    await found.program.close()
+
+
+@pytest.fixture(params=ALL)
+async def any_talk(bus: Bus, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Talk]:
+    """A program of any language; it may do one thing at a time."""
+    found = await begin(bus, tmp_path, request.param)
+    yield found
+    await found.program.close()
+
+
+async def begin(bus: Bus, folder: Path, language: str) -> Talk:
     socket = bus.plugin("everything", **GRANTS)
-    program = await start(request.param, EVERYTHING[request.param], socket, tmp_path)
+    program = await start(language, EVERYTHING[language], socket, folder)
     await connected(bus, program)
-    yield Talk(program, await bus.join(bus.host, namespace="here"))
-    await program.close()
+    return Talk(program, await bus.join(bus.host, namespace="here"))
 
 
-async def test_methods_answer_and_know_who_asks(talk: Talk) -> None:
-    assert await talk.call("split", {"text": "to be"}) == ["to", "be"]
-    assert await talk.call("quick") == {"caller": "$host", "method": "quick"}
-    talk.ask("echo-bytes", b"\x00\xff")
-    assert (await talk.raw.next()).payload == b"\x00\xff"
+async def test_methods_answer_and_know_who_asks(any_talk: Talk) -> None:
+    assert await any_talk.call("split", {"text": "to be"}) == ["to", "be"]
+    assert await any_talk.call("quick") == {"caller": "$host", "method": "quick"}
+    any_talk.ask("echo-bytes", b"\x00\xff")
+    assert (await any_talk.raw.next()).payload == b"\x00\xff"
 
 
-async def test_what_goes_wrong_in_a_method_is_its_callers_answer_and_not_its_end(talk: Talk) -> None:
-    assert await talk.call("fail", "luck") == ("Failed", "TypeError: no luck")
-    code, why = await talk.call("split", b"{")
+async def test_what_goes_wrong_in_a_method_is_its_callers_answer_and_not_its_end(any_talk: Talk) -> None:
+    assert await any_talk.call("fail", "luck") == ("Failed", "TypeError: no luck")
+    code, why = await any_talk.call("split", b"{")
     assert (code, "no JSON" in why) == ("Malformed", True)
-    code, _ = await talk.call("nothing")
+    code, _ = await any_talk.call("nothing")
     assert code == "NoSuchMethod"
-    assert await talk.call("split", {"text": "still here"}) == ["still", "here"]
-    (line,) = (line for line in talk.program.lines if line["level"] == "error")
+    assert await any_talk.call("split", {"text": "still here"}) == ["still", "here"]
+    (line,) = (line for line in any_talk.program.lines if line["level"] == "error")
     assert "TypeError: no luck" in line["error"]
     assert "everything" in line["error"], "it says where"
 
@@ -123,31 +151,31 @@ async def test_a_method_calls_others_itself_too(talk: Talk) -> None:
     assert absent["code"] == "NoSuchPlugin"
 
 
-async def test_the_time_that_a_caller_left_is_all_that_a_method_may_spend(bus: Bus, talk: Talk) -> None:
+async def test_the_time_that_a_caller_left_is_all_that_a_method_may_spend(bus: Bus, any_talk: Talk) -> None:
     gate = await bus.add("gate", "open")
-    talk.ask("relay", {"to": "gate.open"}, deadline=20_000)
+    any_talk.ask("relay", {"to": "gate.open"}, deadline=20_000)
     asked = await gate.next()
     assert 0 < asked.deadline <= 20_000
     gate.send(Frame(Kind.ANSWER, asked.id))
-    assert (await talk.raw.next()).kind == Kind.ANSWER
+    assert (await any_talk.raw.next()).kind == Kind.ANSWER
 
 
-async def test_a_trace_is_carried_on(bus: Bus, talk: Talk) -> None:
+async def test_a_trace_is_carried_on(bus: Bus, any_talk: Talk) -> None:
     gate = await bus.add("gate", "open")
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     headers = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01", "tracestate": "a=1"}
-    talk.ask("relay", {"to": "gate.open"}, headers=headers)
+    any_talk.ask("relay", {"to": "gate.open"}, headers=headers)
     asked = await gate.next()
     version, carried, span, flags = asked.headers["traceparent"].split("-")
     assert (version, carried, flags, asked.headers["tracestate"]) == ("00", trace_id, "01", "a=1")
     assert span != "00f067aa0ba902b7"
     gate.send(Frame(Kind.ANSWER, asked.id))
-    await talk.raw.next()
-    await talk.call("log", 7, headers=headers)
-    await until(lambda: talk.program.lines)
-    (line,) = talk.program.lines
+    await any_talk.raw.next()
+    await any_talk.call("log", 7, headers=headers)
+    await until(lambda: any_talk.program.lines)
+    (line,) = any_talk.program.lines
     assert (line["message"], line["number"], line["trace_id"]) == ("a line", 7, trace_id)
-    assert await talk.call("log", 8, headers={"traceparent": "00-nonsense"}) is None
+    assert await any_talk.call("log", 8, headers={"traceparent": "00-nonsense"}) is None
 
 
 async def test_a_method_that_yields_streams_as_far_as_its_caller_wants(talk: Talk) -> None:
@@ -175,22 +203,22 @@ async def test_items_come_in_and_streams_are_read(talk: Talk) -> None:
     assert "TypeError" in failed[1]
 
 
-async def test_messages_come_in_order_and_are_sent(talk: Talk) -> None:
+async def test_messages_come_in_order_and_are_sent(any_talk: Talk) -> None:
     for number in range(20):
-        talk.raw.send(Frame(Kind.PUBLISH, 0, "notes.saved", str(number).encode()))
-    assert await talk.call("publish", "notes.made") == 1
-    assert "capabilities.bus.publish" in await talk.call("publish", "other.made")
+        any_talk.raw.send(Frame(Kind.PUBLISH, 0, "notes.saved", str(number).encode()))
+    assert await any_talk.call("publish", "notes.made") == 1
+    assert "capabilities.bus.publish" in await any_talk.call("publish", "other.made")
     heard: list[Any] = []
     while len(heard) < 21:
-        heard = await talk.call("what_was_heard")
+        heard = await any_talk.call("what_was_heard")
     assert heard == [
         *(["notes.saved", "$host", number] for number in range(20)),
         ["notes.made", "everything", {"note": 7}],
     ]
 
 
-async def test_a_ping_is_answered_and_a_configuration_taken_or_refused(bus: Bus, talk: Talk) -> None:
-    assert await talk.call("config") == {"greeting": "hello"}
+async def test_a_ping_is_answered_and_a_configuration_taken_or_refused(bus: Bus, any_talk: Talk) -> None:
+    assert await any_talk.call("config") == {"greeting": "hello"}
     seat = bus.broker.roster.find("here", "everything")
     assert seat is not None
     answers = Answers()
@@ -203,7 +231,7 @@ async def test_a_ping_is_answered_and_a_configuration_taken_or_refused(bus: Bus,
     assert (ping.kind, ping.payload) == (Kind.ANSWER, b"x")
     assert (taken.kind, refused.kind, refused.name) == (Kind.ANSWER, Kind.ERROR, "Failed")
     assert b"not this" in refused.payload
-    assert await talk.call("config") == {"a": 1}
+    assert await any_talk.call("config") == {"a": 1}
 
 
 class Answers:
@@ -252,40 +280,40 @@ async def test_the_store_keeps_values_and_revisions_guard_them(bus: Bus, talk: T
         os.close(folder)
 
 
-async def test_asked_to_stop_it_lets_calls_end_and_takes_no_new_ones(bus: Bus, talk: Talk) -> None:
+async def test_asked_to_stop_it_lets_calls_end_and_takes_no_new_ones(bus: Bus, any_talk: Talk) -> None:
     gate = await bus.add("gate", "open", "goodbye")
-    long = talk.ask("last_long")
+    long = any_talk.ask("last_long")
     asked = await gate.next()
-    talk.program.ask_to_stop()
+    any_talk.program.ask_to_stop()
     seat = bus.broker.roster.find("here", "everything")
     assert seat is not None
     await until(lambda: not seat.connections[0].ready)
-    assert await talk.call("quick") == ("Unavailable", "stopping")
+    assert await any_talk.call("quick") == ("Unavailable", "stopping")
     gate.send(Frame(Kind.ANSWER, asked.id))
-    answer = await talk.raw.next()
+    answer = await any_talk.raw.next()
     assert (answer.id, answer.payload) == (long, b'"ended"')
     goodbye = await gate.next()
     assert goodbye.name == "goodbye"
     gate.send(Frame(Kind.ANSWER, goodbye.id))
-    assert await talk.program.end() == 0, talk.program.errors
-    assert talk.program.messages == ["began", "left"]
+    assert await any_talk.program.end() == 0, any_talk.program.errors
+    assert any_talk.program.messages == ["began", "left"]
 
 
-async def test_it_comes_back_by_itself_when_the_broker_went_away(bus: Bus, talk: Talk) -> None:
+async def test_it_comes_back_by_itself_when_the_broker_went_away(bus: Bus, any_talk: Talk) -> None:
     gate = await bus.add("gate", "open")
-    talk.ask("relay", {"to": "gate.open"})
+    any_talk.ask("relay", {"to": "gate.open"})
     await gate.next()
     seat = bus.broker.roster.find("here", "everything")
     assert seat is not None
     (old,) = seat.connections
     old.close()
-    assert words(await talk.raw.next())[2] == "Unavailable"
+    assert words(await any_talk.raw.next())[2] == "Unavailable"
     await until(lambda: any(one is not old and one.ready for one in seat.connections))
-    assert await talk.call("split", {"text": "back again"}) == ["back", "again"]
+    assert await any_talk.call("split", {"text": "back again"}) == ["back", "again"]
     await until(lambda: len(seat.connections[0].subscriptions) == 1)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", ALL)
 async def test_a_plugin_without_a_bus_says_so_and_still_stops_when_asked(
     language: str, tmp_path: Path
 ) -> None:

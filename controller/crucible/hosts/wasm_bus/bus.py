@@ -378,6 +378,8 @@ class Bus:
         self._arrivals.lose_calls()
         why = "the bus went away; it is not known whether the call was done"
         for flow in self._flows.values():
+            if flow.end is not None:
+                continue
             flow.take(wire.error(flow.id, "Unavailable", why))
             if flow.watched is not None:
                 self._arrivals.watch(flow)

@@ -1,14 +1,20 @@
 //! Runs one Rune script as a plugin: `pub fn main(arguments)`, within a budget of instructions, memory and time.
 
+mod arrivals;
 mod bus;
 mod exits;
 mod files;
+mod flow;
+mod kept;
 mod library;
 mod limits;
+mod log;
 mod options;
 mod report;
 mod signals;
+mod streams;
 mod talk;
+mod trace;
 mod wire;
 
 use std::future::Future;

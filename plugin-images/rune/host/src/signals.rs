@@ -40,21 +40,24 @@ pub fn running() {
 ///
 /// A script that calls this ends by itself; SIGTERM does not end it.
 pub fn wait(time: Duration) -> bool {
-    wait_for(None, time).asked
+    be_polite();
+    readable(-1, time, false);
+    asked()
 }
 
-/// How a wait ended.
-pub struct Waited {
-    /// The program was asked to stop.
-    pub asked: bool,
-    /// There is something to read.
-    pub readable: bool,
-}
-
-/// Wait until something can be read, if there is a descriptor, or the program is asked to stop.
-pub fn wait_for(descriptor: Option<i32>, time: Duration) -> Waited {
+/// From now on the script ends by itself: SIGTERM does not end it.
+pub fn be_polite() {
     POLITE.store(true, Relaxed);
-    let mut watched = libc::pollfd { fd: descriptor.unwrap_or(-1), events: libc::POLLIN, revents: 0 };
+}
+
+/// Whether the program was asked to stop, and its script is one that ends by itself.
+pub fn asked() -> bool {
+    POLITE.load(Relaxed) && ASKED.load(Relaxed)
+}
+
+/// Wait until something can be read; return early when the program is asked to stop, unless that is known.
+pub fn readable(descriptor: i32, time: Duration, known: bool) -> bool {
+    let mut watched = libc::pollfd { fd: descriptor, events: libc::POLLIN, revents: 0 };
     let mut ready = 0;
     let span = libc::timespec {
         tv_sec: time.as_secs().min(i64::MAX as u64) as libc::time_t,
@@ -66,12 +69,12 @@ pub fn wait_for(descriptor: Option<i32>, time: Duration) -> Waited {
         libc::sigemptyset(&mut held);
         libc::sigaddset(&mut held, libc::SIGTERM);
         libc::sigprocmask(libc::SIG_BLOCK, &held, &mut before);
-        if !ASKED.load(Relaxed) {
+        if known || !asked() {
             ready = libc::ppoll(&mut watched, 1, &span, &before);
         }
         libc::sigprocmask(libc::SIG_SETMASK, &before, null_mut());
     }
-    Waited { asked: ASKED.load(Relaxed), readable: ready > 0 }
+    ready > 0
 }
 
 fn handle(signal: i32, handler: extern "C" fn(i32), flags: i32) {

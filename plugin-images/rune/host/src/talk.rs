@@ -1,15 +1,35 @@
-//! The bus as a script has it: functions of `crucible`, values as JSON.
+//! The bus as a script has it: functions of `crucible`, values as JSON, bytes as they are.
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::collections::HashMap;
 
-use rune::runtime::Value;
+use rune::runtime::{Bytes, Value};
 use rune::{ContextError, Module};
 use serde_json::json;
 
-use crate::bus::{Bus, Next, Outcome};
+use crate::bus::{Bus, Next, Outcome, With};
 use crate::library::{from_json, span, to_json};
-use crate::wire;
+use crate::wire::{self, Frame};
+use crate::{kept, log};
+
+const PRIORITIES: [&str; 4] = ["critical", "high", "normal", "low"];
+const CODES: [&str; 14] = [
+    "Malformed",
+    "UnsupportedVersion",
+    "NotPermitted",
+    "NoSuchPlugin",
+    "NoSuchMethod",
+    "Unavailable",
+    "Overloaded",
+    "DeadlineExceeded",
+    "Cancelled",
+    "TooLarge",
+    "Conflict",
+    "NotFound",
+    "StoreFull",
+    "Failed",
+];
+const LATER: [&str; 3] = ["Unavailable", "Overloaded", "DeadlineExceeded"];
 
 thread_local! {
     static BUS: RefCell<Bus> = RefCell::default();
@@ -18,150 +38,224 @@ thread_local! {
 /// Add the functions of the bus to `crucible`.
 pub fn install(module: &mut Module) -> Result<(), ContextError> {
     module.function("open", |methods: Vec<String>| bus(|bus| bus.open(methods))).build()?;
-    module.function("call", |name: &str, value: Value| call(name, value, None)).build()?;
+    module.function("call", |name: &str, value: Value| call(name, value, With::default())).build()?;
     module
         .function("call_within", |name: &str, value: Value, seconds: f64| {
-            call(name, value, Some(span(seconds)))
+            call(name, value, With { time: Some(span(seconds)), ..With::default() })
         })
+        .build()?;
+    module
+        .function("call_with", |name: &str, value: Value, with: Value| call(name, value, options(with)?))
         .build()?;
     module.function("publish", publish).build()?;
     module.function("subscribe", |pattern: &str| bus(|bus| bus.subscribe(pattern))).build()?;
     module.function("next", next).build()?;
     module.function("answer", answer).build()?;
-    module.function("fail", |why: &str| bus(|bus| bus.fail(why))).build()?;
-    module.function("ready", || plain("$bus.ready", b"")).build()?;
-    module.function("unready", |why: &str| plain("$bus.unready", why.as_bytes())).build()?;
-    module.function("get", get).build()?;
-    module.function("put", put).build()?;
-    module.function("delete", delete).build()?;
-    module.function("keys", keys).build()?;
-    module.function("put_event", put_event).build()?;
-    module.function("take_event", take_event).build()?;
+    module.function("fail", fail).build()?;
+    module.function("may_retry", may_retry).build()?;
+    module.function("ready", || bus(Bus::say_ready)).build()?;
+    module.function("unready", |why: &str| bus(|bus| bus.say_unready(why))).build()?;
+    module.function("bytes", bytes).build()?;
+    install_served(module)?;
+    install_streams(module)?;
+    install_log(module)?;
+    kept::install(module)
+}
+
+/// What is known of the call that is being served.
+fn install_served(module: &mut Module) -> Result<(), ContextError> {
+    module
+        .function("remaining", || {
+            BUS.with_borrow(|bus| bus.served.as_ref()?.flow.left().map(|left| left.as_secs_f64()))
+        })
+        .build()?;
+    module.function("cancelled", || BUS.with_borrow_mut(Bus::is_unwanted)).build()?;
+    module
+        .function("trace", || BUS.with_borrow(|bus| bus.trace.as_ref().map(|trace| trace.parent())))
+        .build()?;
     Ok(())
 }
 
-fn bus<T>(work: impl FnOnce(&mut Bus) -> Outcome<T>) -> Outcome<T> {
+fn install_streams(module: &mut Module) -> Result<(), ContextError> {
+    module.function("stream", |name: &str, value: Value| stream(name, value, With::default())).build()?;
+    module
+        .function("stream_with", |name: &str, value: Value, with: Value| stream(name, value, options(with)?))
+        .build()?;
+    module.function("item", item).build()?;
+    module.function("result", || BUS.with_borrow(|bus| value_of(&bus.got.payload))).build()?;
+    module
+        .function("send", |id: i64, value: Value| {
+            let payload = payload_of(value)?;
+            bus(|bus| bus.give(number_of(id)?, &payload, 0))
+        })
+        .build()?;
+    module.function("finish", |id: i64| bus(|bus| bus.finish(number_of(id)?))).build()?;
+    module.function("close", |id: i64| bus(|bus| bus.close(number_of(id)?))).build()?;
+    Ok(())
+}
+
+fn install_log(module: &mut Module) -> Result<(), ContextError> {
+    module.function("debug", |message: &str, fields: Value| write(0, message, fields)).build()?;
+    module.function("info", |message: &str, fields: Value| write(1, message, fields)).build()?;
+    module.function("warning", |message: &str, fields: Value| write(2, message, fields)).build()?;
+    module.function("error", |message: &str, fields: Value| write(3, message, fields)).build()?;
+    Ok(())
+}
+
+/// Do something with the one bus that a script has.
+pub fn bus<T>(work: impl FnOnce(&mut Bus) -> Outcome<T>) -> Outcome<T> {
     BUS.with_borrow_mut(work)
 }
 
-fn call(name: &str, value: Value, time: Option<Duration>) -> Outcome<Value> {
-    let payload = to_json(value)?;
-    let answer = bus(|bus| bus.call(name, payload.as_bytes(), Vec::new(), time))?;
+fn call(name: &str, value: Value, with: With) -> Outcome<Value> {
+    let payload = payload_of(value)?;
+    let answer = bus(|bus| bus.call(name, &payload, with))?;
     value_of(&answer.payload)
 }
 
-fn plain(name: &str, payload: &[u8]) -> Outcome<()> {
-    bus(|bus| bus.call(name, payload, Vec::new(), None)).map(|_| ())
+fn stream(name: &str, value: Value, with: With) -> Outcome<i64> {
+    let payload = payload_of(value)?;
+    bus(|bus| bus.stream(name, &payload, with)).map(i64::from)
+}
+
+fn item(id: i64) -> Outcome<Option<Value>> {
+    match bus(|bus| bus.item(number_of(id)?))? {
+        Some(frame) => value_of(&frame.payload).map(Some),
+        None => Ok(None),
+    }
 }
 
 fn publish(subject: &str, value: Value) -> Outcome<i64> {
-    let payload = to_json(value)?;
-    bus(|bus| bus.publish(subject, payload.as_bytes()))
+    let payload = payload_of(value)?;
+    bus(|bus| bus.publish(subject, &payload))
 }
 
 fn answer(value: Value) -> Outcome<()> {
-    let payload = to_json(value)?;
-    bus(|bus| bus.answer(payload.as_bytes()))
+    let payload = payload_of(value)?;
+    bus(|bus| bus.answer(&payload))
 }
 
-/// Return what came: an object with `kind` (`call`, `message`, `config`, `stop`), `name`, `from`, `payload`;
-/// of a message `missed` too: how many before it were lost.
-fn next(seconds: f64) -> Outcome<Option<Value>> {
-    let frame = match bus(|bus| Ok(bus.next(span(seconds))))? {
-        Next::Nothing => return Ok(None),
-        Next::Stop => return object(&json!({"kind": "stop"})).map(Some),
-        Next::Came(frame) => frame,
-    };
-    let kind = match (frame.kind, frame.name.as_str()) {
-        (wire::MESSAGE, _) => "message",
-        (_, "$config") => "config",
-        _ => "call",
-    };
-    // What is no JSON arrives as (), as does nothing at all.
-    let payload = serde_json::from_slice(&frame.payload).unwrap_or(serde_json::Value::Null);
-    let mut told =
-        json!({"kind": kind, "name": frame.name, "from": frame.header("from"), "payload": payload});
-    if frame.kind == wire::MESSAGE {
-        told["missed"] = frame.number("missed").into();
+/// End the call with an error: of the code that the text begins with, else `Failed`.
+fn fail(why: &str) -> Outcome<()> {
+    match why.split_once(": ").filter(|(code, _)| CODES.contains(code)) {
+        Some((code, rest)) => bus(|bus| bus.fail(code, rest)),
+        None => bus(|bus| bus.fail("Failed", why)),
     }
+}
+
+/// Whether what an error is about may work a while later.
+fn may_retry(why: &str) -> bool {
+    LATER.iter().any(|code| why.split(':').next() == Some(code))
+}
+
+/// Return what came: an object with `kind` (`call`, `message`, `config`, `stop`, `change`, `unwatched`), `name`, `from`,
+/// `payload`, `headers`; of a call `streams` too, of a message `missed`, of a change `revision` and `deleted`.
+fn next(seconds: f64) -> Outcome<Option<Value>> {
+    let told = match bus(|bus| Ok(bus.next(span(seconds))))? {
+        Next::Nothing => return Ok(None),
+        Next::Stop => json!({"kind": "stop"}),
+        Next::Call(frame) => {
+            let kind = if frame.name == "$config" { "config" } else { "call" };
+            let mut told = came(kind, &frame.name, &frame);
+            told["streams"] = (frame.flags & wire::STREAM != 0).into();
+            told
+        }
+        Next::Message(frame) => {
+            let mut told = came("message", &frame.name, &frame);
+            told["missed"] = frame.number("missed").into();
+            told
+        }
+        Next::Change(frame) => {
+            let mut told = came("change", frame.header("key"), &frame);
+            told["revision"] = frame.number("revision").into();
+            told["deleted"] = (frame.header("op") == "delete").into();
+            told
+        }
+        Next::Unwatched(prefix, frame) => {
+            json!({"kind": "unwatched", "name": prefix, "payload": crate::bus::said(&frame)})
+        }
+    };
     object(&told).map(Some)
 }
 
-/// Return `#{value, revision}` of a key; None when it is not there.
-fn get(key: &str) -> Outcome<Option<Value>> {
-    let found = match bus(|bus| bus.call("$store.get", b"", header(key, None), None)) {
-        Err(why) if why.starts_with("NotFound") => return Ok(None),
-        other => other?,
-    };
-    let value: serde_json::Value = serde_json::from_slice(&found.payload)
-        .map_err(|error| format!("Malformed: {key} holds no JSON: {error}"))?;
-    object(&json!({"value": value, "revision": number(&found, "revision")})).map(Some)
-}
-
-fn put(key: &str, value: Value, revision: Option<i64>) -> Outcome<i64> {
-    let payload = to_json(value)?;
-    let done = bus(|bus| bus.call("$store.put", payload.as_bytes(), header(key, revision), None))?;
-    Ok(number(&done, "revision"))
-}
-
-fn delete(key: &str, revision: Option<i64>) -> Outcome<()> {
-    bus(|bus| bus.call("$store.delete", b"", header(key, revision), None)).map(|_| ())
-}
-
-/// Return `#{keys, more, used, size}`: keys that begin with a text and come after another.
-fn keys(prefix: &str, after: &str) -> Outcome<Value> {
-    let asked = pairs([("prefix", prefix), ("after", after)]);
-    value_of(&bus(|bus| bus.call("$store.list", b"", asked, None))?.payload)
-}
-
-/// Keep a durable event; return its number once it is safe. With an identifier it is kept once only.
-fn put_event(subject: &str, value: Value, ident: Option<String>) -> Outcome<i64> {
-    let payload = to_json(value)?;
-    let mut headers = pairs([("subject", subject)]);
-    headers.extend(ident.map(|ident| ("id".to_owned(), ident)));
-    Ok(number(&bus(|bus| bus.call("$events.put", payload.as_bytes(), headers, None))?, "sequence"))
-}
-
-/// Take the oldest durable event that fits, `#{name, from, sequence, payload}`; None when none came in time. It
-/// comes again unless a later take says its sequence as `done`.
-fn take_event(pattern: &str, subscription: &str, done: Option<i64>, seconds: f64) -> Outcome<Option<Value>> {
-    let mut headers = pairs([("pattern", pattern), ("subscription", subscription)]);
-    headers.extend(done.map(|sequence| ("done".to_owned(), sequence.to_string())));
-    let frame = match bus(|bus| bus.call("$events.take", b"", headers, Some(span(seconds)))) {
-        Err(why) if why.starts_with("DeadlineExceeded") => return Ok(None),
-        other => other?,
-    };
-    let payload = serde_json::from_slice(&frame.payload).unwrap_or(serde_json::Value::Null);
-    let told = json!({
-        "name": frame.header("subject"),
+fn came(kind: &str, name: &str, frame: &Frame) -> serde_json::Value {
+    let headers: HashMap<&String, &String> = frame.headers.iter().map(|(name, value)| (name, value)).collect();
+    json!({
+        "kind": kind,
+        "name": name,
         "from": frame.header("from"),
-        "sequence": number(&frame, "sequence"),
-        "payload": payload,
-    });
-    object(&told).map(Some)
+        "payload": json_of(&frame.payload),
+        "headers": headers,
+    })
 }
 
-fn pairs<const N: usize>(named: [(&str, &str); N]) -> Vec<(String, String)> {
-    named.map(|(name, text)| (name.to_owned(), text.to_owned())).into()
+/// What came last, as bytes.
+fn bytes() -> Outcome<Bytes> {
+    let got = BUS.with_borrow(|bus| bus.got.payload.clone());
+    Bytes::from_slice(got).map_err(|error| format!("Failed: {error}"))
 }
 
-fn header(key: &str, revision: Option<i64>) -> Vec<(String, String)> {
-    let named = ("key".to_owned(), key.to_owned());
-    std::iter::once(named).chain(revision.map(|number| ("revision".to_owned(), number.to_string()))).collect()
+fn write(level: usize, message: &str, fields: Value) -> Outcome<()> {
+    let told: serde_json::Value = serde_json::from_str(&to_json(fields)?).map_err(|error| error.to_string())?;
+    let fields = match told {
+        serde_json::Value::Object(fields) => fields,
+        serde_json::Value::Null => serde_json::Map::new(),
+        _ => return Err("Malformed: the fields of a line are an object, or ()".to_owned()),
+    };
+    BUS.with_borrow(|bus| log::write(level, message, fields, bus.trace.as_ref()));
+    Ok(())
 }
 
-fn number(frame: &wire::Frame, header: &str) -> i64 {
-    i64::try_from(frame.number(header)).unwrap_or(i64::MAX)
+/// Read `#{seconds, priority, headers}`, each of which may be left out.
+fn options(with: Value) -> Outcome<With> {
+    let told: serde_json::Value = serde_json::from_str(&to_json(with)?).map_err(|error| error.to_string())?;
+    let mut options = With::default();
+    let wrong = || "Malformed: what goes with a call is #{seconds, priority, headers}".to_owned();
+    for (name, value) in told.as_object().ok_or_else(wrong)? {
+        match name.as_str() {
+            "seconds" => options.time = Some(span(value.as_f64().ok_or_else(wrong)?)),
+            "priority" => {
+                let place = PRIORITIES.iter().position(|one| Some(*one) == value.as_str());
+                let place = place.ok_or_else(|| format!("Malformed: priority is one of {}", PRIORITIES.join(", ")));
+                options.priority = Some(u8::try_from(place?).unwrap_or(2));
+            }
+            "headers" => {
+                for (name, value) in value.as_object().ok_or_else(wrong)? {
+                    options.headers.push((name.clone(), value.as_str().ok_or_else(wrong)?.to_owned()));
+                }
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(options)
 }
 
-fn value_of(payload: &[u8]) -> Outcome<Value> {
+/// Return a value's bytes: bytes as they are, everything else as JSON.
+pub fn payload_of(value: Value) -> Outcome<Vec<u8>> {
+    if let Ok(bytes) = value.borrow_ref::<Bytes>() {
+        return Ok(bytes.as_slice().to_vec());
+    }
+    to_json(value).map(String::into_bytes)
+}
+
+/// Return a payload's value; nothing at all is `()`.
+pub fn value_of(payload: &[u8]) -> Outcome<Value> {
     match std::str::from_utf8(payload) {
         Ok("") => from_json("null"),
-        Ok(text) => from_json(text),
-        Err(_) => Err("Malformed: the answer is no JSON".to_owned()),
+        Ok(text) => from_json(text).map_err(|error| format!("Malformed: no JSON: {error}")),
+        Err(_) => Err("Malformed: no JSON: not UTF-8".to_owned()),
     }
 }
 
-fn object(told: &serde_json::Value) -> Outcome<Value> {
+/// What is no JSON arrives as `()`, as does nothing at all: `bytes` has it.
+pub fn json_of(payload: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(payload).unwrap_or(serde_json::Value::Null)
+}
+
+pub fn object(told: &serde_json::Value) -> Outcome<Value> {
     from_json(&told.to_string())
+}
+
+fn number_of(id: i64) -> Outcome<u32> {
+    u32::try_from(id).map_err(|_| "Malformed: there is no such stream".to_owned())
 }

@@ -5,20 +5,28 @@ pub const CALL: u8 = 3;
 pub const ANSWER: u8 = 4;
 pub const ERROR: u8 = 5;
 pub const CANCEL: u8 = 6;
+pub const ITEM: u8 = 7;
+pub const CREDIT: u8 = 8;
 pub const PUBLISH: u8 = 9;
 pub const SUBSCRIBE: u8 = 10;
 pub const MESSAGE: u8 = 12;
 
+/// Flag of a call: items may go both ways.
+pub const STREAM: u8 = 1;
+/// Flag of an item: the caller sends no more.
+pub const LAST: u8 = 2;
+
 const HEAD: usize = 20;
 const NAME_LIMIT: usize = 255;
 const HEADERS_LIMIT: usize = 4096;
-const PAYLOAD_LIMIT: usize = 1 << 20;
+pub const PAYLOAD_LIMIT: usize = 1 << 20;
 
 /// One message.
 #[derive(Clone, Default)]
 pub struct Frame {
     pub kind: u8,
     pub priority: u8,
+    pub flags: u8,
     pub id: u32,
     pub deadline: u32,
     pub name: String,
@@ -59,7 +67,7 @@ impl Frame {
         let length = HEAD - 4 + self.name.len() + pairs.len() + self.payload.len();
         let mut bytes = Vec::with_capacity(4 + length);
         bytes.extend((length as u32).to_be_bytes());
-        bytes.extend([self.kind, self.priority, 0, 0]);
+        bytes.extend([self.kind, self.priority, self.flags, 0]);
         bytes.extend(self.id.to_be_bytes());
         bytes.extend(self.deadline.to_be_bytes());
         bytes.extend((self.name.len() as u16).to_be_bytes());
@@ -92,6 +100,7 @@ pub fn decode(kept: &mut Vec<u8>) -> Result<Option<Frame>, ()> {
     let frame = Frame {
         kind: kept[4],
         priority: kept[5],
+        flags: kept[6],
         id: word(8),
         deadline: word(12),
         name: String::from_utf8_lossy(kept.get(HEAD..names).ok_or(())?).into_owned(),
