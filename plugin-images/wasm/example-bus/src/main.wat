@@ -8,6 +8,7 @@
   (import "crucible" "bus_answer" (func $answer (param i32 i32) (result i32)))
   (import "crucible" "bus_fail" (func $fail (param i32 i32) (result i32)))
   (import "crucible" "bus_publish" (func $publish (param i32 i32 i32 i32) (result i32)))
+  (import "crucible" "log_write" (func $log (param i32 i32 i32 i32 i32) (result i32)))
   (import "crucible" "store_get" (func $get (param i32 i32) (result i32)))
   (import "crucible" "store_put" (func $put (param i32 i32 i32 i32 i64) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
@@ -21,6 +22,7 @@
   (data (i32.const 64) "last-note is up\0a")
   (data (i32.const 96) "the bus is not there\0a")
   (data (i32.const 128) "null")
+  (data (i32.const 144) "asked to stop")
 
   (func $print (param $text i32) (param $length i32)
     (i32.store (i32.const 0) (local.get $text))
@@ -49,14 +51,17 @@
     (drop (call $publish (i32.const 48) (i32.const 10) (i32.const 8192) (local.get $length)))
     (drop (call $answer (i32.const 24576) (local.get $before))))
 
-  (func (export "_start")
-    (if (i32.lt_s (call $open (i32.const 16) (i32.const 4) (i32.const 0)) (i32.const 0))
+  (func (export "_start") (local $what i32)
+    ;; 2: SIGTERM is heard, and the program ends by itself.
+    (if (i32.lt_s (call $open (i32.const 16) (i32.const 4) (i32.const 2)) (i32.const 0))
       (then
         (call $print (i32.const 96) (i32.const 21))
         (call $proc_exit (i32.const 1))))
     (drop (call $ready))
     (call $print (i32.const 64) (i32.const 16))
     (loop $forever
-      (if (i32.eq (call $next (i32.const -1)) (i32.const 1))
+      (local.set $what (call $next (i32.const -1)))
+      (if (i32.eq (local.get $what) (i32.const 1))
         (then (call $keep)))
-      (br $forever))))
+      (br_if $forever (i32.ne (local.get $what) (i32.const 4))))
+    (drop (call $log (i32.const 1) (i32.const 144) (i32.const 13) (i32.const 0) (i32.const 0)))))
