@@ -123,10 +123,10 @@ class Own:
     def log(self) -> str:
         return (self.folder / "log").read_text()
 
-    def joining(self, machine: str) -> Joining:
+    def joining(self, machine: str, more: str = "") -> Joining:
         text = (EXAMPLES / "own-server.yaml").read_text().replace("alpha", machine)
         file = self.folder / f"{machine}.yaml"
-        file.write_text(text.replace("4222", str(self.port)))
+        file.write_text(text.replace("4222", str(self.port)) + more)
         found = read_settings(file)
         assert isinstance(found, Joining)
         return found
@@ -200,6 +200,25 @@ async def test_calls_messages_and_durable_events_go_through_it(
     own.stop()
     await own.start()
     await until(lambda: {alpha.far.nats, beta.far.nats}.isdisjoint({None, *connections}))
+
+
+async def test_brokers_have_direct_lines_by_certificates_of_an_authority_of_the_users_own(
+    own: Own, machines: tuple[Joined, Joined]
+) -> None:
+    await own.start()
+    alpha, beta = machines
+    port = beta.lets_in()
+    alpha.far.become(own.joining("alpha"))
+    beta.far.become(own.joining("beta", f"lines: 127.0.0.1:{port}\n"))
+    tokenizer = await Raw.greet(beta.plugin("tokenizer", "default"), methods=["split"])
+    notes = await Raw.greet(alpha.plugin("notes", "default", call=("tokenizer.split",)))
+    await until(lambda: alpha.sees("beta", "tokenizer", "default") and alpha.directly("beta"))
+    notes.send(Frame(Kind.CALL, 1, "tokenizer.split", b"to be"))
+    asked = await tokenizer.next()
+    assert asked.headers["from"] == "notes@alpha"
+    assert beta.far._peers["alpha"].server.served == 0
+    tokenizer.send(Frame(Kind.ANSWER, asked.id, payload=b"[]"))
+    assert (await notes.next()).payload == b"[]"
 
 
 async def test_a_machine_speaks_there_for_itself_alone(own: Own) -> None:
