@@ -15,10 +15,12 @@ import pytest
 from raw import DEADLINE, Gone, Raw, words
 
 from crucible.bus.liaison import Liaison
+from crucible.bus.linedoor import LineDoor
 from crucible.bus.wire import Frame, Kind
 from crucible.companions.companion import Companion, Pace
 from crucible.companions.starting import Program
 from crucible.errors import Unavailable
+from crucible.model.backbone import LINES, Joining, Meeting
 from crucible.model.bus import HOST, Grants, Member
 from crucible.model.door import Door, Doorway
 from crucible.runtimes.doors import bind
@@ -34,6 +36,8 @@ class Scene:
     def __init__(self, place: Path) -> None:
         self.place = place
         self.held: dict[str, tuple[Doorway, socket.socket]] = {}
+        self.lines = LineDoor()
+        self.bound: list[int] = []
         command = (sys.executable, "-I", "-m", "crucible.bus")
         mark = f"{os.getpid()}-{place.name}"
         self.program = Program("bus", command, place / "private", mark, alone=1.0, keeps=True)
@@ -45,9 +49,14 @@ class Scene:
         self.tasks = [asyncio.create_task(self.companion.keep()), asyncio.create_task(self.liaison.keep())]
 
     def doorways(self, plugin_uid: str | None = None) -> tuple[Doorway, ...]:
-        return tuple(way for way, _ in self.held.values() if plugin_uid in {None, way.plugin_uid})
+        ways = (*(way for way, _ in self.held.values()), *(self.lines.doorways() if self.held else ()))
+        return tuple(way for way in ways if plugin_uid in {None, way.plugin_uid})
 
     async def listeners(self, doorway: Doorway) -> tuple[socket.socket, ...]:
+        if doorway.plugin == LINES:
+            (one,) = self.lines.listeners()
+            self.bound.append(one.getsockname()[1])
+            return (one,)
         return (self.held[doorway.key][1].dup(),)
 
     async def ask(self, said: Mapping[str, object]) -> Mapping[str, object]:
@@ -248,6 +257,47 @@ async def test_a_new_controller_finds_it_serving_and_nothing_is_cut(scene: Scene
     assert scene.liaison.uids() == {"uid-notes", "uid-other"}
     await client.close()
     await other.close()
+
+
+async def let_in(port: int) -> bool:
+    """Say whether somebody takes connections there, be it only to end them; False: they are refused."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return False
+    async with asyncio.timeout(DEADLINE):
+        assert await asyncio.gather(
+            reader.read(), return_exceptions=True
+        )  # a broker that is joined to nothing
+    writer.close()
+    return True
+
+
+async def test_other_machines_find_its_door_after_it_was_killed_and_no_more_once_it_is_shut(
+    scene: Scene,
+) -> None:
+    """The port is bound by the controller: a confined broker can bind none."""
+    scene.lines.move(
+        Joining("alpha", "", 1, "", "", "", (), Meeting("alpha", "127.0.0.1", 0), listen="127.0.0.1")
+    )
+    await Raw.greet(scene.add("notes"))
+    scene.companion.refresh(LINES)
+    await scene.settle(lambda: len(scene.bound) == 1)
+    assert await let_in(scene.bound[0])
+    await scene.restart()
+    await scene.settle(lambda: scene.companion.running)
+    await scene.told()
+    assert await let_in(scene.bound[0])
+    assert len(scene.bound) == 1  # the broker has it still
+    os.kill(scene.pid(), signal.SIGKILL)
+    await scene.settle(lambda: len(scene.bound) == 2)
+    assert await let_in(scene.bound[1])
+    scene.lines.move(None)
+    scene.companion.refresh(LINES)
+    await scene.told()
+    async with asyncio.timeout(DEADLINE):
+        while await let_in(scene.bound[1]):
+            await asyncio.sleep(0.02)
 
 
 async def test_who_went_while_no_controller_ran_is_cut_off_once_it_is_known_who_is_left(
