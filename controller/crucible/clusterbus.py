@@ -16,6 +16,7 @@ import uvloop
 
 from crucible.bus.broker import Broker
 from crucible.bus.gate import Gate, Visitor
+from crucible.bus.kept import KeptStores
 from crucible.bus.line import Line, operators_way
 from crucible.control.cluster import ClusterClient, find_endpoint
 from crucible.control.voice import ApiVoice
@@ -25,11 +26,13 @@ from crucible.core.doors import BUS_PORT
 from crucible.errors import InvalidInput, InvalidManifest
 from crucible.figures import Heart
 from crucible.gathering import read_status
+from crucible.model import names
 from crucible.model.door import Door, Doorway
 from crucible.model.plugin import Identity, read_identity
 from crucible.replicated import Replica
 from crucible.runtimes.kubernetes.doorman import Doorman, owner_at
 from crucible.runtimes.kubernetes.tenants import Staff
+from crucible.runtimes.kubernetes.upkeep import collection
 from crucible.telemetry import logs
 from crucible.telemetry.http import Desk, answering
 from crucible.telemetry.metrics import Family, exposition, plain
@@ -144,6 +147,11 @@ class Hub:
         self.vouching = Vouching(client, source)
         far = self.broker.far
         self.replica = None if options.backbone is None else Replica(far, options.backbone)
+        self._stores: KeptStores | None = None
+        if options.backbone is not None:
+            self._stores = KeptStores(self.broker.calls, self.broker.ledger, far, options.backbone.copies)
+            self.broker.calls.services.update(self._stores.services())
+        self._client, self._served = client, options.namespaces
         self.gate = Gate(self.broker, self._who, self.vouching.tls)
         self._staff = staff_of(options.operator)
         if self._staff is not None:
@@ -158,7 +166,8 @@ class Hub:
 
     def works(self) -> list[Any]:
         """Return what has to go on, until cancelled."""
-        joined = [] if self.replica is None else [self.replica.keep(), self.broker.far.keep()]
+        joined: list[Any] = [] if self.replica is None else [self.replica.keep(), self.broker.far.keep()]
+        joined += [] if self._stores is None else [self._stores.sweep(self._is_gone)]
         return [*self._doorman.works(), self.vouching.keep(), self._heart.go_on(), *joined]
 
     def ill(self) -> str:
@@ -183,12 +192,29 @@ class Hub:
             self._said.pop((gone.namespace, gone.plugin), None)
             self.vouching.want(gone, wanted=False)
             self.broker.forget({gone.uid})
+            if self._stores is not None:
+                self._stores.forget(gone.uid)
         if after is not None and here is not None:
             identity = read_identity(after)
             spec = _admitted(after)
             self._known[here.namespace, here.plugin] = identity
             self.vouching.want(here, wanted=spec is not None and is_on_bus(spec))
-            self.broker.know(member_of(identity, spec, read_status(after.get("status"))))
+            member = member_of(identity, spec, read_status(after.get("status")))
+            if self._stores is not None and spec is not None:
+                self._stores.know(member, str(after["metadata"].get("creationTimestamp") or ""))
+            self.broker.know(member)
+
+    async def _is_gone(self, namespace: str, name: str, uid: str) -> bool:
+        """Ask the API server whether a Plugin is no more: what the watch told may not be all yet.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        if self._served and namespace not in self._served:
+            return False
+        path = collection(f"/apis/{names.API_VERSION}", names.PLURAL, namespace)
+        found = await self._client.get(f"{path}?fieldSelector=metadata.name%3D{name}")
+        return all(each["metadata"]["uid"] != uid for each in found["items"])
 
     async def _who(self, address: Address) -> Visitor | None:
         tenant = await self._doorman.who(address)

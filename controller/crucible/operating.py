@@ -95,6 +95,7 @@ class OperatorOptions:
     volumes: tuple[ClaimVolume, ...] = ()
     egress: str = ""
     bus: str = ""
+    stores: bool = False
     health_port: int = 8080
     metrics_port: int = 9090
     kubeconfig: Path | None = None
@@ -341,6 +342,7 @@ def settings_of(
         namespaces=options.namespaces,
         egress=egress,
         bus=bus,
+        stores=options.stores,
     )
 
 

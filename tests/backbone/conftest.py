@@ -9,6 +9,7 @@ import pytest
 import uvloop
 from backboned import ALL, Backbone, Joined, until
 from raw import Raw
+from replicas import Natted, Replicas
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -70,3 +71,15 @@ async def pair(backbone: Backbone, tmp_path: Path) -> AsyncIterator[Pair]:
     yield made
     await Raw.hang_up()
     await asyncio.gather(made.alpha.close(), made.beta.close())
+
+
+@pytest.fixture
+async def replicas(tmp_path: Path) -> AsyncIterator[Replicas]:
+    server = Natted(tmp_path / "nats")
+    await server.start()
+    made = Replicas(server, tmp_path)
+    await made.meet()
+    yield made
+    await Raw.hang_up()
+    await asyncio.gather(made.one.close(), made.two.close())
+    server.kill()

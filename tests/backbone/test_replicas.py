@@ -7,9 +7,8 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from backboned import Joined, until
+from backboned import until
 from raw import Raw, words
-from replicas import Natted
 
 from crucible import replicated
 from crucible.backbone import reloading
@@ -19,52 +18,11 @@ from crucible.bus.broker import Broker
 from crucible.bus.wire import Frame, Kind
 from crucible.core import backbone
 from crucible.errors import Unavailable
-from crucible.model.bus import Grants, Member
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from replicas import Replicas
 
     from crucible.bus.nats import Nats
-
-
-class Replicas:
-    """Two brokers that know the same plugins."""
-
-    def __init__(self, server: Natted, folder: Path) -> None:
-        self.server = server
-        self.one = Joined("bus-one", folder / "one")
-        self.two = Joined("bus-two", folder / "two")
-
-    async def meet(self) -> None:
-        for replica in (self.one, self.two):
-            replica.far.become(self.server.joining(replica.name), kindred=1)
-        await until(lambda: self.one.far.nats is not None and self.two.far.nats is not None)
-
-    async def add(self, where: Joined, name: str, *methods: str, **grants: object) -> Raw:
-        """Let a plugin exist, for both, and connect to one."""
-        other = self.two if where is self.one else self.one
-        member = Member("here", name, f"uid-here-{name}", Grants(**grants))  # type: ignore[arg-type]
-        other.broker.know(member)
-        other.members[name] = member
-        return await where.add(name, *methods, **grants)
-
-    def grant(self, name: str, **grants: object) -> None:
-        """Change what a plugin may do."""
-        self.one.grant(name, **grants)
-        self.two.grant(name, **grants)
-
-
-@pytest.fixture
-async def replicas(tmp_path: Path) -> AsyncIterator[Replicas]:
-    server = Natted(tmp_path / "nats")
-    await server.start()
-    made = Replicas(server, tmp_path)
-    await made.meet()
-    yield made
-    await Raw.hang_up()
-    await asyncio.gather(made.one.close(), made.two.close())
-    server.kill()
 
 
 async def test_a_plugin_is_the_same_whichever_replica_it_is_connected_to(replicas: Replicas) -> None:

@@ -186,6 +186,9 @@ def test_replicas_meet_at_a_server_that_only_they_reach_and_nobody_needs_a_right
     assert f"--backbone=tls://{NAME}-nats.{NAMESPACE}.svc:{PORT}" in args
     assert f"{NAME}-nats.{NAMESPACE}.svc" in hosts(Wanted(NAME, NAMESPACE, timedelta(1)))
     shown = {each["secret"]["secretName"] for each in broker["volumes"] if "secret" in each}
+    (operator,) = named(objects, "Deployment", "crucible")["spec"]["template"]["spec"]["containers"]
+    assert "--stores" in operator["args"]
+    assert "--stores" not in json.dumps(named(release.objects(PLAIN), "Deployment", "crucible"))
     pod = server["spec"]["template"]["spec"]
     shown |= {each["secret"]["secretName"] for each in pod["volumes"] if "secret" in each}
     assert shown == {f"{NAME}-{end}" for end in (secrets.BUS, secrets.CLIENT, secrets.SERVER)}

@@ -227,6 +227,9 @@ async def test_a_plugin_is_refused_where_there_is_no_broker_and_held_where_there
 
     await local.until(labelled)
     # What this runtime has no part of the bus for is refused, with the field.
+    await local.apply("keeps", capabilities={"store": {"size": "64Ki"}})
+    said = await local.until_condition("keeps", "Stalled", "StoreUnavailable")
+    assert "bus.nats.enabled=true" in said["message"]
     await local.apply(
         "script",
         type="rune",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _PATTERN = {"pattern": "notes.>"}
 _SUBJECT = {"subject": "notes.saved"}
+_STORE = {"size": "64Ki", "onDelete": "remove"}
+_KEY = {"key": "a"}
 
 
 class Replicas:
@@ -38,7 +40,7 @@ class Replicas:
     async def open(self) -> None:
         await self.server.start()
         self.two.begin()
-        await self.one.open()
+        await self.one.open("--stores")
         await self.until_joined()
 
     async def until_joined(self) -> None:
@@ -118,12 +120,14 @@ async def test_one_of_two_brokers_is_killed_then_nats_and_nothing_that_was_promi
 ) -> None:
     one, two, numbers = replicas.one, replicas.two, [1]
     callee, caller = await asyncio.gather(
-        one.plugin("split", subscribe=["notes.>"]),
+        one.plugin("split", _STORE, subscribe=["notes.>"]),
         one.plugin("ask", call=["split.words"], publish=["notes.>"]),
     )
     there, here = await two.join(callee, "words"), await one.join(caller)
     await until_called(replicas, here, there, numbers)
     done = await until_taken(replicas, here, there)
+    kept = await there.call(9001, "$store.put", b"seven", headers=_KEY, deadline=20_000)
+    assert kept.kind == Kind.ANSWER, kept
     trusted = await one.authority()
     # A broker is killed while a call is open with who is connected to it.
     here.send(Frame(Kind.CALL, 9001, "split.words", b"open", deadline=600_000))
@@ -134,6 +138,7 @@ async def test_one_of_two_brokers_is_killed_then_nats_and_nothing_that_was_promi
     # Its plugin comes to the other, which it believes already.
     there = await one.join(callee, "words")
     await until_called(replicas, here, there, numbers)
+    assert (await there.call(9001, "$store.get", headers=_KEY, deadline=20_000)).payload == b"seven"
     two.begin()
     await replicas.until_joined()
     assert await one.authority() == trusted
@@ -148,6 +153,7 @@ async def test_one_of_two_brokers_is_killed_then_nats_and_nothing_that_was_promi
     ended = await moved.next()
     assert words(ended)[2] == "Unavailable"
     assert words(await here.call(9007, "$events.put", headers=_SUBJECT))[2] == "Unavailable"
+    assert words(await there.call(9003, "$store.get", headers=_KEY))[2] == "Unavailable"
     await replicas.server.start()
     await replicas.until_joined()
     await until_called(replicas, moved, there, [9007])
@@ -158,6 +164,18 @@ async def test_one_of_two_brokers_is_killed_then_nats_and_nothing_that_was_promi
             break
         done = event.headers["sequence"]
     assert event.payload == b"kept"
+    elsewhere = await two.join(callee)
+    assert (await elsewhere.call(1, "$store.get", headers=_KEY, deadline=20_000)).payload == b"seven"
+    # Another plugin of that name has nothing of it.
+    await replicas.local.delete("split")
+
+    async def gone() -> bool:
+        found = await replicas.local.client.get(replicas.local.plugins)
+        return all(each["metadata"]["name"] != "split" for each in found["items"])
+
+    await replicas.local.until(gone)
+    again = await one.join(await one.plugin("split", _STORE))
+    assert words(await again.call(1, "$store.get", headers=_KEY, deadline=20_000))[2] == "NotFound"
     assert two.process is not None
     two.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(two.process.wait, DEADLINE) == 0

@@ -37,13 +37,13 @@ class Meeting:
         self._more = more
         self._log = local.place / f"{name}.log"
 
-    async def open(self) -> None:
-        """Make the Service, start the broker and an operator that was told of it."""
+    async def open(self, *operator: str) -> None:
+        """Make the Service, start the broker and an operator that was told of it, and whatever else."""
         spec = {"clusterIP": "127.0.0.1", "ports": [{"port": 3129}], "selector": {"app": "bus"}}
         body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVICE}, "spec": spec}
         await self.local.client.create(self.local.path("services"), body)
         self.begin()
-        self.local.start("one", "--bus", f"{self.local.namespace}/{SERVICE}")
+        self.local.start("one", "--bus", f"{self.local.namespace}/{SERVICE}", *operator)
         await self.local.until(lambda: self.port("bus"), self.log)
 
     async def hire(self) -> dict[str, Any]:
@@ -125,9 +125,10 @@ class Meeting:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port(name)}/{path}", timeout=DEADLINE) as answer:
             return str(answer.read().decode())
 
-    async def plugin(self, name: str, **bus: Any) -> dict[str, Any]:
+    async def plugin(self, name: str, store: dict[str, str] | None = None, **bus: Any) -> dict[str, Any]:
         """Apply a plugin on the bus, and return its pod once it runs."""
-        await self.local.apply(name, capabilities={"bus": bus})
+        capabilities = {"bus": bus} if store is None else {"bus": bus, "store": store}
+        await self.local.apply(name, capabilities=capabilities)
         await self.local.until_ready(name)
         (pod,) = await self.local.running(name)
         return dict(pod)

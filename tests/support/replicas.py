@@ -8,18 +8,22 @@ from base64 import b64decode
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from backboned import free_port, until
+from backboned import Joined, free_port, until
 
 from crucible.backbone.authority import authority_in, utc_now
 from crucible.backbone.secrets import Wanted, secrets
 from crucible.backbone.server import nats_server
 from crucible.bus import nats
 from crucible.bus.credentials import context_of
+from crucible.bus.kept import KeptStores
 from crucible.core import natsconfig
 from crucible.model.backbone import Joining
+from crucible.model.bus import Grants, Member
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from raw import Raw
 
     from crucible.backbone.authority import Authority
 
@@ -103,3 +107,38 @@ class Natted:
         """Connect as whoever has the certificate of a Secret."""
         joining = self._joining(name, end)
         return await nats.connect("localhost", self.port, context_of(joining), name, lambda _: None)
+
+
+class Replicas:
+    """Two brokers that know the same plugins."""
+
+    def __init__(self, server: Natted, folder: Path) -> None:
+        self.server = server
+        self.one = Joined("bus-one", folder / "one")
+        self.two = Joined("bus-two", folder / "two")
+        self.stores = {each.name: self._stores(each) for each in (self.one, self.two)}
+
+    @staticmethod
+    def _stores(replica: Joined) -> KeptStores:
+        broker = replica.broker
+        made = KeptStores(broker.calls, broker.ledger, broker.far, 1)
+        broker.calls.services.update(made.services())
+        return made
+
+    async def meet(self) -> None:
+        for replica in (self.one, self.two):
+            replica.far.become(self.server.joining(replica.name), kindred=1)
+        await until(lambda: self.one.far.nats is not None and self.two.far.nats is not None)
+
+    async def add(self, where: Joined, name: str, *methods: str, **grants: object) -> Raw:
+        """Let a plugin exist, for both, and connect to one."""
+        other = self.two if where is self.one else self.one
+        member = Member("here", name, f"uid-here-{name}", Grants(**grants))  # type: ignore[arg-type]
+        other.broker.know(member)
+        other.members[name] = member
+        return await where.add(name, *methods, **grants)
+
+    def grant(self, name: str, **grants: object) -> None:
+        """Change what a plugin may do."""
+        self.one.grant(name, **grants)
+        self.two.grant(name, **grants)

@@ -167,7 +167,7 @@ class Durable:
         if len(data) > connection.payload_limit:
             raise Refused(Code.TOO_LARGE, f"the backbone takes {connection.payload_limit} bytes at once")
         to = backbone.keep(namespace, self._ground.machine, seat.name, subject)
-        once = f"{seat.name}:{ident}" if ident else ""
+        once = {"Nats-Msg-Id": f"{seat.name}:{ident}"} if ident else {}
         await self._make(connection, namespace)
         try:
             answer = await connection.request(to, data, _PUT_SECONDS, once)

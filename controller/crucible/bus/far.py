@@ -28,6 +28,8 @@ from crucible.core import backbone
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from crucible.bus.call import Call
     from crucible.bus.calls import Calls
     from crucible.bus.messages import Messages
@@ -60,6 +62,7 @@ class Far:
     Attributes:
         terms: what may come and go.
         problem: why it is not joined although it should be.
+        onlookers: called when the connection is gone.
         durable: events that are kept.
         lines: to machines that can be met without the server.
         epoch: our word for this stay on the backbone; empty: we are not there.
@@ -70,6 +73,7 @@ class Far:
     ) -> None:
         self.terms: Terms = Shares({})
         self.problem = ""
+        self.onlookers: list[Callable[[], None]] = []
         self.durable = Durable(self, calls, messages)
         self.lines = DirectLines(self, calls.ledger, turns, room, inbound)
         self.epoch = ""
@@ -131,7 +135,9 @@ class Far:
         before, self._joining = self._joining, joining
         shares = () if joining is None else joining.shares
         self.terms = (
-            Kindred(self._roster) if kindred else Shares({share.namespace: share for share in shares})
+            Kindred(self._roster, kindred)
+            if kindred
+            else Shares({share.namespace: share for share in shares})
         )
         if _place(before) != _place(joining) and self._nats is not None:
             self._nats.close("the settings changed")
@@ -324,6 +330,8 @@ class Far:
         for peer in peers.values():
             self._lost(peer, f"the backbone is gone: {why}")
         self.durable.left()
+        for onlooker in self.onlookers:
+            onlooker()
 
     def _lost(self, peer: Peer, why: str) -> None:
         """A machine is not there any more, by whatever way."""

@@ -21,7 +21,7 @@ from crucible.bus.turns import Turns
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 PATIENCE: Final = 10.0
 """Seconds for the server to let us in."""
@@ -67,6 +67,7 @@ class Nats(Pipe):
         self._reached: list[asyncio.Future[None]] = []
         self._answers: dict[str, asyncio.Future[Message]] = {}
         self._taken: dict[int, asyncio.Future[Message]] = {}
+        self._followers: dict[int, Callable[[Message], None]] = {}
         self._past: deque[int] = deque(maxlen=_PAST)
         self._inbox = f"_INBOX.{name}.{secrets.token_hex(8)}"
         self._number = 0
@@ -120,18 +121,33 @@ class Nats(Pipe):
         """Hear of it no more."""
         self._write(natswire.unsubscribe(sid))
 
+    def follow(self, heard: Callable[[Message], None]) -> tuple[int, str]:
+        """Hear of what a stream delivers; return the number by which that ends, and the subject for it."""
+        self._number += 1
+        subject = f"{self._inbox}-{self._number}"
+        sid = self.subscribe(subject)
+        self._followers[sid] = heard
+        return sid, subject
+
+    def leave(self, sid: int) -> None:
+        """Follow it no more."""
+        if self._followers.pop(sid, None) is not None and not self.lost.done():
+            self.unsubscribe(sid)
+
     def publish(self, sender: str, priority: int, subject: str, payload: bytes) -> bool:
         """Publish on somebody's behalf; False when too much of theirs waits already."""
         return self._send(sender, priority, natswire.publish(subject, payload))
 
-    async def request(self, subject: str, payload: bytes, seconds: float, ident: str = "") -> Message:
+    async def request(
+        self, subject: str, payload: bytes, seconds: float, headers: Mapping[str, str] | None = None
+    ) -> Message:
         """Publish something and wait for the answer.
 
         Args:
             subject: to which.
             payload: what.
             seconds: to wait.
-            ident: by which a stream knows that it has it already.
+            headers: how a stream is to take it.
 
         Raises:
             Unavailable: the connection ended, or nobody answered.
@@ -141,8 +157,8 @@ class Nats(Pipe):
         answer: asyncio.Future[Message] = self._loop.create_future()
         self._answers[reply] = answer
         words = (
-            natswire.publish_once(subject, payload, reply, ident)
-            if ident
+            natswire.publish_with(subject, payload, reply, headers)
+            if headers
             else natswire.publish(subject, payload, reply)
         )
         try:
@@ -214,6 +230,10 @@ class Nats(Pipe):
                 self._refused(said.why)
 
     def _hand(self, message: Message) -> None:
+        follower = self._followers.get(message.sid)
+        if follower is not None:
+            follower(message)
+            return
         answer = self._taken.get(message.sid) or self._answers.get(message.subject)
         if answer is not None and not answer.done():
             answer.set_result(message)

@@ -89,9 +89,10 @@ def publish(subject: str, payload: bytes, reply: str = "") -> bytes:
     return b"PUB %s %d\r\n%s\r\n" % (to.encode(), len(payload), payload)
 
 
-def publish_once(subject: str, payload: bytes, reply: str, ident: str) -> bytes:
-    """Return the words that publish something which a stream takes once, however often it comes."""
-    head = b"NATS/1.0\r\nNats-Msg-Id: %s\r\n\r\n" % ident.encode()
+def publish_with(subject: str, payload: bytes, reply: str, headers: Mapping[str, str]) -> bytes:
+    """Return the words that publish something with headers, which tell a stream how to take it."""
+    lines = "".join(f"{name}: {text}\r\n" for name, text in headers.items())
+    head = f"NATS/1.0\r\n{lines}\r\n".encode()
     total = len(head) + len(payload)
     return b"HPUB %s %s %d %d\r\n%s%s\r\n" % (
         subject.encode(),

@@ -84,6 +84,12 @@ class Watches:
             return False
         return True
 
+    def end(self, owner: tuple[str, str], why: str) -> None:
+        """End all watches of a store: changes may have been missed."""
+        for watcher in list(self._watchers.values()):
+            if watcher.owner == owner:
+                self._calls.fail(watcher.call, Code.UNAVAILABLE, why)
+
     def _wait_less(self, call: Call, size: int) -> None:
         self._waiting[call.seat.key] -= size
         if not self._waiting[call.seat.key]:

@@ -143,6 +143,14 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="The Service of `crucible broker`. Default: none, plugins on the bus are refused.",
         ),
     ] = "",
+    stores: Annotated[
+        bool,
+        typer.Option(
+            "--stores",
+            envvar="CRUCIBLE_BUS_STORES",
+            help="Those brokers have a backbone. Default: no, capabilities.store is refused.",
+        ),
+    ] = False,
     health_port: HealthPort = 8080,
     metrics_port: MetricsPort = 9090,
     kubeconfig: OutsideCluster = None,
@@ -176,6 +184,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             volumes=claim_volumes(volume or ()),
             egress=egress,
             bus=bus,
+            stores=stores,
             health_port=health_port,
             metrics_port=metrics_port,
             kubeconfig=kubeconfig,

@@ -17,6 +17,8 @@ CERTIFICATE, KEY, AUTHORITY, JETSTREAM = "server.crt", "server.key", "ca.crt", "
 """Names of files beside the settings."""
 REPLICAS: Final = "crucible-broker"
 """What the certificate of a cluster's brokers is made out to."""
+STORES: Final = "CRUCIBLE_STORES"
+"""The stream of a cluster's stores; no namespace's stream is called so."""
 PAYLOAD: Final = 2 * 1024 * 1024
 STORE_BYTES: Final = 4 * 1024**3
 STREAM_BYTES: Final = 256 * 1024**2
@@ -80,6 +82,7 @@ def replica_permissions() -> dict[str, Any]:
             "allow": [
                 f"{backbone.PREFIX}.>",
                 "$JS.API.STREAM.CREATE.*",
+                *(f"$JS.API.STREAM.{verb}.{STORES}" for verb in ("INFO", "PURGE", "MSG.GET")),
                 "$JS.API.CONSUMER.CREATE.>",
                 "$JS.API.CONSUMER.MSG.NEXT.>",
                 "$JS.ACK.>",
@@ -161,4 +164,19 @@ def stream_settings(namespace: str, copies: int = 1) -> dict[str, Any]:
         "duplicate_window": 120 * _NANO,
         "deny_delete": True,
         "deny_purge": True,
+    }
+
+
+def stores_settings(copies: int) -> dict[str, Any]:
+    """Return what the stream of a cluster's stores is; ``bus/mirror.py`` says what is in it."""
+    return {
+        "name": STORES,
+        "subjects": [f"{backbone.PREFIX}.store.*.*.*"],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_msg_size": PAYLOAD,
+        "num_replicas": copies,
+        "deny_delete": True,
     }

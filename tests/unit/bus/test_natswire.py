@@ -81,7 +81,7 @@ def test_what_we_say() -> None:
     assert natswire.publish("a.b", b"", "back") == b"PUB a.b back 0\r\n\r\n"
     assert natswire.subscribe("a.*", 3) == b"SUB a.* 3\r\n"
     assert natswire.unsubscribe(3) == b"UNSUB 3\r\n"
-    once = natswire.publish_once("a", b"xy", "back", "id-1")
+    once = natswire.publish_with("a", b"xy", "back", {"Nats-Msg-Id": "id-1"})
     assert once == b"HPUB a back 31 33\r\nNATS/1.0\r\nNats-Msg-Id: id-1\r\n\r\nxy\r\n"
     words = natswire.connect("alpha").split(b"\r\n")
     assert words[1:] == [b"PING", b""]

@@ -81,8 +81,7 @@ def _enforcement(control: Control, settings: KubernetesSettings) -> Enforcement:
     if control is Control.BUS:
         return _bus(settings)
     if control is Control.STORE:
-        by = "this release has it with the process and docker runtimes only"
-        return Enforcement(control, Level.UNAVAILABLE, by)
+        return _store(settings)
     if control in _NOT_HELD:
         return Enforcement(control, Level.DEGRADED, _NOT_HELD[control])
     if control is Control.NETWORK:
@@ -141,6 +140,19 @@ def _bus(settings: KubernetesSettings) -> Enforcement:
         Control.BUS,
         Level.ENFORCED,
         f"the broker {settings.bus}, which knows a pod by its address and judges every message; TLS 1.3",
+    )
+
+
+def _store(settings: KubernetesSettings) -> Enforcement:
+    if settings.bus is None or not settings.stores:
+        return Enforcement(
+            Control.STORE,
+            Level.UNAVAILABLE,
+            "the broker has nowhere to keep it: install the chart with bus.enabled=true and "
+            "bus.nats.enabled=true, or with bus.nats.url, a server of yours",
+        )
+    return Enforcement(
+        Control.STORE, Level.ENFORCED, "the broker counts every byte before the backbone keeps it"
     )
 
 

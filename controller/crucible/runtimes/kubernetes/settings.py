@@ -53,6 +53,7 @@ class KubernetesSettings:
         volumes: claims that plugins may be granted, each in the namespace of whoever asks.
         egress: the proxy that lets plugins out; None: there is none, and nothing lets them out.
         bus: the broker; None: there is none, and no plugin is on the bus.
+        stores: it has a backbone, which keeps plugins' stores.
         namespaces: the only ones looked at; empty: all.
     """
 
@@ -69,6 +70,7 @@ class KubernetesSettings:
     volumes: tuple[ClaimVolume, ...] = ()
     egress: DoorService | None = None
     bus: DoorService | None = None
+    stores: bool = False
 
     @property
     def ways(self) -> dict[Door, DoorService]:
