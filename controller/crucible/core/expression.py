@@ -13,12 +13,16 @@ KNOWN: Final = frozenset({"usage", "probes", "age"})
 """What an expression may speak of: what the instance uses, its other probes by name, its age in seconds."""
 FIGURES: Final = frozenset({"memory", "cpu", "pids", "throttled"})
 """What is known of ``usage``, where the runtime can tell it."""
+CHECKS: Final = frozenset({"startup", "ready", "live"})
+"""The names that ``probes`` may have."""
 _LOOPS: Final = frozenset(
     {"all", "exists", "exists_one", "existsOne", "map", "filter", "transformList", "transformMap", "matches"}
 )
 """Words that make an expression run over lists, or over text in ways that take long."""
 _STRINGS: Final = re.compile(r"""("(\\.|[^"\\])*"|'(\\.|[^'\\])*')""")
 _WORD: Final = re.compile(r"[A-Za-z_]\w*")
+_MEMBER: Final = re.compile(r"(?<![\w.])(usage|probes)\s*\.\s*([A-Za-z_]\w*)(?!\w|\s*\()")
+_MEMBERS: Final = {"usage": FIGURES, "probes": CHECKS}
 _FAILURES: Final = (RuntimeError, TypeError, ValueError, LookupError, ArithmeticError)
 
 
@@ -32,12 +36,17 @@ def check(text: str) -> None:
     Raises:
         Unfit: it is no CEL, runs in loops, or speaks of what there is not.
     """
-    loops = sorted(_LOOPS & set(_WORD.findall(_STRINGS.sub("", text))))
+    bare = _STRINGS.sub("''", text)
+    loops = sorted(_LOOPS & set(_WORD.findall(bare)))
     if loops or '"""' in text or "'''" in text:
         raise Unfit(f"uses {', '.join(loops) or 'a long string'}, which could keep the controller busy")
     unknown = sorted(set(_compiled(text).references()["variables"]) - KNOWN)
     if unknown:
         raise Unfit(f"speaks of {', '.join(unknown)}; there is {', '.join(sorted(KNOWN))}")
+    for whole, member in _MEMBER.findall(bare):
+        if member not in _MEMBERS[whole]:
+            there = ", ".join(f"{whole}.{name}" for name in sorted(_MEMBERS[whole]))
+            raise Unfit(f"speaks of {whole}.{member}; there is {there}")
 
 
 def figures(text: str) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def recent(crashes: tuple[float, ...], recovery: Recovery, now: float) -> tuple[
 
     As many as tell any step of recovery from the next: a hundred restarts, one recreation.
     """
-    return tuple(at for at in crashes if at > now - recovery.window)[-101:]
+    return tuple(at for at in crashes if at + recovery.window > now)[-101:]  # as `lapse` reckons, to the bit
 
 
 def lapse(crashes: tuple[float, ...], recovery: Recovery) -> float | None:

@@ -33,6 +33,9 @@ WELL = Streak(ok=True, count=1, at=999.0)
 ILL = Streak(ok=False, count=3, message="status 503", at=999.0)
 
 
+EXPRESSION = "spec.health.live.custom.expression:"
+
+
 def custom(expression: str) -> dict[str, Any]:
     return {"live": {"custom": {"expression": expression}}}
 
@@ -246,6 +249,14 @@ def test_a_kind_the_runtime_cannot_ask_is_refused() -> None:
         ({"live": {"resource": {}}}, "spec.health.live.resource: give memory, cpu or pids"),
         (custom("usage.memory <"), "spec.health.live.custom.expression: is no CEL expression"),
         (custom("secret > 1"), "spec.health.live.custom.expression: speaks of secret; there is age, probes"),
+        (
+            custom("age < 9.0 || usage.memry < 9"),
+            f"{EXPRESSION} speaks of usage.memry; there is usage.cpu, u",
+        ),
+        (
+            custom("probes . redy"),
+            f"{EXPRESSION} speaks of probes.redy; there is probes.live, probes.ready, ",
+        ),
         (custom("[1].all(usage, [2].map(age, true))"), "spec.health.live.custom.expression: uses all, map"),
         (custom("'a'.matches('(a+)+b')"), "spec.health.live.custom.expression: uses matches"),
     ],
