@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,6 +42,21 @@ async def test_a_start_whose_answer_was_lost_is_found_and_not_repeated(
     found = await docker.until(workload, lambda one: one.state is State.RUNNING)
     assert await docker.runtime.start(workload, FIRST) == found
     assert len(docker._containers()) == 1
+    await docker.runtime.deliver(workload.plugin_uid, FIRST, "{}", signal=False)  # all it is shown is there
+
+
+async def test_a_container_that_is_shown_what_is_gone_is_ended_with_a_reason(docker: DockerHarness) -> None:
+    """As one that an engine starts when its start was given up long ago."""
+    workload = docker.workload("stay")
+    await docker.runtime.start(workload, FIRST)
+    await docker.runtime.close()
+    shutil.rmtree(docker.place / "docker/instances")
+    await docker.open()
+    ended = await docker.until(workload, lambda one: not one.alive)
+    assert ended.exit is not None
+    assert "is gone" in ended.exit.problem
+    await docker.runtime.remove(workload.plugin_uid, FIRST)
+    assert docker.leftovers() == []
 
 
 async def test_a_create_whose_answer_was_lost_is_cleared_and_made_anew(

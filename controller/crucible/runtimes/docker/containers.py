@@ -105,6 +105,14 @@ class Containers:
 
     def drop(self, held: Held) -> None:
         """Forget an instance, and what is kept for it on this host."""
+        self.let_go(held)
+        self.memory.discard(held.instance.plugin_uid, held.instance.slot)
+        shutil.rmtree(held.directory, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            held.directory.parent.rmdir()
+
+    def let_go(self, held: Held) -> None:
+        """Forget an instance; what is kept for it stays until a survey finds no container of it."""
         instance = held.instance
         self._held.pop((instance.plugin_uid, instance.slot), None)
         siblings = self._of.get(instance.plugin_uid, {})
@@ -114,10 +122,6 @@ class Containers:
         self._by_container.pop(held.container, None)
         self.groups.drop(held.container)
         held.doors.close()
-        self.memory.discard(held.instance.plugin_uid, held.instance.slot)
-        shutil.rmtree(held.directory, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            held.directory.parent.rmdir()
 
     def directory(self, plugin_uid: str, slot: Slot) -> Path:
         """Return where an instance's files are."""
@@ -195,7 +199,7 @@ class Containers:
         networks = await self.relays.survey()
         for entry in instances:
             if cut_off(entry, networks):
-                self._spawn(self._end_cut_off(entry["Id"]))
+                self._spawn(self._end_doomed(entry["Id"], "its network was removed by someone else"))
 
     async def signal(self, held: Held, name: str) -> None:
         """Send a signal to the container's init process; one that has ended takes none.
@@ -310,6 +314,8 @@ class Containers:
             # A list can be older than an end that was told before anyone listened; this is not.
             await self._look_at_end(held)
         self.came_up(held)
+        if not held.directory.is_dir():
+            self._spawn(self._end_doomed(entry["Id"], "what it is shown of this host is gone"))
         return key
 
     def _take_over(self, entry: Mapping[str, Any], slot: Slot) -> Held:
@@ -342,16 +348,16 @@ class Containers:
         if not found["State"].get("Running"):
             self.conclude(held, await self._explained(held, translate.exit_of_inspection(found, time.time())))
 
-    async def _end_cut_off(self, container: str) -> None:
-        """End an instance that nobody can reach; the next survey tries again where that fails."""
+    async def _end_doomed(self, container: str, why: str) -> None:
+        """End an instance that is of no use any more; the next survey tries again where that fails."""
         held = self._by_container.get(container)
         if held is None or held.ended.is_set():
             return
-        held.fate = "its network was removed by someone else"
+        held.fate = why
         try:
             await self.kill(held)
         except CrucibleError as error:
-            _log.warning("%s lost its network and cannot be ended yet: %s", held.instance.name, error)
+            _log.warning("%s cannot be ended yet, though %s: %s", held.instance.name, why, error)
 
     async def _bury(self, held: Held, event: Happened) -> None:
         """Note an end that was heard of; ask why where the event does not say."""

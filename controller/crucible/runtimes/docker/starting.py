@@ -88,8 +88,9 @@ class Starter:
             self._containers.conclude(held, how)
             await self._containers.discard(held)
         except BaseException:
-            # Nothing was confirmed. If it was made all the same, a survey finds it under its name.
-            self._containers.drop(held)
+            # Nothing was confirmed. If it was made all the same, a survey finds it under its name; what it is
+            # shown has to be there then.
+            self._containers.let_go(held)
             raise
         else:
             self._containers.came_up(held)
