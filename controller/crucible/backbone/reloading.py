@@ -35,7 +35,7 @@ def watch(folder: Path, server: Callable[[], list[int]], stop: threading.Event) 
         stop: ends it.
     """
     told = problem = ""
-    while True:
+    while not stop.wait(LOOK):  # a server that has just begun could be ended by it
         try:
             found = _digest(papers_in(folder))
         except InvalidInput as error:
@@ -47,8 +47,6 @@ def watch(folder: Path, server: Callable[[], list[int]], stop: threading.Event) 
             if found != told and [pid for pid in server() if tell(pid)]:
                 told = found
                 log.info("the server was told to read its certificates")
-        if stop.wait(LOOK):
-            return
 
 
 def tell(pid: int) -> bool:
