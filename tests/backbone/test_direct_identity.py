@@ -263,6 +263,23 @@ async def test_a_machine_that_floods_its_line_is_limited_and_others_are_served(
     assert pair.beta.far._peers["gamma"].served <= 1024
 
 
+async def test_a_machine_that_is_revoked_loses_its_line_and_gets_none_any_more(
+    pair: Pair, rogue: Rogue
+) -> None:
+    port = await beta_lets_in(pair)
+    speech = await (await rogue.join(GAMMA)).line(pair.beta, port)
+    del pair.backbone.users["gamma"]
+    pair.backbone.reload()
+    assert await speech.hear() is None
+    assert not pair.beta.directly("gamma")
+    again = await rogue.dial(port)  # its certificate has not ended
+    again.say(rogue.hello(pair.beta))
+    heard = await again.hear()
+    assert heard is not None
+    assert (heard.kind, heard.name) == (Kind.ERROR, "NotPermitted")
+    assert await again.hear() is None
+
+
 async def test_half_a_frame_on_a_line_takes_counted_room_and_gives_it_back(pair: Pair, rogue: Rogue) -> None:
     port = await beta_lets_in(pair)
     speech = await (await rogue.join(GAMMA)).line(pair.beta, port)

@@ -61,13 +61,21 @@ class Rogue:
         self.told: dict[str, news.News] = {}
         self.nats: Nats | None = None
         self.speeches: list[Speech] = []
+        self._beating: asyncio.Task[None] | None = None
 
     async def join(self, says: Meeting | None) -> Self:
         """Be on the backbone, and say of oneself how one can be met."""
         self.nats = await self.backbone.client(self.name, self._heard)
         self.nats.subscribe(rules.to(self.name, "*"))
         self.tell(says)
+        self._beating = asyncio.create_task(self._beat())
         return self
+
+    async def _beat(self) -> None:
+        """Be heard of, or one is given up however long a test takes."""
+        while self.nats is not None:
+            self.nats.publish("", 0, rules.here(self.name), news.beat(self.epoch, 1))
+            await asyncio.sleep(0.5)
 
     def tell(self, says: Meeting | None, *machines: str) -> None:
         assert self.nats is not None
@@ -127,6 +135,8 @@ class Rogue:
         return await asyncio.start_server(begin, "127.0.0.1", 0, ssl=context), came
 
     def close(self) -> None:
+        if self._beating is not None:
+            self._beating.cancel()
         for speech in self.speeches:
             speech.close()
         if self.nats is not None:
