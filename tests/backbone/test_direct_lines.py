@@ -89,7 +89,7 @@ async def test_streams_credit_cancellation_and_large_frames_go_by_the_line(pair:
     notes.send(Frame(Kind.CANCEL, 3))
     assert words(await tokenizer.next()) == ("CANCEL", held.id, "")
     assert words(await notes.next()) == ("ERROR", 3, "Cancelled")
-    notes.send(Frame(Kind.CALL, 5, "tokenizer.hold", deadline=50))
+    notes.send(Frame(Kind.CALL, 5, "tokenizer.hold", deadline=1500))
     await tokenizer.next()
     assert words(await notes.next()) == ("ERROR", 5, "DeadlineExceeded")
     await until(lambda: not pair.beta.broker.inbound.total and not pair.alpha.broker.inbound.total)

@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onlooker import below, everything
+
 from crucible.runtimes.process import proc
 from crucible.runtimes.process.cgroups import base as groups
 
@@ -32,7 +34,8 @@ def clear(mark: str, sessions: Collection[int] = ()) -> None:
     deadline = time.monotonic() + SECONDS
     while pids := processes(mark, sessions):
         assert time.monotonic() < deadline, f"processes {sorted(pids)} do not end"
-        groups.thaw(tuple(cgroups(mark)))  # what is frozen does not even die
+        with suppress(groups.Refused):  # one goes meanwhile: the others are for the next time
+            groups.thaw(tuple(cgroups(mark)))  # what is frozen does not even die
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -61,8 +64,8 @@ def processes(mark: str, sessions: Collection[int] = ()) -> set[int]:
 def cgroups(mark: str) -> list[Path]:
     """Return every cgroup of a control plane, each before those below it."""
     top = Path("/sys/fs/cgroup")
-    tops = [path for pattern in (f"crucible-{mark}", f"*/crucible-{mark}") for path in top.glob(pattern)]
-    return [path for one in tops for path in (one, *sorted(one.rglob("*/")))]
+    tops = [path for pattern in (f"crucible-{mark}", f"*/crucible-{mark}") for path in below(top, pattern)]
+    return [path for one in tops for path in (one, *filter(Path.is_dir, everything(one)))]
 
 
 def _session(pid: int) -> int | None:
