@@ -3,13 +3,12 @@
 //! While the script waits for anything here, pings are answered, and calls, messages and changes line up for `next`.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::arrivals::{Arrival, Arrivals, WINDOW};
 use crate::flow::{Flow, Served};
+use crate::road::Road;
 use crate::signals;
 use crate::trace::Trace;
 use crate::wire::{self, Frame};
@@ -62,7 +61,7 @@ pub struct Bus {
     pub served: Option<Served>,
     pub(crate) flows: HashMap<u32, Flow>,
     pub(crate) arrivals: Arrivals,
-    stream: Option<UnixStream>,
+    stream: Option<Road>,
     methods: Vec<String>,
     patterns: Vec<(u32, String)>,
     kept: Vec<u8>,
@@ -307,15 +306,14 @@ impl Bus {
         if self.stream.is_some() {
             return Ok(());
         }
-        let Ok(path) = std::env::var("CRUCIBLE_BUS") else {
+        let Ok(address) = std::env::var("CRUCIBLE_BUS") else {
             return Err(
                 "Unavailable: this plugin has no bus: grant it something under capabilities.bus".to_owned()
             );
         };
-        let stream = UnixStream::connect(path)
-            .map_err(|error| format!("Unavailable: the bus is not there: {error}"))?;
-        stream.set_write_timeout(Some(HANDSHAKE)).map_err(|error| format!("Unavailable: {error}"))?;
-        self.stream = Some(stream);
+        let authority = std::env::var("CRUCIBLE_BUS_CA").unwrap_or_default();
+        let road = Road::to(&address, &authority, HANDSHAKE).map_err(|why| format!("Unavailable: {why}"))?;
+        self.stream = Some(road);
         if let Err(why) = self.greet() {
             self.flows.remove(&0);
             self.hang_up();
@@ -347,7 +345,7 @@ impl Bus {
             return Err("TooLarge: name, headers and payload: 255, 4096 and 1048576 bytes at most".to_owned());
         };
         let Some(stream) = &mut self.stream else { return Err(GONE.to_owned()) };
-        if let Err(error) = stream.write_all(&bytes) {
+        if let Err(error) = stream.send(&bytes) {
             self.hang_up();
             return Err(format!("Unavailable: the bus went away: {error}"));
         }
@@ -357,9 +355,8 @@ impl Bus {
     /// Take in what comes; return after one look.
     fn read(&mut self) -> Outcome<()> {
         let Some(stream) = &mut self.stream else { return Err(GONE.to_owned()) };
-        let mut chunk = [0; 16384];
-        match stream.read(&mut chunk) {
-            Ok(size) if size > 0 => self.kept.extend(&chunk[..size]),
+        match stream.take(&mut self.kept) {
+            Ok(size) if size > 0 => {}
             Err(error) if is_late(&error) => return Ok(()),
             _ => {
                 self.hang_up();

@@ -11,6 +11,7 @@ mod limits;
 mod log;
 mod options;
 mod report;
+mod road;
 mod signals;
 mod streams;
 mod talk;
