@@ -230,12 +230,3 @@ async def test_a_plugin_is_refused_where_there_is_no_broker_and_held_where_there
     await local.apply("keeps", capabilities={"store": {"size": "64Ki"}})
     said = await local.until_condition("keeps", "Stalled", "StoreUnavailable")
     assert "bus.nats.enabled=true" in said["message"]
-    await local.apply(
-        "script",
-        type="rune",
-        source={"inline": {"main.rn": "1"}},
-        entrypoint=["main.rn"],
-        capabilities={"bus": {}},
-    )
-    said = await local.until_condition("script", "Stalled", "BusUnavailable")
-    assert "speaks no TLS" in said["message"]

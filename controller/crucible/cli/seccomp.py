@@ -75,10 +75,10 @@ def command(
 def profile_as(form: Form, kind: PluginType, machine: str | None) -> bytes:
     """Return a type's profile as bytes; ``machine`` None is both, or for a program this one."""
     from crucible.core import bpf  # noqa: PLC0415 - the table of calls is long
-    from crucible.core.profiles import PROFILES  # noqa: PLC0415 - the same
+    from crucible.core.profiles import IN_PODS, PROFILES  # noqa: PLC0415 - the same
     from crucible.core.seccomp_json import document  # noqa: PLC0415 - the same
 
-    profile = PROFILES[kind.value]
+    profile = (IN_PODS if form is Form.KUBERNETES else PROFILES)[kind.value]
     if form is Form.BPF:
         return bpf.encode(bpf.program(profile, machine or platform.machine()))
     return document(profile, (machine,) if machine else tuple(bpf.AUDIT_ARCH)).encode() + b"\n"

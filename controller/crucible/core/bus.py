@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from crucible.model.status import PluginStatus, Replica
 
 _CALL: Final = re.compile(r"(\$host|[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?)\.(\*|[A-Za-z0-9_-]{1,64})")
-_WITHOUT_TLS: Final = "rune"  # the type whose host speaks none; the broker loads this room, and no manifest
 TOLD: Final = 200
 """Characters of what the broker tells of a fault; what is as long was cut."""
 _STATE_LIMIT: Final = 300
@@ -143,11 +142,6 @@ def violations(spec: PluginSpec) -> Iterator[Violation]:
         for index, pattern in enumerate(patterns):
             if not subjects.is_pattern(pattern):
                 yield Violation(f"{here}.{name}[{index}]", f"{pattern!r} is no pattern of subjects: {_HOW}")
-    if bus.encrypt_local and spec.type.value == _WITHOUT_TLS:
-        yield Violation(
-            f"{here}.encryptLocal",
-            "the host of Rune scripts speaks no TLS: leave it out, or use another type",
-        )
     if spec.lifecycle.drain and not is_on_bus(spec) and not spec.update.hands_over:
         yield Violation(
             "spec.lifecycle.drain", "is for a plugin on the bus: remove it, or write capabilities: {bus: {}}"

@@ -78,6 +78,15 @@ PROFILES: Final = {
 }
 """By ``spec.type``. A program of its author's own choosing gets the general one."""
 
+_REACHING: Final = Conditional(
+    "socket", tuple(Case((Check(0, family),), ALLOW) for family in (_UNIX, 2, 10)), NO_SUCH_FAMILY
+)
+IN_PODS: Final = {
+    kind: _without(profile, "", _REACHING) if _UNIX_SOCKETS_ONLY in profile.conditional else profile
+    for kind, profile in PROFILES.items()
+}
+"""The same for nodes of a cluster, where the broker is reached by TCP: hosts of ours may connect to it."""
+
 
 def profile_of(workload: Workload) -> Profile:
     """Return the profile a workload runs under: that of its type, or the general one for a whole image."""

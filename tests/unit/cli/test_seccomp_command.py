@@ -9,7 +9,8 @@ import pytest
 
 from crucible.cli.seccomp import Form, profile_as
 from crucible.core import bpf
-from crucible.core.profiles import PROFILES
+from crucible.core.profiles import IN_PODS, PROFILES
+from crucible.core.seccomp import ALLOW
 from crucible.core.seccomp_json import document
 from crucible.model.manifest import PluginType
 
@@ -19,8 +20,20 @@ if TYPE_CHECKING:
 
 def test_json_is_what_a_container_is_sent() -> None:
     for kind in PluginType:
-        for form in (Form.DOCKER, Form.KUBERNETES):
-            assert profile_as(form, kind, None).decode() == document(PROFILES[kind.value]) + "\n"
+        for form, profiles in ((Form.DOCKER, PROFILES), (Form.KUBERNETES, IN_PODS)):
+            assert profile_as(form, kind, None).decode() == document(profiles[kind.value]) + "\n"
+
+
+@pytest.mark.parametrize("kind", PROFILES)
+def test_on_a_node_every_type_may_connect_to_the_broker_and_none_may_more_than_that(kind: str) -> None:
+    here, there = PROFILES[kind], IN_PODS[kind]
+    for family, name in enumerate(("unix", "IPv4", "IPv6", "netlink")):
+        arguments = ((1, 2, 10, 16)[family], 1, 0)
+        met = there.action("socket", arguments) == here.action("socket", arguments)
+        assert met or (kind in {"wasm", "rune"} and name in {"IPv4", "IPv6"})
+    assert there.action("socket", (2, 1, 0)) == there.action("socket", (10, 1, 0)) == ALLOW
+    assert there.allowed == here.allowed
+    assert {rule.name for rule in there.conditional} == {rule.name for rule in here.conditional}
 
 
 def test_one_machine_is_named_alone() -> None:

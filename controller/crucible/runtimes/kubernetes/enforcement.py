@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from crucible.model.bus import USES
 from crucible.model.enforcement import Capabilities, Control, Enforcement, Level
 from crucible.model.manifest import PluginType
 from crucible.model.volume import accesses
@@ -31,9 +30,6 @@ _NOT_HELD: Final = {
     "own RLIMIT_NOFILE",
 }
 
-_NOT_ON_BUS: Final = (
-    ("rune", "its host speaks no TLS, and the broker of a cluster nothing else: leave the bus out"),
-)
 _NO_BROKER: Final = "no broker runs in this cluster: install the chart with bus.enabled=true"
 _BY_BROKER: Final = ("ping", "bus")
 """A kind of probe, and a way in which a configuration reaches what runs: the operator asks the broker."""
@@ -64,9 +60,7 @@ def capabilities(settings: KubernetesSettings, unmetered: str = "") -> Capabilit
         no_freezer="a pod cannot be frozen: Kubernetes has no way to; use 'crucible suspend'",
         asks=_KUBELET,
         usage=frozenset({"memory", "cpu"}),
-        bus=USES - {name for name, _ in _NOT_ON_BUS} if settings.bus is not None else USES,
         lacks=(
-            *_NOT_ON_BUS,
             *((name, _NO_BROKER) for name in _BY_BROKER if settings.bus is None),
             ("signal", "nobody but the kubelet can signal a pod's processes; write file, or restart"),
             *((kind, unmetered) for kind in judging if unmetered),

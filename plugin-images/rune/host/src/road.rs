@@ -42,8 +42,9 @@ impl Road {
         let (socket, name) = if rest.starts_with('/') {
             (UnixStream::connect(rest).map(Socket::Unix), LOCAL_NAME)
         } else {
-            let (host, port) = place_of(rest)
-                .ok_or_else(|| format!("CRUCIBLE_BUS is {address}: it should be a path, tls://HOST:PORT or tls:///PATH"))?;
+            let (host, port) = place_of(rest).ok_or_else(|| {
+                format!("CRUCIBLE_BUS is {address}: it should be a path, tls://HOST:PORT or tls:///PATH")
+            })?;
             (by_tcp(host, port, time).map(Socket::Tcp), host)
         };
         let mut road = Road { socket: socket.map_err(missing)?, tls: None };
@@ -191,7 +192,8 @@ fn greeting(name: &str, authority: &str) -> Result<ClientConnection, String> {
         .with_root_certificates(believed)
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
-    let name = ServerName::try_from(name.to_owned()).map_err(|error| format!("CRUCIBLE_BUS: {name}: {error}"))?;
+    let name =
+        ServerName::try_from(name.to_owned()).map_err(|error| format!("CRUCIBLE_BUS: {name}: {error}"))?;
     let mut connection = ClientConnection::new(Arc::new(config), name).map_err(unusable)?;
     connection.set_buffer_limit(None);
     Ok(connection)
