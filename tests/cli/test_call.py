@@ -46,7 +46,10 @@ def test_python_plugins_call_each_other_and_keep_what_they_count(crucible: Any, 
     exported = crucible("store", "export", "word-counter").out.splitlines()
     assert [json.loads(line).get("base64") for line in exported] == ["ew==", None]
     assert crucible("store", "rm", "word-counter", "total").code == 0
-    assert crucible("store", "get", "word-counter", "total").code == 3
+    gone = crucible("store", "get", "word-counter", "total")
+    assert (gone.code, "there is no key total" in gone.err) == (3, True)
+    nobody = crucible("store", "get", "nobody", "total")
+    assert (nobody.code, nobody.err) == (3, "error: there is no plugin nobody\n")
     assert crucible("store", "ls", "tokenizer").code == 4, "it has no store"
     assert crucible("store", "get", "word-counter").code == 2
     assert "raw/1" in crucible("store", "ls", "word-counter").out
@@ -118,7 +121,9 @@ def test_a_call_that_cannot_be_made_says_why_and_ends_with_its_code(
         (("demo.nothing",), 3, "no method nothing"),
         (("demo.fail",), 1, "Failed: ZeroDivisionError"),
         (("demo.hang", "--timeout", "100ms"), 1, "DeadlineExceeded"),
-        (("demo",), 4, "plugin.method"),
+        (("demo",), 4, "'demo' is no PLUGIN.METHOD"),
+        (("../demo.say",), 4, "'../demo.say' is no PLUGIN.METHOD"),
+        (("$store.get",), 4, "'$store.get' is no PLUGIN.METHOD"),
         (("demo.say", "{"), 4, "no JSON"),
         (("demo.say", "--priority", "urgent"), 2, "urgent"),
         (("demo.say", "-n", "other"), 3, "no plugin demo"),

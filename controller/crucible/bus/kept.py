@@ -133,7 +133,7 @@ class KeptStores(Verbs):
             await self._claim(follower, request.member)  # who wrote it may be a later plugin of the name
         owner = follower.mirror.owner
         if found is None or found[1][:1] != PUT or (owner is not None and found[0] < owner.since):
-            raise Refused(Code.NOT_FOUND, f"there is no {request.key}")
+            raise Refused(Code.NOT_FOUND, f"there is no key {request.key}")
         return Frame(Kind.ANSWER, payload=found[1][1:], headers={"revision": str(found[0])})
 
     async def _list(self, follower: Follower, request: Request) -> Frame:
@@ -174,7 +174,7 @@ class KeptStores(Verbs):
         known = follower.mirror
         if payload[:1] == DELETED:
             if not known.check_delete(request.key, request.expected):
-                raise Refused(Code.NOT_FOUND, f"there is no {request.key}")
+                raise Refused(Code.NOT_FOUND, f"there is no key {request.key}")
             return
         total = sum(each.mirror.memory for each in self._followers.values())
         known.check_put(

@@ -115,7 +115,8 @@ class Verbs:
             name = call.frame.headers.get("plugin", "")
             seat = self._calls.roster.find(member.namespace, name)
             if seat is None:
-                raise Refused(Code.NO_SUCH_PLUGIN, f"header plugin: there is no plugin {name!r}")
+                why = f"there is no plugin {name}" if name else "header plugin: say whose store"
+                raise Refused(Code.NO_SUCH_PLUGIN, why)
             member = seat.member
         if member.grants.store is None:
             raise Refused(Code.NOT_PERMITTED, "the manifest lacks spec.capabilities.store: {size: …}")

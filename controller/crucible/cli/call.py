@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import secrets
 import sys
 from enum import StrEnum
@@ -26,6 +27,8 @@ runs the local control plane may call every plugin that is on the bus (spec.capa
 that is {}). What the method answers is printed; exit code 3: no such plugin or method, 4: refused,
 1: it failed, or was not there.
 """
+
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?\.[A-Za-z0-9_-]{1,64}")
 
 
 class Urgency(StrEnum):
@@ -52,6 +55,8 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
     ] = Urgency.NORMAL,
 ) -> None:
     """Call a method of a plugin, and print what it answers."""
+    if not _NAME.fullmatch(method):
+        raise InvalidInput(f"{method!r} is no PLUGIN.METHOD: say for example tokenizer.split")
     sent = _payload(sys.stdin.read() if payload == "-" else payload or "")
     limit = seconds_of(timeout)
     answer = asyncio.run(_call(access, method, sent, limit, list(Urgency).index(priority)))

@@ -14,7 +14,7 @@ from crucible.cli.endpoint import Access, bus_of
 from crucible.cli.exits import WrongUsage
 from crucible.cli.options import Data, DataOutput, with_access
 from crucible.cli.table import table
-from crucible.cli.terminal import note
+from crucible.cli.terminal import harmless, note
 from crucible.errors import NotFound
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ Examples:
   crucible store rm word-counter total
   crucible store export word-counter > total.jsonl
 
-A value is printed and stored as the bytes it is. export prints one JSON object a line: key, revision,
-and value, or base64 where the value is no JSON.
+A value is printed and stored as the bytes it is; on a terminal, what could harm that is spelt out. export
+prints one JSON object a line: key, revision, and value, or base64 where the value is no JSON.
 """
 
 
@@ -81,7 +81,8 @@ async def _run(  # noqa: PLR0913, PLR0917 - the same
     async with HostBus(*bus_of(access)) as bus:
         match verb:
             case Verb.GET:
-                sys.stdout.buffer.write((await bus.call("$store.get", headers=headers)).payload)
+                found = (await bus.call("$store.get", headers=headers)).payload
+                sys.stdout.buffer.write(for_terminal(found) if sys.stdout.isatty() else found)
             case Verb.PUT:
                 data = sys.stdin.buffer.read() if value == "-" else value.encode()
                 answer = await bus.call("$store.put", data, headers=headers)
@@ -93,6 +94,11 @@ async def _run(  # noqa: PLR0913, PLR0917 - the same
                 _print_list(await _list(bus, plugin), output)
             case Verb.EXPORT:
                 await _export(bus, plugin)
+
+
+def for_terminal(value: bytes) -> bytes:
+    """Return a value as a terminal may show it: plugins write there what they like."""
+    return harmless(value.decode(errors="replace").removesuffix("\n")).encode() + b"\n"
 
 
 async def _list(bus: "HostBus", plugin: str) -> dict[str, Any]:
