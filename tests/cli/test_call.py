@@ -92,6 +92,8 @@ def test_a_script_in_rune_answers_and_counts(crucible: Any, eventually: Any) -> 
     answer = json.loads(crucible("call", "summarizer.summary", asked, "-o", "json").out)
     assert (answer["first"], answer["sentences"]) == ("It rains", 2)
     assert crucible("store", "get", "summarizer", "total").out == str(answer["total"])
+    # What it watches in its store comes to it, and it says so in its log.
+    eventually(lambda: '"message":"counted"' in crucible("logs", "summarizer").out, "it is told")
 
 
 def test_a_call_that_cannot_be_made_says_why_and_ends_with_its_code(
