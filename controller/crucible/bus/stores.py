@@ -130,7 +130,7 @@ class Stores(Verbs):
             case "$store.get":
                 found = self._shelf.open(member).get(request.key)
                 if found is None:
-                    raise Refused(Code.NOT_FOUND, f"there is no {request.key}")
+                    raise Refused(Code.NOT_FOUND, f"there is no key {request.key}")
                 return Frame(Kind.ANSWER, payload=found[1], headers={"revision": str(found[0])})
             case "$store.put":
                 revision: int | None
@@ -149,6 +149,6 @@ class Stores(Verbs):
                 }
                 return Frame(Kind.ANSWER, payload=json.dumps(told, separators=(",", ":")).encode())
         if revision is None:
-            raise Refused(Code.NOT_FOUND, f"there is no {request.key}")
+            raise Refused(Code.NOT_FOUND, f"there is no key {request.key}")
         touched.add(bucket)
         return Frame(Kind.ANSWER, headers={"revision": str(revision)})
