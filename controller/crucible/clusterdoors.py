@@ -153,7 +153,11 @@ class ClusterDoors:
 
     def _moved(self, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
         del before, after
-        self.lines.become({place for found in self._slices.objects for place in places_of(found)})
+        found = self._slices.objects
+        self.lines.become(
+            {place for each in found for place in places_of(each)},
+            {place for each in found for place in places_of(each, ready=False)},
+        )
 
     async def _authority(self) -> str:
         """Return who vouches for brokers, as it is told where they are: who may write there is trusted."""
@@ -194,13 +198,13 @@ class ClusterDoors:
                 self._ring(uid)
 
 
-def places_of(found: Mapping[str, Any]) -> set[Place]:
-    """Return where brokers are that serve, as an EndpointSlice of their Service says."""
+def places_of(found: Mapping[str, Any], *, ready: bool = True) -> set[Place]:
+    """Return where brokers are that let plugins in, or do not, as an EndpointSlice of their Service says."""
     ports = [each["port"] for each in found.get("ports") or () if each.get("name") == Door.BUS]
     return {
         Place(address, port)
         for port in ports
         for each in found.get("endpoints") or ()
-        if (each.get("conditions") or {}).get("ready") is not False
+        if ((each.get("conditions") or {}).get("ready") is not False) is ready
         for address in each.get("addresses") or ()
     }

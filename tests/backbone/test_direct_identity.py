@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from crucible.backbone.authority import authority_in, utc_now
 from crucible.bus import directline, wire
 from crucible.bus.credentials import dialling
 from crucible.bus.wire import Frame, Kind
+from crucible.core import backbone
 from crucible.model.backbone import Meeting
 
 if TYPE_CHECKING:
@@ -290,3 +292,18 @@ async def test_half_a_frame_on_a_line_takes_counted_room_and_gives_it_back(pair:
     speech.close()
     await until(lambda: pair.beta.broker.inbound.total == 0)
     await until(lambda: not pair.beta.directly("gamma"))
+
+
+async def test_what_a_machine_says_of_its_plugins_that_is_no_text_harms_nobody_here(
+    pair: Pair, rogue: Rogue
+) -> None:
+    await pair.alpha_joins()
+    await rogue.join(GAMMA)
+    told = {"epoch": rogue.epoch, "version": 9, "plugins": [["here", "tokenizer", "\ud800"]]}
+    assert rogue.nats is not None
+    said = wire.encode(Frame(Kind.WELCOME, payload=json.dumps(told).encode()))
+    rogue.nats.publish("", 0, backbone.to("alpha", "gamma"), said)
+    await until(lambda: "gamma" in pair.alpha.far._peers and pair.alpha.far._peers["gamma"].plugins)
+    notes = await pair.alpha.add("notes", call=("tokenizer.split",))
+    for ident in (1, 3):
+        assert words(await notes.call(ident, "tokenizer.split")) == ("ERROR", ident, "Unavailable")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from backboned import until
+from cryptography.hazmat.primitives import serialization
 from raw import Raw, words
 
 from crucible import replicated
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from replicas import Replicas
 
     from crucible.bus.nats import Nats
+
+
+def behind_a_passphrase(key: str) -> str:
+    found = serialization.load_pem_private_key(key.encode(), None)
+    how = serialization.BestAvailableEncryption(b"secret")
+    text = found.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
+    return text.decode()
 
 
 async def test_a_plugin_is_the_same_whichever_replica_it_is_connected_to(replicas: Replicas) -> None:
@@ -156,6 +164,14 @@ async def test_the_server_lets_in_nobody_but_brokers_and_only_to_what_is_theirs(
     assert json.loads((replicas.server.place / "nats.json").read_text())["tls"]["min_version"] == "1.3"
 
 
+async def test_as_many_servers_keep_an_event_as_were_asked_for(replicas: Replicas) -> None:
+    """There is one: that it refuses says what it was asked."""
+    replicas.one.far.become(replicas.server.joining("bus-one"), kindred=3)
+    notes = await replicas.add(replicas.one, "notes", publish=("notes.>",))
+    answer = await notes.call(1, "$events.put", b"0", headers={"subject": "notes.saved"})
+    assert "replicas > 1" in answer.payload.decode()
+
+
 async def test_certificates_change_under_connections_and_so_does_who_signs_them(
     replicas: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +189,10 @@ async def test_certificates_change_under_connections_and_so_does_who_signs_them(
     key = server.folder("nats-client") / "tls.key"
     whole = key.read_text()
     key.write_text(server.authority.server(("localhost",), utc_now()).key)
+    await until(lambda: "not the key of" in replica.problem)
+    key.write_text(whole)
+    await until(lambda: not replica.problem)
+    key.write_text(behind_a_passphrase(whole))
     await until(lambda: "not the key of" in replica.problem)
     key.write_text(whole)
     await until(lambda: not replica.problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,13 @@ from raw import Raw
 from sandboxless import until
 
 from crucible.backbone.authority import fresh_authority, utc_now
+from crucible.bus import controller
 from crucible.bus.credentials import serving
 from crucible.bus.gate import Gate, Visitor
+from crucible.bus.host import Client
 from crucible.bus.line import Line, operators_way
 from crucible.bus.lines import Lines, Place
-from crucible.bus.wire import Frame, Kind
+from crucible.bus.wire import Frame, Kind, encode
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Bus
+    from crucible.bus.broker import Broker
 
 KEY = "uid-here-{}/0-1/bus"
 
@@ -208,3 +212,98 @@ async def test_one_broker_that_is_away_leaves_what_it_may_know_open(
     operator.lines.become({one.place})
     assert not operator.lines.trouble
     del here
+
+
+async def test_a_broker_that_lets_in_nobody_new_is_asked_of_those_it_has_until_its_line_falls(
+    posts: list[Post], operator: Operator
+) -> None:
+    one, two = posts
+    here = await one.bus.add("one")
+    for post in posts:
+        post.line()
+    await operator.reach(*posts)
+    operator.lines.become({two.place}, {one.place})
+    answering = asyncio.create_task(echo(here))
+    assert await operator.lines.call(KEY.format("one"), "$ping", "there?", 20.0) == ("", "there?")
+    await answering
+    await one.close()
+    await until(lambda: one.place not in operator.lines._tasks)
+    assert not operator.lines.trouble, "it is not tried again"
+    operator.lines.become({two.place}, {one.place})
+    assert one.place not in operator.lines._tasks, "none is begun"
+
+
+async def test_a_broker_that_hangs_is_no_plugin_that_does_and_keeps_nobody_from_those_of_others(
+    posts: list[Post], operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = posts
+    there = await two.bus.add("two")
+    for post in posts:
+        post.line()
+    await operator.reach(*posts)
+    answer = controller.answer
+
+    async def hangs(broker: Broker, words: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if broker is one.bus.broker:
+            await asyncio.Event().wait()
+        return await answer(broker, words)
+
+    monkeypatch.setattr(controller, "answer", hangs)
+    answering = asyncio.create_task(echo(there))
+    assert await operator.lines.call(KEY.format("two"), "$ping", "there?", 20.0) == ("", "there?")
+    await answering
+    with pytest.raises(Unavailable, match="does not answer"):
+        await operator.lines.call(KEY.format("one"), "$ping", "", 0.5)
+    monkeypatch.undo()
+    assert (await operator.lines.call(KEY.format("two"), "$ping", "", 0.5))[0] == "DeadlineExceeded"
+
+
+async def test_a_line_that_takes_its_time_to_end_does_not_take_the_next_one_with_it(
+    posts: list[Post], operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = posts
+    one.line()
+    slow, leave = asyncio.Event(), Client.__aexit__
+
+    async def left(self: Client, *why: object) -> None:
+        if asyncio.current_task() is ending:
+            await slow.wait()
+        await leave(self, *why)
+
+    monkeypatch.setattr(Client, "__aexit__", left)
+    await operator.reach(one)
+    ending = operator.lines._tasks[one.place]
+    operator.lines.become(())
+    await operator.reach(one)
+    slow.set()
+    await asyncio.gather(ending, return_exceptions=True)
+    assert operator.lines._open, "else it would be taken for one that has nobody"
+    await until(lambda: one.end.held)
+
+
+async def test_a_host_that_cannot_be_reached_any_more_is_an_outage_whatever_the_kernel_calls_it() -> None:
+    class Gone:
+        def is_closing(self) -> bool:
+            return False
+
+        def write(self, _: bytes) -> None:
+            """It goes nowhere."""
+
+        async def drain(self) -> None:
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+        def close(self) -> None:
+            """It is."""
+
+        async def wait_closed(self) -> None:
+            """It was."""
+
+    reader = asyncio.StreamReader()
+    reader.feed_data(encode(Frame(Kind.WELCOME, payload=b"{}")))
+
+    async def connect() -> Any:
+        return reader, Gone()
+
+    async with Client(connect, "") as client:
+        with pytest.raises(Unavailable, match="No route"):
+            await client.call("$controller.ask", b"{}")

@@ -130,11 +130,12 @@ def test_each_policy_is_bound_with_the_action_chosen(release: Release, action: s
     assert all("matchResources" not in one["spec"] for one in bindings)
 
 
-def test_held_to_namespaces_it_judges_only_there(release: Release) -> None:
+def test_held_to_namespaces_it_judges_only_there_and_pods_where_the_operator_is(release: Release) -> None:
     objects = release.objects({"watchNamespaces": ["one"], "admission": {"policies": "always"}})
     for one in of_kind(objects, "ValidatingAdmissionPolicyBinding"):
         (expression,) = one["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
-        assert expression["values"] == ["one"]
+        pods = one["spec"]["policyName"].endswith("-pods")
+        assert expression["values"] == (["one", NAMESPACE] if pods else ["one"])
 
 
 @pytest.mark.parametrize(

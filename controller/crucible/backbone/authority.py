@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -45,7 +46,7 @@ class Issued:
         try:
             certificate = x509.load_pem_x509_certificate(self.certificate.encode())
             key = serialization.load_pem_private_key(self.key.encode(), password=None)
-        except ValueError:
+        except (ValueError, TypeError, UnsupportedAlgorithm):  # the second: a key behind a passphrase
             return False
         return key.public_key() == certificate.public_key()
 

@@ -185,7 +185,7 @@ class Client:
             self._writer.write(_encoded(frame))
             await self._writer.drain()
             got = await answer
-        except ConnectionError as error:
+        except OSError as error:  # also that there is no way to its host any more
             raise Unavailable(f"the bus went away: {error}") from error
         finally:
             del self._calls[frame.id]

@@ -24,7 +24,11 @@ log = logging.getLogger(__name__)
 
 _CONNECT: Final = 10.0
 _ANSWER: Final = 5.0
-"""Seconds for a broker to do what is no call to a plugin, and beyond the time of one that is."""
+"""Seconds for a broker to do what is no call to a plugin."""
+_PLUGINS: Final = 0.9
+"""Of the time of a call, what the plugin has."""
+_BROKERS: Final = 0.98
+"""Of the same, when a broker has to have said how it ended: one that hangs is no plugin that does."""
 _RETRY_FIRST: Final = 0.2
 _RETRY_LONGEST: Final = 5.0
 _SILENT: Final = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 3, socket.TCP_KEEPCNT: 3}
@@ -63,6 +67,7 @@ class Lines:
         self._hear = hear
         self._changed = changed
         self._open: dict[Place, Client] = {}
+        self._kept: frozenset[Place] = frozenset()
         self._problems: dict[Place, str] = {}
         self._tasks: dict[Place, asyncio.Task[None]] = {}
 
@@ -73,16 +78,30 @@ class Lines:
             return "no broker is there"
         return next((self._problems[place] for place in self._tasks if place in self._problems), "")
 
-    def become(self, places: Collection[Place]) -> None:
-        """Speak to these brokers, and no others."""
-        for place in [place for place in self._tasks if place not in places]:
-            self._tasks.pop(place).cancel()
-            self._problems.pop(place, None)
+    def become(self, places: Collection[Place], kept: Collection[Place] = ()) -> None:
+        """Speak to these brokers, and no others.
+
+        Args:
+            places: where they are.
+            kept: where one lets in nobody new: it still has those who came before, and what it knows of them
+                nobody else does. A line that stands there stays until it falls; none is begun.
+        """
+        self._kept = frozenset(kept).difference(places)
+        for place in tuple(self._tasks):
+            if place not in places and not (place in self._kept and place in self._open):
+                self._tasks[place].cancel()
+                self._leave(place)
         for place in places:
             if place not in self._tasks:
                 self._problems[place] = "it was not reached yet"
                 self._begin(place)
         self._changed()
+
+    def _leave(self, place: Place) -> None:
+        """Be done with a broker; its task ends by itself, or was cancelled."""
+        self._tasks.pop(place, None)
+        self._problems.pop(place, None)
+        self._open.pop(place, None)
 
     def _begin(self, place: Place, pause: float = 0.0) -> None:
         task = asyncio.get_running_loop().create_task(self._hold(place, pause))
@@ -110,13 +129,30 @@ class Lines:
         Raises:
             Unavailable: a broker cannot be asked, and the instance may be connected to it.
         """
-        words = {"call": key, "method": method, "payload": payload, "milliseconds": int(seconds * 1000)}
-        code, text = "", ""
-        for bus in self._all():
-            answer = await self._ask(bus, words, seconds + _ANSWER)
-            code, text = str(answer.get("code", "")), str(answer.get("text", ""))
-            if code != Code.UNAVAILABLE:
-                break
+        left = int(seconds * _PLUGINS * 1000)
+        words = {"call": key, "method": method, "payload": payload, "milliseconds": left}
+        loop = asyncio.get_running_loop()
+        asking = [loop.create_task(self._ask(bus, words, seconds)) for bus in self._all()]
+        code, text, problem = "", "", None
+        try:
+            async with asyncio.timeout(seconds * _BROKERS):
+                for one in asyncio.as_completed(asking):
+                    try:
+                        answer = await one
+                    except Unavailable as error:  # another may have it
+                        problem = error
+                        continue
+                    code, text = str(answer.get("code", "")), str(answer.get("text", ""))
+                    if code != Code.UNAVAILABLE:
+                        return code, text
+        except TimeoutError:
+            raise Unavailable("a broker does not answer") from None
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+        if problem is not None:
+            raise problem
         return code, text
 
     async def publish(self, namespace: str, subject: str, event: Mapping[str, Any]) -> None:
@@ -169,6 +205,7 @@ class Lines:
 
     async def _hold(self, place: Place, pause: float) -> None:
         """Stay connected to one broker, after some seconds, until cancelled."""
+        bus: Client | None = None
         failures = 0
         while True:
             await asyncio.sleep(pause)
@@ -187,7 +224,12 @@ class Lines:
                 failures += 1
                 self._say(place, f"the broker at {place.host} cannot be spoken to: {error}")
             finally:
-                self._open.pop(place, None)
+                if self._open.get(place) is bus:  # there may be another line by now
+                    self._open.pop(place, None)
+            if place in self._kept:
+                self._leave(place)
+                self._changed()
+                return
 
     def _say(self, place: Place, problem: str) -> None:
         if place in self._tasks and self._problems.get(place, "") != problem:

@@ -362,7 +362,7 @@ RESERVED_HEADERS: Final = frozenset({"from", "instance", "missed"})
 
 def error(ident: int, code: Code, message: str, headers: Mapping[str, str] = _NO_HEADERS) -> Frame:
     """Return the frame that says why something was not done."""
-    return Frame(Kind.ERROR, ident, code.value, message.encode()[:PAYLOAD_LIMIT], headers)
+    return Frame(Kind.ERROR, ident, code.value, message.encode(errors="replace")[:PAYLOAD_LIMIT], headers)
 
 
 def credit(ident: int, items: int) -> Frame:
