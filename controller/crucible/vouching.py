@@ -102,8 +102,10 @@ class Vouching:
         """Say whether a Plugin is on the bus: its pods wait until their namespace knows whom to believe."""
         uids = self._wanted.setdefault(owner.namespace, set())
         (uids.add if wanted else uids.discard)(owner.uid)
-        if not uids:
+        if not uids:  # it may go, and one of its name come that was told nothing
             del self._wanted[owner.namespace]
+            self._told.discard(owner.namespace)
+            self._problems.pop(owner.namespace, None)
         elif owner.namespace not in self._told:
             self._due = 0.0
             self._wake.set()
@@ -153,7 +155,8 @@ class Vouching:
                 log.warning("%s: ConfigMap %s cannot be written: %s", namespace, marks.AUTHORITY, error)
             self._problems[namespace] = str(error)
         else:
-            self._told.add(namespace)
+            if namespace in self._wanted:
+                self._told.add(namespace)
             self._problems.pop(namespace, None)
 
     @property

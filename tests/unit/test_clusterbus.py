@@ -127,6 +127,10 @@ async def test_namespaces_with_plugins_on_the_bus_are_told_and_one_that_cannot_b
         here.told(None, plugin("late", "later"))
         await until(lambda: any("/later/" in path for path in client.applied))
         assert not any("/quiet/" in path for path in client.tries)
+        client.applied.clear()
+        here.told(plugin("late", "later"), None)
+        here.told(None, plugin("late", "later"))
+        await until(lambda: any("/later/" in path for path in client.applied))  # it may have been made anew
     finally:
         keeping.cancel()
         with suppress(asyncio.CancelledError):
