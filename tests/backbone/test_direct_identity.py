@@ -307,3 +307,13 @@ async def test_what_a_machine_says_of_its_plugins_that_is_no_text_harms_nobody_h
     notes = await pair.alpha.add("notes", call=("tokenizer.split",))
     for ident in (1, 3):
         assert words(await notes.call(ident, "tokenizer.split")) == ("ERROR", ident, "Unavailable")
+
+
+async def test_what_a_stranger_says_begins_no_line_of_its_own_in_the_log(pair: Pair, rogue: Rogue) -> None:
+    port = await beta_lets_in(pair)
+    speech = await rogue.dial(port)
+    speech.say(rogue.hello(pair.beta, receiver="x\nbeta \ud800"))
+    heard = await speech.hear()
+    assert heard is not None
+    assert (heard.kind, heard.name) == (Kind.ERROR, "NotPermitted")
+    assert not any("\n" in said for said in pair.beta.broker.ledger.of("", "@").last.values())

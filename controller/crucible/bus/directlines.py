@@ -285,7 +285,7 @@ class DirectLines:
         elif frame.kind == Kind.WELCOME:
             self._stands(line, peer)
         elif frame.kind == Kind.ERROR:
-            line.close(f"it says: {frame.payload[:200].decode(errors='replace')}")
+            line.close(f"it says: {frame.payload[:200].decode(errors='replace')!r}")
         else:
             raise BrokenFrame(Code.MALFORMED, "the first frame is no WELCOME")
 
@@ -293,7 +293,7 @@ class DirectLines:
         """Somebody dialled us: who that is has to be beyond doubt."""
         peer, dialled = self._ground.met(said.sender), self._dialled.get(said.sender)
         if said.receiver != self._ground.machine:
-            self._refuse(line, f"this is not {said.receiver[:40]}")
+            self._refuse(line, f"this is not {said.receiver[:40]!r}")
         elif peer is None or peer.meeting is None or not shows(line.certificate, peer.meeting.identity):
             self._refuse(line, "the certificate is of nobody who is known here by this name")
         elif (said.epoch, said.known) != (peer.epoch, self._ground.epoch):

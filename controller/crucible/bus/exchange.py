@@ -194,7 +194,7 @@ class Exchange:
         elif self._peer.served >= CALLS_LIMIT:
             self._refuse(frame, Code.OVERLOADED, f"{CALLS_LIMIT} calls are open already", what.name)
         elif (seat := self._peer.caller(what)) is None:
-            self._refuse(frame, Code.OVERLOADED, "more callers than one machine has", what.name)
+            self._refuse(frame, Code.UNAVAILABLE, f"{what.caller} is not known here", what.name)
         else:
             kind, ident, _, payload, headers, priority, deadline, flags = frame
             called = Frame(kind, ident, what.name, payload, headers, priority, deadline, flags)

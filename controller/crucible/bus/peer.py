@@ -97,7 +97,7 @@ class Peer:
         return f"the machine that {what.plugin} runs on does not share {what.name} with {self.name}"
 
     def caller(self, what: backbone.Called) -> Seat | None:
-        """Return who calls; None when the machine names more of them than one machine has."""
+        """Return who calls; None: nobody of that name is known."""
         return self.terms.caller(self._callers, self.name, what)
 
     # How it goes on, and ends.

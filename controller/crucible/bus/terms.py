@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crucible.model.backbone import Share
 
 CALLERS_LIMIT: Final = 512
-"""Plugins of one machine that call here, by the names it gives them."""
+"""Plugins of one machine that call here and are remembered, by the names it gives them."""
 
 
 class Stranger(Seat):
@@ -68,7 +68,7 @@ class Terms(Protocol):
         """Say whether a call may come in."""
 
     def caller(self, callers: Callers, machine: str, what: backbone.Called) -> Seat | None:
-        """Return who calls; None when there are too many of them."""
+        """Return who calls; None: nobody of that name is known."""
 
     def may_tell(self, event: backbone.Event) -> bool:
         """Say whether what was published there may be told here."""
@@ -123,10 +123,12 @@ class Shares:
         return backbone.may_enter(share, machine, what.plugin, what.method)
 
     def caller(self, callers: Callers, machine: str, what: backbone.Called) -> Seat | None:
-        """Return a stranger, who may nothing else."""
+        """Return a stranger, who may nothing else. Plugins come and go: of too many all are made anew."""
         key = (what.namespace, what.caller)
         seat = callers.get(key)
-        if seat is None and len(callers) < CALLERS_LIMIT:
+        if seat is None:
+            if len(callers) >= CALLERS_LIMIT:
+                callers.clear()
             name = backbone.stranger(what.caller, machine)
             seat = callers[key] = Stranger(Member(what.namespace, name, name, Grants()))
         return seat
