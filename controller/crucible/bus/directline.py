@@ -6,10 +6,10 @@ TLS has verified a certificate of the backbone's authority before the first byte
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from crucible.bus import wire
+from crucible.bus.alive import watch
 from crucible.bus.pipe import Pipe
 from crucible.bus.queue import Bounds, FairQueue
 from crucible.bus.wire import BrokenFrame, Code, Frame
@@ -33,8 +33,6 @@ _STRANGER_BYTES: Final = 4096
 _OUTBOX: Final = Bounds(2048, 4 * 1024 * 1024, 8192, 16 * 1024 * 1024)
 _SILENT: Final = 2
 """Seconds without a word after which the kernel asks whether the other side is there, and asks again."""
-_DEAD: Final = 6000
-"""Milliseconds after which a line on which nothing is confirmed is dead."""
 
 
 class Desk(Protocol):
@@ -100,7 +98,7 @@ class DirectLine(Pipe):
             cast("asyncio.Transport", transport).abort()
             return
         self.certificate = transport.get_extra_info("peercert")
-        _watch(transport.get_extra_info("socket"))
+        watch(transport.get_extra_info("socket"), _SILENT, _SILENT, 2)
         self._clock = self._loop.call_later(GREETING, self.close, "it did not introduce itself in time")
         with self._turns:
             self._desk.begun(self)
@@ -212,15 +210,3 @@ class DirectLine(Pipe):
         self._forget_held()
         super()._end(why)
         self._desk.over(self, why)
-
-
-def _watch(one: socket.socket) -> None:
-    """Have the kernel end a connection whose other side is gone without a word."""
-    for level, option, value in (
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENT),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENT),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2),
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD),
-    ):
-        one.setsockopt(level, option, value)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
+from crucible.bus.alive import watch
 from crucible.bus.doors import Pace, begin
 from crucible.bus.ledger import Fault
 
 if TYPE_CHECKING:
+    import socket
     import ssl
     from collections.abc import Awaitable, Callable
     from ipaddress import IPv4Address, IPv6Address
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _COMING: Final = 512
 """Connections that may be on their way in at once, of all: known to nobody yet, or at TLS's greetings."""
+_SILENT: Final = (15, 5, 3)
+"""A pod whose node is gone says nothing of it: after half a minute its connection counts as gone."""
 _GREETING: Final = 8
 """Of one pod at TLS's greetings."""
 _REST: Final = 0.25
@@ -127,7 +130,7 @@ class Gate:
         if connection is None:
             client.close()
             return
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        watch(client, *_SILENT)
         guest.greeting.add(connection)
         try:
             await begin(self._broker, connection, client, self._tls)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 import ssl
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.bus.alive import watch
 from crucible.bus.host import Client, Streams
 from crucible.bus.line import ASK, NOTICES
 from crucible.bus.wire import Code
@@ -31,9 +31,8 @@ _BROKERS: Final = 0.98
 """Of the same, when a broker has to have said how it ended: one that hangs is no plugin that does."""
 _RETRY_FIRST: Final = 0.2
 _RETRY_LONGEST: Final = 5.0
-_SILENT: Final = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 3, socket.TCP_KEEPCNT: 3}
+_SILENT: Final = (5, 3, 3)
 """A broker whose node is gone says nothing of it: after 14 seconds it counts as gone."""
-_UNANSWERED: Final = 14_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +264,5 @@ async def _connect(place: Place, authority: str) -> Streams:
             )
     except (OSError, ValueError) as error:  # of which ssl.SSLError and TimeoutError are some
         raise Unavailable(str(error) or "it does not answer in time") from error
-    line: socket.socket = streams[1].get_extra_info("socket")
-    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, seconds in _SILENT.items():
-        line.setsockopt(socket.IPPROTO_TCP, option, seconds)
-    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNANSWERED)
+    watch(streams[1].get_extra_info("socket"), *_SILENT)
     return streams
