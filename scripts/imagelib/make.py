@@ -69,9 +69,12 @@ def _image(type_: str, say: Callable[[str], None]) -> Made:
     image = recipe.image(type_, filled)
     parts = (*map(sbom.of_package, tree.used), *filled.parts)
     tree.write(sbom.PLACE, sbom.document(image.name.partition(":")[0], crucible.__version__, parts))
+    stamp.unlink(missing_ok=True)  # no stamp ever tells of an archive that is not this one
     identity = archive.write(image, tree.root, target)
     kept = {"inputs": inputs, "name": image.name, "identity": identity, "labels": dict(image.labels)}
-    stamp.write_text(json.dumps(kept))
+    fresh = stamp.with_suffix(".new")
+    fresh.write_text(json.dumps(kept))
+    fresh.replace(stamp)
     say(f"{image.name}: {target.stat().st_size / 1e6:.1f} MB, from {len(tree.used)} packages")
     return Made(type_, target, image.name, identity)
 
