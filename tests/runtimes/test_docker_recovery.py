@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import platform
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,13 @@ from crucible.runtimes.docker.body import Image
 
 if TYPE_CHECKING:
     from harness_docker import DockerHarness
+
+    from crucible.runtimes.docker.events import Happened
+
+LEARNS = pytest.mark.skipif(
+    tuple(map(int, re.findall(r"\d+", platform.release())[:2])) < (6, 15),
+    reason="before Linux 6.15 the engine alone is told how a container ended",
+)
 
 
 async def test_a_start_whose_answer_was_lost_is_found_and_not_repeated(
@@ -109,6 +118,48 @@ async def test_an_end_that_the_engines_list_does_not_know_yet_is_adopted_as_one(
         found = docker.instance(workload)
     assert found.exit is not None
     assert found.exit.code == 3
+
+
+@LEARNS
+async def test_an_end_is_known_before_the_engine_tells_and_deleted_after(docker: DockerHarness) -> None:
+    told: list[Happened] = []
+
+    def hold_back(event: Happened) -> bool:
+        told.append(event)
+        return True
+
+    workload = docker.workload("stay")
+    await docker.runtime.start(workload, FIRST)
+    connection, hear = docker.runtime._connection, docker.runtime._connection._happened
+    connection._happened = hold_back
+    docker.client.kill(docker.container(workload), "SIGKILL")
+    ended = await docker.until(workload, lambda one: not one.alive)
+    assert ended.exit is not None
+    assert (ended.exit.signal, ended.exit.oom) == (9, False)
+    removing = asyncio.create_task(docker.runtime.remove(workload.plugin_uid, FIRST))
+    await wait_for(lambda: any(event.kind == "die" for event in told))
+    assert not removing.done()
+    assert len(docker._containers()) == 1
+    for event in told:
+        hear(event)
+    await removing
+    assert docker.leftovers() == []
+
+
+@LEARNS
+async def test_one_that_was_adopted_is_watched_too(
+    docker: DockerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait(*_: object) -> None: ...
+
+    workload = docker.workload("stay")
+    await docker.runtime.start(workload, FIRST)
+    await docker.reopen()
+    monkeypatch.setattr(containers.Containers, "_bury", wait)  # the engine's word counts for nothing
+    docker.client.kill(docker.container(workload), "SIGKILL")
+    ended = await docker.until(workload, lambda one: not one.alive)
+    assert ended.exit is not None
+    assert ended.exit.signal == 9
 
 
 async def test_a_container_that_someone_removes_is_an_end_with_a_reason(docker: DockerHarness) -> None:

@@ -16,6 +16,7 @@ from crucible.errors import Conflict, CrucibleError, Unavailable
 from crucible.model.instance import Exit, State
 from crucible.runtimes.docker import held as translate
 from crucible.runtimes.docker import labels as marks
+from crucible.runtimes.docker.deaths import Deaths
 from crucible.runtimes.docker.groups import Groups
 from crucible.runtimes.docker.held import Held
 from crucible.runtimes.docker.memory import Memory
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from crucible.model.instance import Instance
     from crucible.model.workload import Slot
     from crucible.runtimes.docker.body import Image
+    from crucible.runtimes.docker.deaths import Death
     from crucible.runtimes.docker.engine import Engine
     from crucible.runtimes.docker.events import Happened
     from crucible.runtimes.docker.settings import DockerSettings
@@ -59,6 +61,7 @@ class Containers:
         self._by_container: dict[str, Held] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.groups = Groups(engine.url)
+        self.deaths = Deaths(self.groups, self._died)
         self.memory = Memory(settings.memory, settings.control_plane)
         self.relays = Relays(
             engine,
@@ -120,6 +123,7 @@ class Containers:
         if not siblings:
             self._of.pop(instance.plugin_uid, None)
         self._by_container.pop(held.container, None)
+        self.deaths.forget(held.container)
         self.groups.drop(held.container)
         held.doors.close()
 
@@ -144,12 +148,21 @@ class Containers:
         """Note that it runs, unless its end was heard of first."""
         if not held.ended.is_set() and held.instance.state is State.STARTING:
             held.become(State.RUNNING)
+            self.deaths.watch(held.container)
             self._changed(held.instance.plugin_uid)
 
     def conclude(self, held: Held, how: Exit) -> None:
-        """Note how it ended."""
+        """Note how it ended, by what the engine says."""
+        held.told.set()
+        self.deaths.forget(held.container)
         held.end(how)
         self._changed(held.instance.plugin_uid)
+
+    async def until_told(self, held: Held) -> None:
+        """Wait until the engine, too, knows of an end; not for ever."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await held.told.wait()
 
     def hear(self, event: Happened) -> bool:
         """Take one event of the engine; return False where only a survey can tell what it means."""
@@ -161,9 +174,11 @@ class Containers:
             case "oom":
                 held.went_over()
                 self._changed(held.instance.plugin_uid)
+            case "die" | "destroy" if held.ended.is_set():
+                held.told.set()  # the kernel told of the end itself
             case "die":
                 self._spawn(self._bury(held, event))
-            case "destroy" if not held.ended.is_set():
+            case "destroy":
                 self.conclude(held, Exit(at=event.at, problem="its container was removed by someone else"))
             case _:
                 pass
@@ -172,6 +187,7 @@ class Containers:
     async def close(self) -> None:
         """Wait for what is being looked at."""
         self.relays.close()
+        self.deaths.close()
         for held in self._held.values():
             held.doors.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -193,7 +209,7 @@ class Containers:
                 found.add(key)
         for key in known - found:
             held = self._held.get(key)
-            if held is not None and not held.ended.is_set():
+            if held is not None and not held.told.is_set():
                 self.conclude(held, Exit(at=time.time(), problem="its container was removed by someone else"))
         self._clear_directories()
         networks = await self.relays.survey()
@@ -270,6 +286,7 @@ class Containers:
             Unavailable: the engine does not answer.
         """
         await self.kill(held)
+        await self.until_told(held)
         await self.discard(held)
         self.drop(held)
         await self.relays.remove(held.instance.plugin_uid)
@@ -314,6 +331,8 @@ class Containers:
             # A list can be older than an end that was told before anyone listened; this is not.
             await self._look_at_end(held)
         self.came_up(held)
+        if not held.ended.is_set():
+            self.deaths.watch(held.container)
         if not held.directory.is_dir():
             self._spawn(self._end_doomed(entry["Id"], "what it is shown of this host is gone"))
         return key
@@ -339,6 +358,7 @@ class Containers:
     async def _look_at_end(self, held: Held) -> None:
         """Ask the engine how a container ended, where no event told."""
         if held.ended.is_set():
+            held.told.set()
             return
         try:
             found = await self._engine.call(self._engine.client.inspect_container, held.container)
@@ -358,6 +378,13 @@ class Containers:
             await self.kill(held)
         except CrucibleError as error:
             _log.warning("%s cannot be ended yet, though %s: %s", held.instance.name, why, error)
+
+    def _died(self, container: str, death: Death) -> None:
+        """Note an end of which the kernel told; the engine will."""
+        held = self._by_container.get(container)
+        if held is not None and not held.ended.is_set():
+            held.end(translate.exit_of_code(death.code, time.time(), oom=held.oom or death.oom))
+            self._changed(held.instance.plugin_uid)
 
     async def _bury(self, held: Held, event: Happened) -> None:
         """Note an end that was heard of; ask why where the event does not say."""

@@ -6,6 +6,7 @@ groups are not to be seen from here, has none.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,9 @@ ROOT: Final = Path("/sys/fs/cgroup")
 _DEEPEST: Final = 6
 _INIT: Final = 1
 """The engine's own process in each container: its init."""
+_SEARCHES: Final = 8
+"""So often a container's groups are searched for in vain: one that has just ended proves nothing."""
+_OVER: Final = ("memory.events", "memory.oom_control")
 
 
 class Groups:
@@ -27,17 +31,37 @@ class Groups:
     def __init__(self, url: str, root: Path = ROOT) -> None:
         """Look for groups below ``root`` where the engine's address is a socket of this host."""
         self._root = root
-        self._here = url.startswith("unix://")
+        self._searches = _SEARCHES if url.startswith("unix://") else 0
         self._shapes: tuple[tuple[str, str], ...] = ()
         self._gauges: dict[str, Gauge] = {}
 
     def gauge(self, container: str) -> Gauge | None:
         """Return the gauge of a container; None where its groups cannot be seen."""
-        if container not in self._gauges and self._here:
-            directories = self._known(container) or self._search(container)
+        if container not in self._gauges:
+            directories = self._find(container)
             if directories:
                 self._gauges[container] = Gauge(directories, _INIT)
         return self._gauges.get(container)
+
+    def first(self, container: str) -> int | None:
+        """Return a pidfd of a container's first process, for the caller to close; None where none is seen."""
+        for directory in self._find(container)[:1]:
+            with contextlib.suppress(OSError):
+                for pid in filter(_begins_a_namespace, _pids(directory)):
+                    held = os.pidfd_open(int(pid))
+                    if pid in _pids(directory):
+                        return held  # it was held while it was in the group: nobody else has its number
+                    os.close(held)
+        return None
+
+    def over_memory(self, container: str) -> bool | None:
+        """Whether the kernel killed something in a container for memory; None where that cannot be read."""
+        for directory in self._known(container):
+            for name in _OVER:
+                with contextlib.suppress(OSError, ValueError, LookupError):
+                    table = dict(line.split()[:2] for line in (directory / name).read_text().splitlines())
+                    return int(table["oom_kill"]) > 0
+        return None
 
     def drop(self, container: str) -> None:
         """Close the gauge of a container."""
@@ -50,15 +74,23 @@ class Groups:
         for container in tuple(self._gauges):
             self.drop(container)
 
+    def _find(self, container: str) -> tuple[Path, ...]:
+        return self._known(container) or self._search(container)
+
     def _known(self, container: str) -> tuple[Path, ...]:
         """Return the directories at the places where another container's were."""
         found = (self._root / parent / shape.format(container) for parent, shape in self._shapes)
         return tuple(path for path in found if path.is_dir())
 
     def _search(self, container: str) -> tuple[Path, ...]:
-        """Search the whole tree, once for an engine: what is not found now never is."""
+        """Search the whole tree; where nothing is found again and again, there is nothing to be seen."""
+        if not self._searches:
+            return ()
         found = tuple(sorted(self._walk(container)))
-        self._here = bool(found)
+        if not found:
+            self._searches -= 1
+            return ()
+        self._searches = _SEARCHES
         self._shapes = tuple(
             (str(path.parent.relative_to(self._root)), path.name.replace(container, "{}")) for path in found
         )
@@ -72,3 +104,17 @@ class Groups:
                 yield place / name
             if len(place.relative_to(self._root).parts) >= _DEEPEST:
                 below.clear()
+
+
+def _pids(directory: Path) -> list[str]:
+    return (directory / "cgroup.procs").read_text().split()
+
+
+def _begins_a_namespace(pid: str) -> bool:
+    """Whether a process is the first of a pid namespace, and so takes all others of it with it."""
+    with contextlib.suppress(OSError):  # it is gone, or not to be seen from here
+        for line in Path("/proc", pid, "status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                numbers = line.split()[1:]
+                return len(numbers) > 1 and numbers[-1] == "1"
+    return False

@@ -46,6 +46,7 @@ class Held:
         fate: why we kill it, where nobody asked for that.
         type_image: it runs in its type's own image.
         ended: set once it has ended.
+        told: set once the engine, too, knows of that: it clears away first, and the output is complete.
         names: the doors it has.
         doors: the same, to be opened.
     """
@@ -59,6 +60,7 @@ class Held:
     fate: str = ""
     type_image: bool = True
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    told: asyncio.Event = field(default_factory=asyncio.Event)
     names: tuple[Door, ...] = ()
     doors: Doors = field(init=False)
 

@@ -212,6 +212,8 @@ class DockerRuntime:
         held = self._held(plugin_uid, slot)
         if not held.container:
             return
+        if held.ended.is_set():
+            await self._containers.until_told(held)
         if self._followers >= _FOLLOWERS:
             raise Unavailable(f"{_FOLLOWERS} others read output already: try again later")
         self._followers += 1

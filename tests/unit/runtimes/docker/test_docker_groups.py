@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,11 +44,49 @@ def test_an_engine_elsewhere_has_no_groups_here(tmp_path: Path, url: str) -> Non
     assert Groups(url, tmp_path).gauge(ONE) is None
 
 
-def test_groups_that_cannot_be_seen_are_searched_for_once(tmp_path: Path) -> None:
+def test_groups_that_cannot_be_seen_are_searched_for_only_so_often(tmp_path: Path) -> None:
     groups = Groups(SOCKET, tmp_path)
-    assert groups.gauge(ONE) is None
+    for _ in range(8):
+        assert groups.gauge(ONE) is None
     grow(tmp_path / "docker" / ONE)
     assert groups.gauge(ONE) is None
+
+
+def test_a_container_that_has_just_ended_hides_no_other(tmp_path: Path) -> None:
+    groups = Groups(SOCKET, tmp_path)
+    for container in ("c" * 64, ONE, *(f"{n:064x}" for n in range(20)), OTHER):
+        if container in {ONE, OTHER}:
+            grow(tmp_path / "docker" / container)
+        assert (groups.gauge(container) is not None) == (container in {ONE, OTHER})
+    groups.close()
+
+
+def test_a_process_that_begins_no_namespace_is_not_a_containers_first(tmp_path: Path) -> None:
+    grow(tmp_path / "docker" / ONE)
+    (tmp_path / "docker" / ONE / "cgroup.procs").write_text(f"0\n{os.getpid()}\n")
+    assert Groups(SOCKET, tmp_path).first(ONE) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "over"),
+    [
+        ("memory.events", "low 0\noom 4\noom_kill 3\noom_group_kill 0\n", True),
+        ("memory.events", "low 0\noom 4\noom_kill 0\n", False),
+        ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n", True),
+        ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n", False),
+        ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\n", None),
+        ("memory.oom_control", "", None),
+    ],
+)
+def test_whether_the_kernel_killed_for_memory_is_read(
+    tmp_path: Path, file: str, text: str, *, over: bool | None
+) -> None:
+    groups = Groups(SOCKET, tmp_path)
+    grow(tmp_path / "docker" / ONE)
+    assert groups.gauge(ONE) is not None
+    (tmp_path / "docker" / ONE / file).write_text(text)
+    assert groups.over_memory(ONE) is over
+    groups.close()
 
 
 def test_a_dropped_container_answers_no_more(tmp_path: Path) -> None:
