@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import docker
-from docker.transport import UnixHTTPAdapter
-from requests import PreparedRequest
+from requests import PreparedRequest, Response
+from requests.structures import CaseInsensitiveDict
+
+from crucible.runtimes.docker.transport import Transport
 
 if TYPE_CHECKING:
-    from docker.transport.unixconn import UnixHTTPConnectionPool
-    from requests import Response
+    from collections.abc import Mapping
 
 
 class Client(docker.APIClient):
     """Takes an engine's answer for what it is: no redirect is followed, no cookie kept, no proxy looked for.
 
-    The session below the SDK does all of it for every request, at more than what sending one takes.
+    The session below the SDK does all of it for every request, at more than what sending one takes. Over a
+    Unix socket, what is answered whole does not pass through it at all.
     """
 
     def __init__(self, url: str, version: str, patience: int, parallel: int) -> None:
@@ -29,8 +32,8 @@ class Client(docker.APIClient):
             parallel: how many requests may be under way at the same time.
         """
         super().__init__(url, version=version, timeout=patience, num_pools=2, max_pool_size=parallel)
-        if url.startswith("unix://"):
-            self.mount(self.base_url, _Shared(url, patience, parallel))
+        here = url.startswith("unix://")
+        self._transport = Transport(url.removeprefix("unix://")) if here else None
 
     def request(  # type: ignore[override]
         self,
@@ -47,14 +50,17 @@ class Client(docker.APIClient):
                 ``timeout`` and ``stream``.
 
         Raises:
-            requests.RequestException: there is no answer.
+            OSError: there is no answer; ``requests.RequestException`` is one.
         """
+        stream, data = bool(options.get("stream")), options.get("data")
+        plain = not stream and options.get("json") is None and (data is None or isinstance(data, str | bytes))
+        if plain and self._transport is not None:
+            return self._ask(self._transport, method, url, options)
         asked = PreparedRequest()
         asked.prepare_method(method)
         asked.prepare_url(url, options.get("params"))
         asked.prepare_headers({**self.headers, **(options.get("headers") or {})})
-        asked.prepare_body(options.get("data"), None, options.get("json"))
-        stream = bool(options.get("stream"))
+        asked.prepare_body(data, None, options.get("json"))
         response = self.get_adapter(url).send(
             asked, stream, options.get("timeout"), verify=bool(self.verify), cert=self.cert
         )
@@ -62,16 +68,22 @@ class Client(docker.APIClient):
             response.content  # noqa: B018 - reads it, and gives the connection back
         return response
 
+    def _ask(self, transport: Transport, method: str, url: str, options: Mapping[str, Any]) -> Response:
+        params = {name: value for name, value in (options.get("params") or {}).items() if value is not None}
+        target = url.removeprefix(self.base_url) + (f"?{urlencode(params, doseq=True)}" if params else "")
+        headers = {"User-Agent": str(self.headers["User-Agent"]), **(options.get("headers") or {})}
+        data = options.get("data") or b""
+        body = data.encode() if isinstance(data, str) else data
+        answer = transport.ask(method.upper(), target, headers, body, options.get("timeout"))
+        response = Response()
+        response.status_code, response.reason = answer.status, answer.reason
+        response.url, response.encoding = url, "utf-8"
+        response.headers = CaseInsensitiveDict(answer.headers)
+        response._content = answer.body  # noqa: SLF001 - it has been read
+        return response
 
-class _Shared(UnixHTTPAdapter):
-    """Lets all requests take turns on the same connections.
-
-    The SDK keeps connections by address, and takes a request's whole path for one: each would connect anew.
-    """
-
-    def __init__(self, url: str, patience: int, parallel: int) -> None:
-        super().__init__(url.removeprefix("unix://"), patience, 1, parallel)
-
-    def get_connection(self, url: str | bytes, proxies: object = None) -> UnixHTTPConnectionPool:  # noqa: ARG002
-        """Return the pool, whatever is asked for."""
-        return super().get_connection("http+docker://localhost", proxies)
+    def close(self) -> None:
+        """Close the connections that nobody uses now."""
+        super().close()
+        if self._transport is not None:
+            self._transport.close()

@@ -210,7 +210,7 @@ def unreachable(url: str, error: BaseException) -> str:
         )
     if isinstance(error, requests.ReadTimeout | TimeoutError) or "timed out" in text:
         return silent(url)
-    if any(word in text for word in ("No such file", "refused", "aborted", "reset by peer")):
+    if any(word in text for word in ("No such file", "refused", "aborted", "reset by peer", "Broken pipe")):
         return (
             f"no Docker engine answers at {url}: start it (`systemctl start docker`), "
             "or set DOCKER_HOST to where one listens"

@@ -45,13 +45,16 @@ class Groups:
 
     def first(self, container: str) -> int | None:
         """Return a pidfd of a container's first process, for the caller to close; None where none is seen."""
-        for directory in self._find(container)[:1]:
-            with contextlib.suppress(OSError):
-                for pid in filter(_begins_a_namespace, _pids(directory)):
-                    held = os.pidfd_open(int(pid))
-                    if pid in _pids(directory):
-                        return held  # it was held while it was in the group: nobody else has its number
-                    os.close(held)
+        directory = next(self._known(container), None) or next(iter(self._search(container)), None)
+        if directory is None:
+            return None
+        processes = str(directory / "cgroup.procs")
+        with contextlib.suppress(OSError):
+            for pid in filter(_begins_a_namespace, _text(processes).split()):
+                held = os.pidfd_open(int(pid))
+                if pid in _text(processes).split():
+                    return held  # it was held while it was in the group: nobody else has its number
+                os.close(held)
         return None
 
     def over_memory(self, container: str) -> bool | None:
@@ -75,12 +78,14 @@ class Groups:
             self.drop(container)
 
     def _find(self, container: str) -> tuple[Path, ...]:
-        return self._known(container) or self._search(container)
+        return tuple(self._known(container)) or self._search(container)
 
-    def _known(self, container: str) -> tuple[Path, ...]:
-        """Return the directories at the places where another container's were."""
-        found = (self._root / parent / shape.format(container) for parent, shape in self._shapes)
-        return tuple(path for path in found if path.is_dir())
+    def _known(self, container: str) -> Iterator[Path]:
+        """Yield the directories at the places where another container's were."""
+        for parent, shape in self._shapes:
+            directory = self._root / parent / shape.format(container)
+            if directory.is_dir():
+                yield directory
 
     def _search(self, container: str) -> tuple[Path, ...]:
         """Search the whole tree; where nothing is found again and again, there is nothing to be seen."""
@@ -106,15 +111,15 @@ class Groups:
                 below.clear()
 
 
-def _pids(directory: Path) -> list[str]:
-    return (directory / "cgroup.procs").read_text().split()
-
-
-def _begins_a_namespace(pid: str) -> bool:
+def _begins_a_namespace(pid: bytes) -> bool:
     """Whether a process is the first of a pid namespace, and so takes all others of it with it."""
     with contextlib.suppress(OSError):  # it is gone, or not to be seen from here
-        for line in Path("/proc", pid, "status").read_text().splitlines():
-            if line.startswith("NSpid:"):
-                numbers = line.split()[1:]
-                return len(numbers) > 1 and numbers[-1] == "1"
+        _, _, after = _text(f"/proc/{int(pid)}/status").partition(b"\nNSpid:")
+        numbers = after.partition(b"\n")[0].split()
+        return len(numbers) > 1 and numbers[-1] == b"1"
     return False
+
+
+def _text(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - read once, for every start
+        return file.read()
