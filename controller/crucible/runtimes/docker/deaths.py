@@ -117,6 +117,9 @@ def _status(pidfd: int) -> int | None:
         OSError: this kernel does not know the question.
     """
     told = bytearray(_INFO.pack(_EXIT, 0))
-    fcntl.ioctl(pidfd, _GET_INFO, told)
+    try:
+        fcntl.ioctl(pidfd, _GET_INFO, told)
+    except ProcessLookupError:  # it is gone, and nothing was kept of it
+        return None
     mask, status = _INFO.unpack(told)
     return int(status) if mask & _EXIT else None

@@ -91,11 +91,10 @@ class Held:
         self.instance = replace(self.instance, state=state, **changes)  # type: ignore[arg-type] # its own names
 
     def note_stopping(self, at: float) -> None:
-        """Note, for the next controller too, when it was asked to stop."""
-        if not self.ended.is_set():
-            self.become(State.STOPPING, stopping_at=at)
-            with contextlib.suppress(FileNotFoundError):  # it has ended, and what is kept for it is gone
-                (self.directory / _STOPPING).touch()
+        """Note, for the next controller too, when it was asked to stop; it may have ended at once."""
+        self.become(State.EXITED if self.ended.is_set() else State.STOPPING, stopping_at=at)
+        with contextlib.suppress(FileNotFoundError):  # it has ended, and what is kept for it is gone
+            (self.directory / _STOPPING).touch()
 
     def recall_stopping(self) -> None:
         """Read what an earlier controller noted."""

@@ -146,10 +146,11 @@ class DockerRuntime:
         held = await self._settled(plugin_uid, slot)
         if held is None or held.ended.is_set() or held.instance.stopping_at is not None:
             return
+        asked = time.time()
         await self._containers.signal(held, "SIGTERM")
         await self._containers.thaw(held)
         # First the signal, then the note: a controller that dies in between asks again, not never.
-        held.note_stopping(time.time())
+        held.note_stopping(asked)
 
     async def kill(self, plugin_uid: str, slot: Slot) -> None:
         """Kill the container's whole tree and wait until it is gone."""

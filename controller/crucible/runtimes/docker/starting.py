@@ -78,8 +78,10 @@ class Starter:
         except OSError as error:
             raise Unavailable(f"this host cannot start anything now: {error}") from error
         self._containers.add(held)
+        asked = False
         try:
             request = await self._request(held, workload)
+            asked = True
             await self._create(held, request)
         except (errors.APIError, InvalidSource) as error:
             text = str(getattr(error, "explanation", None) or error)
@@ -90,7 +92,7 @@ class Starter:
         except BaseException:
             # Nothing was confirmed. If it was made all the same, a survey finds it under its name; what it is
             # shown has to be there then.
-            self._containers.let_go(held)
+            (self._containers.let_go if asked else self._containers.drop)(held)
             raise
         else:
             self._containers.came_up(held)
