@@ -20,7 +20,7 @@ from onlooker import cmdline, processes
 from crucible.errors import Conflict
 from crucible.model.instance import State
 from crucible.model.workload import Slot
-from crucible.runtimes.process import ProcessRuntime
+from crucible.runtimes.process import ProcessRuntime, proc
 from crucible.runtimes.process.launch import group_name
 from crucible.runtimes.process.record import load, mark, save
 
