@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 _GONE: Final = frozenset({304, 404, 409})
 """Answers that mean it is so already: not modified, not there, not running."""
 _END_SECONDS: Final = 10.0
+_RESUMED_SECONDS: Final = 5.0
+_RESUMED_LOOK: Final = 0.02
 
 _log = logging.getLogger(__name__)
 
@@ -249,9 +251,19 @@ class Containers:
         try:
             await self._engine.call(self._engine.client.unpause, held.container)
         except errors.APIError as error:
-            if await self._paused(held):
+            if not await self._goes_on(held):
                 raise Unavailable(f"{held.instance.name} cannot be thawed: {error.explanation}") from error
         held.note_frozen(still=False)
+
+    async def _goes_on(self, held: Held) -> bool:
+        """Whether it is not paused: an engine resumes by itself what it stops, and says so a little later."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _RESUMED_SECONDS
+        while await self._paused(held):
+            if loop.time() >= until:
+                return False
+            await asyncio.sleep(_RESUMED_LOOK)
+        return True
 
     async def _paused(self, held: Held) -> bool:
         try:
