@@ -21,10 +21,13 @@ from crucible.runtimes.docker import containers
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker import network as bodies
 from crucible.runtimes.docker.body import Image
+from crucible.runtimes.docker.deaths import Death
+from crucible.runtimes.docker.groups import Groups
 
 if TYPE_CHECKING:
     from harness_docker import DockerHarness
 
+    from crucible.model.workload import Workload
     from crucible.runtimes.docker.events import Happened
 
 LEARNS = pytest.mark.skipif(
@@ -120,20 +123,53 @@ async def test_an_end_that_the_engines_list_does_not_know_yet_is_adopted_as_one(
     assert found.exit.code == 3
 
 
-@LEARNS
-async def test_an_end_is_known_before_the_engine_tells_and_deleted_after(docker: DockerHarness) -> None:
+@pytest.fixture
+def deaths(monkeypatch: pytest.MonkeyPatch) -> list[Death]:
+    """What the kernel tells of ends, to runtimes that are opened from here on.
+
+    Whether memory was the reason is not asked: an engine may clear the group away before a busy loop looks.
+    """
+    told: list[Death] = []
+    really = containers.Containers._died
+
+    def listen(known: containers.Containers, container: str, death: Death) -> None:
+        told.append(death)
+        really(known, container, death)
+
+    monkeypatch.setattr(containers.Containers, "_died", listen)
+    monkeypatch.setattr(Groups, "over_memory", lambda *_: False)
+    return told
+
+
+def hold_back(docker: DockerHarness) -> list[Happened]:
+    """Keep from the runtime what the engine tells; return the list of it, which grows."""
     told: list[Happened] = []
 
-    def hold_back(event: Happened) -> bool:
+    def keep(event: Happened) -> bool:
         told.append(event)
         return True
 
+    docker.runtime._connection._happened = keep
+    return told
+
+
+async def strike(docker: DockerHarness, workload: Workload) -> None:
+    """Kill a container's first process while the loop goes on: what watches is there as it ends."""
+    await asyncio.to_thread(docker.client.kill, docker.container(workload), "SIGKILL")
+
+
+@LEARNS
+async def test_an_end_is_known_before_the_engine_tells_and_deleted_after(
+    docker: DockerHarness, deaths: list[Death]
+) -> None:
+    await docker.reopen()
     workload = docker.workload("stay")
     await docker.runtime.start(workload, FIRST)
-    connection, hear = docker.runtime._connection, docker.runtime._connection._happened
-    connection._happened = hold_back
-    docker.client.kill(docker.container(workload), "SIGKILL")
+    hear = docker.runtime._connection._happened
+    told = hold_back(docker)
+    await strike(docker, workload)
     ended = await docker.until(workload, lambda one: not one.alive)
+    assert deaths == [Death(code=137, oom=False)]
     assert ended.exit is not None
     assert (ended.exit.signal, ended.exit.oom) == (9, False)
     removing = asyncio.create_task(docker.runtime.remove(workload.plugin_uid, FIRST))
@@ -147,19 +183,16 @@ async def test_an_end_is_known_before_the_engine_tells_and_deleted_after(docker:
 
 
 @LEARNS
-async def test_one_that_was_adopted_is_watched_too(
-    docker: DockerHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def wait(*_: object) -> None: ...
-
+async def test_one_that_was_adopted_is_watched_too(docker: DockerHarness, deaths: list[Death]) -> None:
     workload = docker.workload("stay")
     await docker.runtime.start(workload, FIRST)
     await docker.reopen()
-    monkeypatch.setattr(containers.Containers, "_bury", wait)  # the engine's word counts for nothing
-    docker.client.kill(docker.container(workload), "SIGKILL")
+    hold_back(docker)
+    await strike(docker, workload)
     ended = await docker.until(workload, lambda one: not one.alive)
     assert ended.exit is not None
     assert ended.exit.signal == 9
+    assert deaths == [Death(code=137, oom=False)]
 
 
 async def test_a_container_that_someone_removes_is_an_end_with_a_reason(docker: DockerHarness) -> None:
