@@ -39,6 +39,7 @@ from crucible.telemetry import logs
 from crucible.telemetry.alerts import Courier
 from crucible.telemetry.chronicle import Chronicle
 from crucible.telemetry.http import Desk, answering
+from crucible.terms import be_seen_turning, lead, timed_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from crucible.ports import Voice
     from crucible.telemetry.alerts import Receiver
     from crucible.telemetry.logs import Format
+    from crucible.terms import Term
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,10 @@ SWEEP_INTERVAL: Final = 60.0
 """Seconds between two searches for what nobody wants any more."""
 _STUCK: Final = 30.0
 """Seconds after which an event loop that did not turn is not expected to."""
+_BLOCKED: Final = 60.0
+"""Seconds after which an operator ends whose event loop did not turn, if nobody asks whether it is well."""
+_ENDING: Final = 20.0
+"""Seconds in which the process has to be gone once its work is over."""
 _RETRY: Final = 2.0
 _PAGE: Final = 500
 
@@ -115,6 +121,7 @@ class Life:
         loops: of the term in office; None while we stand by.
         runtime: of the term in office.
         turns: of terms that are over.
+        term: the one in office.
     """
 
     lease: Lease
@@ -123,15 +130,16 @@ class Life:
     loops: Loops | None = None
     runtime: KubernetesRuntime | None = None
     turns: int = 0
+    term: Term | None = None
 
-    def enter(self, loops: Loops, runtime: KubernetesRuntime) -> None:
+    def enter(self, term: Term, loops: Loops, runtime: KubernetesRuntime) -> None:
         """A term begins."""
-        self.loops, self.runtime = loops, runtime
+        self.term, self.loops, self.runtime = term, loops, runtime
 
     def leave(self) -> None:
         """A term is over."""
         self.turns += self.loops.turns if self.loops is not None else 0
-        self.loops = self.runtime = None
+        self.loops = self.runtime = self.term = None
 
     def ill(self) -> str:
         """Return why this process should be restarted."""
@@ -143,6 +151,8 @@ class Life:
         """Return why it should not be counted on: a standby that sees the Lease is as ready as a leader."""
         if not self.lease.seen:
             return "the lease cannot be read or renewed"
+        if self.term is not None and not self.term.begun.is_set():
+            return "Plugins are not watched yet"
         return self.runtime.outage if self.runtime is not None else ""
 
     def standing(self) -> Standing:
@@ -165,54 +175,48 @@ def run(options: OperatorOptions) -> None:
     """
     logs.configure(options.log_format, verbose=options.verbose)
     collect_rarely()
-    asyncio.run(_run(options))
+    with timed_end(_ENDING) as ending:
+        asyncio.run(_run(options, ending))
 
 
-async def _run(options: OperatorOptions) -> None:
+async def _run(options: OperatorOptions, ending: Callable[[], None]) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
     find = partial(find_endpoint, options.kubeconfig)
-    async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(ClusterClient(find))
-        place = (options.lease_namespace or find().namespace, LEASE)
-        life = Life(Lease(client, place, options.identity, time.monotonic))
-        desk = Desk(life.ill, life.unready, lambda: figures(life.standing()))
-        ports = await stack.enter_async_context(answering(desk, options.health_port, options.metrics_port))
-        log.info("%s answers on %s", options.identity, ports)
-        heart = asyncio.create_task(life.heart.go_on())
-        stack.callback(heart.cancel)
-        while not stop.is_set() and await life.lease.acquire(stop):
-            await _lead(options, find, life, stop)
+    try:
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(ClusterClient(find))
+            place = (options.lease_namespace or find().namespace, LEASE)
+            life = Life(Lease(client, place, options.identity, time.monotonic))
+            desk = Desk(life.ill, life.unready, lambda: figures(life.standing()))
+            answers = answering(desk, options.health_port, options.metrics_port)
+            log.info("%s answers on %s", options.identity, await stack.enter_async_context(answers))
+            for work in (life.heart.go_on(), be_seen_turning(_BLOCKED)):
+                stack.callback(asyncio.create_task(work).cancel)
+            while not stop.is_set() and await life.lease.acquire(stop):
+                await _lead(options, find, life, stop)
+    finally:
+        ending()
 
 
 async def _lead(
     options: OperatorOptions, find: Callable[[], Endpoint], life: Life, stop: asyncio.Event
 ) -> None:
-    """Serve one term: until told to stop, or until the Lease is lost, which ends all writing by itself."""
-    over, resigned = asyncio.Event(), asyncio.Event()
-    keeper = asyncio.create_task(life.lease.keep(resigned))
-    term = asyncio.create_task(_serve(options, find, life, over, stop))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({keeper, term, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    over.set()
-    stopping.cancel()
-    await asyncio.wait({term})
-    resigned.set()
-    await keeper
-    await life.lease.release()
-    gc.collect()  # all loops of this term, before those of the next are there too
+    """Serve one term; one that ended for what may pass is followed by another."""
     try:
-        term.result()
+        await lead(life.lease, lambda term: _serve(options, find, life, term, stop), stop)
     except* CrucibleError as group:
         log.warning("the term is over: %s", "; ".join(map(str, group.exceptions)))
         await _first(stop, _RETRY)
+    finally:
+        gc.collect()  # all loops of this term, before those of the next are there too
 
 
 async def _serve(
     options: OperatorOptions,
     find: Callable[[], Endpoint],
     life: Life,
-    over: asyncio.Event,
+    term: Term,
     stop: asyncio.Event,
 ) -> None:
     """Supervise every Plugin until the term is over."""
@@ -247,20 +251,21 @@ async def _serve(
             chronicle=life.chronicle,
         )
         loops = Loops(ports)
-        await runtime.open(loops.ring)
-        stack.push_async_callback(runtime.close)
-        life.enter(loops, runtime)
+        life.enter(term, loops, runtime)
         stack.callback(life.leave)
-        ready = asyncio.Event()
+        stack.push_async_callback(runtime.close)
+        await runtime.open(loops.ring)
         async with asyncio.TaskGroup() as group:
             watching = operate(
                 find(),
                 loops,
-                ready=ready,
-                stop=over,
+                ready=asyncio.Event(),
+                stop=term.over,
                 namespaces=settings.namespaces,
                 renew=find,
                 page=_PAGE,
+                watched=term.begun,
+                begun=lambda: _stop_on_signals(stop),  # kopf put its own handlers in place
             )
             operator = group.create_task(watching)
             sweeper = group.create_task(_sweep_for_ever(client, ports, loops, settings.namespaces))
@@ -268,11 +273,9 @@ async def _serve(
             speaking = [
                 group.create_task(work) for work in (() if doors is None else doors.works(loops.ring))
             ]
-            await _either(ready, operator)
-            _stop_on_signals(stop)  # kopf put its own handlers in place
+            following = group.create_task(runtime.stand())
             await asyncio.wait({operator})
-            sweeper.cancel()
-            for task in (alerting, *speaking):
+            for task in (sweeper, alerting, following, *speaking):
                 task.cancel()
 
 
@@ -392,10 +395,3 @@ async def _first(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-
-
-async def _either(event: asyncio.Event, task: asyncio.Task[None]) -> None:
-    """Wait until an event is set or a task has ended."""
-    waiter = asyncio.create_task(event.wait())
-    await asyncio.wait({waiter, task}, return_when=asyncio.FIRST_COMPLETED)
-    waiter.cancel()

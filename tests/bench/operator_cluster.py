@@ -218,19 +218,27 @@ async def _all_in_phase(ground: LocalGround, count: int, generation: int, phase:
 
     Watches, for the server is of this process: lists of ten thousand would keep it from everything else.
     """
-    async with asyncio.timeout(max(DEADLINE, count * SECONDS_EACH)):
-        while True:
-            listed = await insist(lambda: ground.client.get(ground.plugins))
-            settled = {_name(item) for item in listed["items"] if _says(item, generation, phase)}
-            params = {"watch": "true", "resourceVersion": listed["metadata"]["resourceVersion"]}
-            with suppress(Unavailable):
-                async with ground.client.watch(ground.plugins, params) as events:
-                    while len(settled) < count and (event := await anext(events, _OVER))["type"] != "ERROR":
-                        item = event["object"]
-                        (settled.add if _says(item, generation, phase) else settled.discard)(_name(item))
-            if len(settled) == count:
-                return
-            await asyncio.sleep(0.5)
+    try:
+        async with asyncio.timeout(max(DEADLINE, count * SECONDS_EACH)):
+            await _settle(ground, count, generation, phase)
+    except TimeoutError:
+        ended = {name: process.poll() for name, process in ground.operators.items()}
+        raise RuntimeError(f"not all are {phase}; exit codes of operators: {ended}") from None
+
+
+async def _settle(ground: LocalGround, count: int, generation: int, phase: str) -> None:
+    while True:
+        listed = await insist(lambda: ground.client.get(ground.plugins))
+        settled = {_name(item) for item in listed["items"] if _says(item, generation, phase)}
+        params = {"watch": "true", "resourceVersion": listed["metadata"]["resourceVersion"]}
+        with suppress(Unavailable):
+            async with ground.client.watch(ground.plugins, params) as events:
+                while len(settled) < count and (event := await anext(events, _OVER))["type"] != "ERROR":
+                    item = event["object"]
+                    (settled.add if _says(item, generation, phase) else settled.discard)(_name(item))
+        if len(settled) == count:
+            return
+        await asyncio.sleep(0.5)
 
 
 def _says(plugin: dict[str, Any], generation: int, phase: str) -> bool:

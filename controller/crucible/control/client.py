@@ -86,7 +86,10 @@ class Client:
         params: Mapping[str, str] | None = None,
     ) -> tuple[int, dict[str, Any]]:
         code, text = await self._answer(verb, path, body, content_type, params)
-        answer: dict[str, Any] = decoded(text)
+        try:
+            answer: dict[str, Any] = decoded(text)
+        except ValueError as error:  # cut off, or by something that stands before the server
+            raise Unavailable(f"{self._endpoint.server} answers what is no JSON: {error}") from error
         return code, answer
 
     async def _answer(

@@ -136,7 +136,7 @@ class ClusterClient(Client):
     ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """Watch a collection; entered once the server agreed to tell."""
         async with self.lines(path, params, forgiven=_GONE) as lines:
-            yield (_event(decoded(line)) async for line in lines if line)
+            yield (_event(line) async for line in lines if line)
 
     @asynccontextmanager
     async def lines(
@@ -156,8 +156,16 @@ class ClusterClient(Client):
             raise Unavailable(f"{self._endpoint.server} does not answer: {error or 'timeout'}") from error
 
 
-def _event(found: dict[str, Any]) -> dict[str, Any]:
-    """Return an event; an answer that is a Status instead of events is one that tells of an error."""
+def _event(line: bytes) -> dict[str, Any]:
+    """Return an event; an answer that is a Status instead of events is one that tells of an error.
+
+    Raises:
+        Unavailable: it is none: the line was cut off, say.
+    """
+    try:
+        found: dict[str, Any] = decoded(line)
+    except ValueError as error:
+        raise Unavailable(f"a watch tells what is no JSON: {error}") from error
     return {"type": "ERROR", "object": found} if found.get("kind") == "Status" else found
 
 

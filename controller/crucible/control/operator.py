@@ -7,7 +7,8 @@ kopf is imported nowhere else.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+import logging
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 import kopf
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
 
 _STOP_SECONDS = 5.0
 """How long loops may take to finish the turn they are in."""
+_AGAIN: Final = 5.0
+"""Seconds after which the loop of a Plugin begins anew that ended for what nobody foresaw."""
+_CUT_SECONDS: Final = 5.0
+"""How long kopf may take to end once it was cancelled, before it is cancelled once more."""
+_CUTS: Final = 4
+_WATCH_SECONDS: Final = 300
+_LATE: Final = 30
+"""Seconds after which a watch that should have ended is taken for one that nobody serves any more."""
+_WATCHER: Final = "watcher for "
+"""What the names of kopf's tasks begin with that others of its tasks begin and wait for."""
+
+log = logging.getLogger(__name__)
 
 
 class Loops:
@@ -138,6 +151,10 @@ class Loops:
                 lambda: self._stopping,
                 lambda: self._neighbours.around(uid),
             )
+        except Exception:
+            plugin = self._objects[uid]
+            log.exception("the loop of %s failed; it begins anew in %.0f s", uid, _AGAIN)
+            asyncio.get_running_loop().call_later(_AGAIN, self.see, plugin)
         finally:
             for known in (self._objects, self._bells, self._tasks):
                 known.pop(uid, None)
@@ -184,23 +201,28 @@ async def operate(  # noqa: PLR0913 - what kopf has to be told
     namespaces: Collection[str] = (),
     renew: Callable[[], Endpoint] | None = None,
     page: int | None = None,
+    watched: asyncio.Event | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> None:
     """Watch until told to stop.
 
     Args:
         endpoint: the API server, and whom to be there.
         loops: told of every Plugin.
-        ready: set when the operator watches.
+        ready: set when the operator goes to work.
         stop: set to end it; also set when it ends by itself.
         namespaces: the only ones to watch; none: all.
         renew: asked for the endpoint again whenever the server wants another token.
         page: how many Plugins to list at a time, of a server that keeps what it began to list for minutes;
             None: all.
+        watched: set when the server first tells of Plugins, those there are being known.
+        begun: called once kopf has put handlers of its own for signals in place, before any can come.
 
     Raises:
         Unavailable: the API server made kopf give up; watching anew may do.
+        RuntimeError: kopf does not end, whatever is done.
     """
-    access = _Access(renew or (lambda: endpoint), loops)
+    access = _Access(renew or (lambda: endpoint), loops, watched or asyncio.Event())
     tasks = await kopf.spawn_tasks(
         registry=_registry(access, loops),
         settings=_settings(scan=not namespaces, page=page),
@@ -210,20 +232,41 @@ async def operate(  # noqa: PLR0913 - what kopf has to be told
         namespaces=namespaces,
         ready_flag=ready,
     )
+    begun()
     stopping = asyncio.create_task(stop.wait())
     try:
         ended, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
         stop.set()
         await loops.close()
-    finally:
         # kopf.operator() would now wait for, and then cancel, every task of this event loop, the API
         # server's included. Its own tasks are all that has to end.
-        for task in (*tasks, stopping):
-            task.cancel()
-        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        await _end({*tasks, stopping})
         await access.close()
     for task in ended - {stopping}:
         _surface(task)
+
+
+async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """End kopf's tasks. A cancellation can be lost on its way: kopf drops one that comes between two watches.
+
+    Raises:
+        RuntimeError: some do not end.
+    """
+    late = set(tasks)
+    for turn in range(_CUTS):
+        if turn:
+            log.warning("kopf has not ended: %s", ", ".join(sorted(task.get_name() for task in late)))
+            late |= {task for task in asyncio.all_tasks() if task.get_name().startswith(_WATCHER)}
+        for task in late:
+            task.cancel()
+        done, late = await asyncio.wait(late, timeout=_CUT_SECONDS)
+        for task in done:
+            if not task.cancelled() and task.exception() is not None:
+                log.debug("%s ended", task.get_name(), exc_info=task.exception())
+        if not late:
+            return
+    raise RuntimeError(f"kopf does not end: {', '.join(sorted(task.get_name() for task in late))}")
 
 
 def _surface(task: asyncio.Task[None]) -> None:
@@ -260,7 +303,8 @@ def _settings(*, scan: bool, page: int | None) -> kopf.OperatorSettings:
     settings.queueing.exit_timeout = 0.1  # by then every loop has ended
     settings.persistence.diffbase_storage = _NoDiffs()
     settings.queueing.idle_timeout = 0.5  # hardly any object comes twice: its changes go to its loop
-    settings.watching.server_timeout = 300
+    settings.watching.server_timeout = _WATCH_SECONDS
+    settings.watching.client_timeout = _WATCH_SECONDS + _LATE  # one that was cut without a word
     settings.watching.chunk_size = page
     settings.networking.request_timeout = 30
     return settings
@@ -272,9 +316,10 @@ class _Access:
     kopf knows again by this what the server refused, and does not try it for ever.
     """
 
-    def __init__(self, find: Callable[[], Endpoint], loops: Loops) -> None:
+    def __init__(self, find: Callable[[], Endpoint], loops: Loops, watched: asyncio.Event) -> None:
         self._find = find
         self._loops = loops
+        self._watched = watched
         self._made: tuple[Endpoint, kopf.AiohttpSession] | None = None
 
     async def open(self) -> kopf.AiohttpSession:
@@ -285,7 +330,7 @@ class _Access:
             session = kopf.AiohttpSession(
                 server=endpoint.server,
                 default_namespace=endpoint.namespace,
-                aiohttp_session=session_of(endpoint, self._loops.follow),
+                aiohttp_session=session_of(endpoint, self._loops.follow, self._watched.set),
             )
             self._made = endpoint, session
         return self._made[1]
@@ -299,7 +344,7 @@ class _Access:
 def _registry(access: _Access, loops: Loops) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=registry)
+    @kopf.on.login(registry=registry, backoff=1)  # a kubeconfig that is just being written, say
     async def login(**_: Any) -> kopf.AiohttpSession:  # noqa: ANN401 - kopf hands over whatever it has
         return await access.open()
 

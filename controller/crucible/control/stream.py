@@ -29,18 +29,22 @@ if TYPE_CHECKING:
 _OK: Final = 200
 
 
-def session_of(endpoint: Endpoint, follow: Follow) -> aiohttp.ClientSession:
+def session_of(
+    endpoint: Endpoint, follow: Follow, watched: Callable[[], None] = lambda: None
+) -> aiohttp.ClientSession:
     """Return a session for kopf with an API server.
 
     Args:
         endpoint: where that is, and whom to be there.
         follow: told of every Plugin that changed; returns whether kopf need not hear of it.
+        watched: called whenever the server agreed to tell of them.
     """
 
     async def thin(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         response = await handler(request)
         watches = request.url.query.get("watch") == "true"
         if watches and request.url.path.endswith(f"/{names.PLURAL}") and response.status == _OK:
+            watched()
             response.content = cast("aiohttp.StreamReader", Stream(response.content, follow))
         return response
 

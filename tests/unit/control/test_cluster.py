@@ -133,6 +133,16 @@ async def test_a_watch_yields_events_of_any_length_and_an_answer_that_is_none_as
             await _events(client)
 
 
+async def test_what_is_no_json_may_be_asked_again_and_ends_nothing() -> None:
+    server = Server()
+    server.body = b'{"type": "ADDED", "obj'
+    async with server.serving() as url, ClusterClient(lambda: Endpoint(url, token="first")) as client:
+        with pytest.raises(Unavailable, match="no JSON"):
+            await client.get("/a")
+        with pytest.raises(Unavailable, match="no JSON"):
+            await _events(client)
+
+
 async def _events(client: ClusterClient) -> list[dict[str, Any]]:
     async with client.watch("/pods", {"watch": "true"}) as events:
         return [event async for event in events]

@@ -4,11 +4,16 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+import clockwork
+import pytest
 from build import UID, plugin
 from revisions import KeptRevisions
 
+from crucible.control import operator
+from crucible.control.kubeconfig import Endpoint
 from crucible.control.operator import Loops, without_managed_fields
 from crucible.control.secrets import MountedSecrets
+from crucible.loop import supervise
 from crucible.model.names import FINALIZER
 from crucible.model.status import PluginStatus, SourceReport
 from crucible.ports import Ports
@@ -211,3 +216,118 @@ def test_what_only_servers_read_is_not_kept() -> None:
     kept = without_managed_fields(seen(managedFields=[{"manager": "x"}]))
     assert "managedFields" not in kept["metadata"]
     assert kept["metadata"]["uid"] == UID
+
+
+async def test_a_loop_that_fails_for_what_nobody_foresaw_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(operator, "_AGAIN", 0.001)
+    scene = Scene()
+    await scene.open()
+    failures = iter([RuntimeError("its first turn fails")])
+
+    async def fails_once(*args: Any) -> None:
+        for failure in failures:
+            raise failure
+        await supervise(*args)
+
+    monkeypatch.setattr("crucible.control.operator.supervise", fails_once)
+    scene.loops.see(seen())
+    await scene.until(1)
+    await scene.loops.close()
+    assert "its first turn fails" in caplog.text
+
+
+class Kopf:
+    """Tasks as kopf has them, the last of which drops cancellations; put in the place of kopf's own."""
+
+    def __init__(self, drops: int) -> None:
+        self._drops = drops
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def spawn_tasks(self, **_: Any) -> list[asyncio.Task[None]]:
+        self.tasks = [asyncio.create_task(self._root(), name="multitasker")]
+        await asyncio.sleep(0)
+        return self.tasks
+
+    async def _root(self) -> None:
+        watcher = asyncio.create_task(self._watch(), name="watcher for plugins")
+        self.watcher = watcher
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            watcher.cancel()
+            await asyncio.wait({watcher})
+            raise
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await asyncio.sleep(10_000)
+            except asyncio.CancelledError:
+                self._drops -= 1
+                if self._drops < 0:
+                    raise
+
+
+@pytest.mark.parametrize("drops", [0, 1, 2])
+def test_a_cancellation_that_kopf_drops_is_said_again(drops: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    kopf = Kopf(drops)
+    monkeypatch.setattr("kopf.spawn_tasks", kopf.spawn_tasks)
+    begun: list[bool] = []
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().call_later(1, stop.set)
+        await operator.operate(
+            Endpoint("http://127.0.0.1:1"),
+            Scene().loops,
+            ready=asyncio.Event(),
+            stop=stop,
+            begun=lambda: begun.append(True),
+        )
+        assert kopf.watcher.done()
+
+    assert clockwork.run(main()) < 1 + 5 * (drops + 1)
+    assert begun
+
+
+def test_kopf_that_does_not_end_is_an_error_and_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    kopf = Kopf(50)
+    monkeypatch.setattr("kopf.spawn_tasks", kopf.spawn_tasks)
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        stop.set()
+        try:
+            await operator.operate(
+                Endpoint("http://127.0.0.1:1"), Scene().loops, ready=asyncio.Event(), stop=stop
+            )
+        finally:
+            while not kopf.watcher.done():
+                kopf.watcher.cancel()
+                await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match=r"kopf does not end: .*watcher for plugins"):
+        clockwork.run(main())
+
+
+def test_the_loops_end_with_a_term_that_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kopf.spawn_tasks", Kopf(0).spawn_tasks)
+
+    async def main() -> None:
+        scene = Scene()
+        await scene.open()
+        working = asyncio.create_task(
+            operator.operate(
+                Endpoint("http://127.0.0.1:1"), scene.loops, ready=asyncio.Event(), stop=asyncio.Event()
+            )
+        )
+        await asyncio.sleep(1)
+        scene.loops.see(seen())
+        working.cancel()
+        await asyncio.wait({working})
+        assert working.cancelled()
+        assert not scene.loops.uids()
+
+    clockwork.run(main())

@@ -37,6 +37,7 @@ class Reflector:
     """Follows one collection, across whatever ends a watch.
 
     Attributes:
+        path: of the collection.
         problem: why it does not follow now; empty while it does. What it holds meanwhile was known last.
         listed: set once it knows, or has failed to know, what there is.
     """
@@ -46,7 +47,7 @@ class Reflector:
         self.problem = "the cluster has not been listed yet"
         self.listed = asyncio.Event()
         self._cluster = cluster
-        self._path = path
+        self.path = path
         self._selector = selector
         self._told = told
         self._objects: dict[Key, Object] = {}
@@ -97,14 +98,14 @@ class Reflector:
                 await self._follow(changed)
                 await asyncio.sleep(_PAUSE)
             except _Forgotten:
-                log.info("%s: listed anew, the server has forgotten version %s", self._path, self._since)
+                log.info("%s: listed anew, the server has forgotten version %s", self.path, self._since)
                 self._since = ""
             except CrucibleError as error:
                 self._failures += 1
                 if not error.retry:
                     self._since = ""
                 if self._failures > 1 or not self.listed.is_set():  # a watch that is cut goes on at once
-                    self._fail(f"{self._path} cannot be followed: {error}", changed)
+                    self._fail(f"{self.path} cannot be followed: {error}", changed)
                 await asyncio.sleep(min(_RETRY_FIRST * 2.0 ** (self._failures - 1), _RETRY_LONGEST))
 
     def _fail(self, problem: str, changed: Callable[[], None]) -> None:
@@ -121,7 +122,7 @@ class Reflector:
         params = {"labelSelector": self._selector, "limit": str(_PAGE)}
         found: list[Object] = []
         while True:
-            page = await self._cluster.get(self._path, params)
+            page = await self._cluster.get(self.path, params)
             found += page.get("items") or ()
             params["continue"] = str(page["metadata"].get("continue") or "")
             if not params["continue"]:
@@ -145,7 +146,7 @@ class Reflector:
             "resourceVersion": self._since,
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
-        async with self._cluster.watch(self._path, params) as events:
+        async with self._cluster.watch(self.path, params) as events:
             self._failures = 0
             if self.problem:
                 self.problem = ""

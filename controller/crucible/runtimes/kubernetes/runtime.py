@@ -81,8 +81,7 @@ class KubernetesRuntime:
     @property
     def broken(self) -> str:
         """Which defect of ours ended something that has to go on; empty, as it should be."""
-        ended = [task for task in self._tasks if task.done() and not task.cancelled()]
-        return "; ".join(f"{task.get_name()} ended: {task.exception()!r}" for task in ended)
+        return "; ".join(f"{task.get_name()} {_end_of(task)}" for task in self._tasks if task.done())
 
     @property
     def capabilities(self) -> Capabilities:
@@ -100,23 +99,45 @@ class KubernetesRuntime:
         """Begin to follow pods; returns once those there are are known, or cannot be."""
         self._changed = changed
         await self._metering.look()
-        self._tasks = [
-            *(asyncio.create_task(each.run(self._tell_all)) for each in self._followed.values()),
-            *(asyncio.create_task(each.run(lambda: None)) for each in self._upkeep.reflectors()),
-            asyncio.create_task(self._upkeep.run()),
-            asyncio.create_task(self._upkeep.mend()),
-            asyncio.create_task(self._upkeep.doubt()),
-            asyncio.create_task(self._metering.run(self._tell_all)),
-        ]
+        works = {f"what follows {each.path}": each.run(self._tell_all) for each in self._followed.values()}
+        works |= {f"what follows {each.path}": each.run(lambda: None) for each in self._upkeep.reflectors()}
+        works |= {
+            "the upkeep": self._upkeep.run(),
+            "the mending of labels": self._upkeep.mend(),
+            "the doubt about pods": self._upkeep.doubt(),
+            "the look for metrics": self._metering.run(self._tell_all),
+        }
+        self._tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+        standing = asyncio.create_task(self.stand())
+        listing = asyncio.create_task(self._listed())
+        try:
+            await asyncio.wait({standing, listing}, return_when=asyncio.FIRST_COMPLETED)
+            if standing.done():
+                standing.result()
+        finally:
+            standing.cancel()
+            listing.cancel()
+
+    async def _listed(self) -> None:
         for each in (*self._followed.values(), *self._upkeep.reflectors()):
             await each.listed.wait()
 
+    async def stand(self) -> None:
+        """Go on for as long as all does that has to; once something ended, nobody can rely on the rest.
+
+        Raises:
+            RuntimeError: a defect of ours ended something; says what.
+        """
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        cause = next((task.exception() for task in self._tasks if task.done() and not task.cancelled()), None)
+        raise RuntimeError(self.broken) from cause
+
     async def close(self) -> None:
         """Stop following."""
-        for task in self._tasks:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _tell(self, plugin_uid: str) -> None:
         self._upkeep.look(plugin_uid)
@@ -369,6 +390,11 @@ class KubernetesRuntime:
 
 
 _RUNS = frozenset({State.STARTING, State.RUNNING})
+
+
+def _end_of(task: asyncio.Task[None]) -> str:
+    """Return how a task ended that has to go on."""
+    return "was cancelled" if task.cancelled() else f"ended: {task.exception()!r}"
 
 
 def _refuse_exec() -> NoReturn:
