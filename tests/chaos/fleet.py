@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import signal
 from collections import Counter
@@ -72,11 +71,11 @@ class Fleet:
         return "\n".join(path.read_text() for path in sorted(self.ground.place.glob("operator-*.log")))
 
     async def kill_operator(self, _: Step) -> None:
-        self.ground.end(number=signal.SIGKILL)
+        await self.ground.end(number=signal.SIGKILL)
         self.ground.start()
 
     async def restart_operator(self, _: Step) -> None:
-        await asyncio.to_thread(self.ground.end)
+        await self.ground.end()
         self.ground.start()
 
     async def freeze_operator(self, step: Step) -> None:
@@ -92,7 +91,7 @@ class Fleet:
         if "two" not in self.ground.operators:
             self.ground.start("two")
             await pause(step.lasts * 2)
-            self.ground.end("two", signal.SIGKILL)
+            await self.ground.end("two", signal.SIGKILL)
 
     async def server_away(self, step: Step) -> None:
         self.ground.faults.away = True
@@ -179,7 +178,7 @@ class Fleet:
     async def close(self) -> list[str]:
         wrong = []
         try:
-            if self.ground.operators and self.ground.end() != 0:
+            if self.ground.operators and await self.ground.end() != 0:
                 wrong.append("the operator did not end with 0")
         finally:
             await self.ground.__aexit__(None, None, None)

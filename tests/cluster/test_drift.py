@@ -104,7 +104,7 @@ async def test_what_changed_while_no_operator_ran_is_put_back_by_the_next(ground
         pytest.skip("the cluster's own operator is not ours to end")
     await ground.apply("p")
     await ground.until_ready("p")
-    ground.end()
+    await ground.end()
     await ground.client.delete(ground.path("networkpolicies", "crucible-p"))
     ground.start()
 

@@ -150,7 +150,7 @@ async def test_a_plugin_deaf_to_its_end_is_killed_after_its_grace(local: LocalGr
 
     await local.until(gone)
     assert not (await local.client.get(local.path("pods")))["items"]
-    assert local.end(number=signal.SIGTERM) == 0
+    assert await local.end(number=signal.SIGTERM) == 0
 
 
 async def test_restarts_that_do_not_help_end_with_a_pod_for_which_nothing_before_is_left(

@@ -39,7 +39,7 @@ async def ask(local: LocalGround, identity: str, port: str, path: str) -> tuple[
 async def test_a_standby_takes_over_from_one_that_is_killed(local: LocalGround) -> None:
     await two(local)
     assert await leader(local) == "one"
-    local.end("one", signal.SIGKILL)
+    await local.end("one", signal.SIGKILL)
     began = time.monotonic()
     await local.apply("b")
     await local.until_ready("b")
@@ -50,7 +50,7 @@ async def test_a_standby_takes_over_from_one_that_is_killed(local: LocalGround) 
 
 async def test_one_that_ends_gives_its_place_away(local: LocalGround) -> None:
     await two(local)
-    assert local.end("one", signal.SIGTERM) == 0
+    assert await local.end("one", signal.SIGTERM) == 0
     await local.until(lambda: "two leads" in local.log("two"))
     assert "Traceback" not in local.log("one") + local.log("two")
 
@@ -116,7 +116,7 @@ async def test_a_log_for_programs_is_json_in_every_line_also_where_libraries_spe
     local.start("one", "--log-format", "json", "--verbose")
     await local.apply("a")
     await local.until_ready("a")
-    assert local.end() == 0
+    assert await local.end() == 0
     lines: list[dict[str, Any]] = [json.loads(line) for line in local.log().splitlines()]
     assert {line["logger"].partition(".")[0] for line in lines} >= {"crucible", "kopf"}
 

@@ -72,7 +72,7 @@ async def test_every_plugin_runs_exactly_once_and_as_asked_however_often_the_ope
         acting = [asyncio.create_task(churn.act()) for _ in range(5)]
         leading = local.log().count("leads")
         await asyncio.sleep(dice.uniform(0, 0.3))  # dice decide when, not a wait for anything
-        local.end(number=signal.SIGKILL)
+        await local.end(number=signal.SIGKILL)
         local.start()
         await asyncio.gather(*acting)
         if dice.random() < 0.7:
@@ -83,7 +83,7 @@ async def test_every_plugin_runs_exactly_once_and_as_asked_however_often_the_ope
     for name in sorted(churn.wanted):
         await local.delete(name)
     await local.until(lambda: _nothing(local))
-    assert local.end() == 0
+    assert await local.end() == 0
     assert "Traceback" not in local.log()
 
 

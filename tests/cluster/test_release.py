@@ -28,7 +28,7 @@ async def test_a_plugin_is_let_go_without_its_operator_and_takes_its_pods_along(
     local.start()
     await local.apply("p")
     await local.until_ready("p")
-    local.end(number=signal.SIGKILL)
+    await local.end(number=signal.SIGKILL)
     code, said = await release(local, "p", "--yes")
     assert (code, said.count("is not being deleted")) == (1, 1), said
     await local.delete("p")

@@ -88,16 +88,19 @@ class Ground(ABC):
             )
         return self.operators[identity]
 
-    def end(self, identity: str = "one", number: signal.Signals = signal.SIGTERM) -> int:
-        """Send an operator a signal, wait for its end, return its exit status."""
+    async def end(self, identity: str = "one", number: signal.Signals = signal.SIGTERM) -> int:
+        """Send an operator a signal, wait for its end, return its exit status.
+
+        The API server of a cluster without nodes goes on answering meanwhile: it is in this event loop.
+        """
         process = self.operators.pop(identity)
         process.send_signal(number)
-        return process.wait(DEADLINE)
+        return await asyncio.to_thread(process.wait, DEADLINE)
 
-    def end_all(self) -> None:
+    async def end_all(self) -> None:
         for identity in tuple(self.operators):
             self.operators[identity].send_signal(signal.SIGCONT)
-            self.end(identity, signal.SIGKILL)
+            await self.end(identity, signal.SIGKILL)
 
     def log_path(self, identity: str) -> Path:
         return self.place / f"operator-{identity}.log"
@@ -246,7 +249,7 @@ class LocalGround(Ground):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.end_all()
+        await self.end_all()
         await self._stack.aclose()
 
     def settings(self) -> ServerSettings:
@@ -272,7 +275,7 @@ class RealGround(Ground):
         async with AsyncExitStack() as stack:
             find = partial(find_endpoint, self.kubeconfig())
             self.client = await stack.enter_async_context(ClusterClient(find))
-            stack.callback(self.end_all)
+            stack.push_async_callback(self.end_all)
             await self._define()
             labels = {"pod-security.kubernetes.io/enforce": "restricted"}
             body = {"metadata": {"name": self.namespace, "labels": labels}}
