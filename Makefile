@@ -3,6 +3,8 @@
 PYTHON ?= $(shell command -v /usr/bin/python3 || command -v python3)
 BIN    := .venv/bin
 JOBS   ?= 2
+# Files of tests in their order, the quick ones of tests/unit last: no worker is left with a long file at the end.
+SPREAD := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 STAMP  := .venv/.ready
 
 .DEFAULT_GOAL := help
@@ -21,10 +23,10 @@ demo: $(STAMP)  ## Run real plugins, break them, watch them come back; tear ever
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP) .tools/bin/helm  ## Run every test this machine can host (JOBS=1 for one at a time)
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/pytest $(SPREAD) $(ARGS)
 
 unit: $(STAMP)  ## Run the tests that need nothing but Python
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile tests/unit $(ARGS)
+	@$(BIN)/pytest $(SPREAD) tests/unit $(ARGS)
 
 check: $(STAMP)  ## Lint, types, import rules, generated files
 	@$(BIN)/ruff format --check .
