@@ -199,6 +199,16 @@ async def test_an_event_of_a_machine_that_may_not_tell_is_taken_by_nobody(pair: 
     assert (await notes.ask(take(3))).payload == b"yes"
 
 
+async def test_takes_without_end_are_bounded_and_reported(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crucible.bus.durable.TAKES_LIMIT", 2)
+    _, notes = await meet(pair)
+    notes.send(*(take(ident) for ident in (1, 3, 5)))
+    assert words(await notes.next()) == ("ERROR", 5, "Overloaded")
+    assert pair.alpha.broker.ledger.of("here", "notes").faults == {"overloaded": 1}
+
+
 async def test_a_take_ends_when_its_grant_does(pair: Pair) -> None:
     _, notes = await meet(pair)
     await pair.backbone.make_streams("here")

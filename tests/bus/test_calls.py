@@ -100,6 +100,41 @@ async def test_who_goes_away_leaves_nobody_waiting(bus: Bus) -> None:
     assert "went away" in answer.payload.decode()
 
 
+async def test_calls_that_wait_for_one_that_goes_away_end_with_it(bus: Bus) -> None:
+    asked = await bus.join(bus.plugin("slow"), methods=["work"], window=1)
+    asker = await bus.add("asker", call=("slow.work",))
+    asker.send(*(Frame(Kind.CALL, ident, "slow.work") for ident in (1, 3, 5)))
+    await asked.next()
+    assert words(await asker.call(99, "$bus.ping")) == ("ANSWER", 99, "")
+    await asked.close()
+    assert {words(await asker.next()) for _ in range(3)} == {("ERROR", n, "Unavailable") for n in (1, 3, 5)}
+
+
+async def test_a_call_that_names_no_deadline_has_one(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crucible.bus.calls.DEFAULT_TIME", 0.02)
+    asked = await bus.add("slow", "work")
+    asker = await bus.add("asker", call=("slow.work",))
+    assert words(await asker.call(1, "slow.work")) == ("ERROR", 1, "DeadlineExceeded")
+    ident = (await asked.next()).id
+    assert words(await asked.next()) == ("CANCEL", ident, "")
+
+
+async def test_one_caller_with_many_calls_waiting_keeps_no_other_from_its_turn(bus: Bus) -> None:
+    asked = await bus.join(bus.plugin("slow"), methods=["work"], window=1)
+    greedy = await bus.add("greedy", call=("slow.work",))
+    modest = await bus.add("modest", call=("slow.work",))
+    greedy.send(*(Frame(Kind.CALL, ident, "slow.work") for ident in range(1, 101, 2)))
+    assert words(await greedy.call(999, "$bus.ping")) == ("ANSWER", 999, "")
+    modest.send(Frame(Kind.CALL, 1, "slow.work"))
+    assert words(await modest.call(999, "$bus.ping")) == ("ANSWER", 999, "")
+    callers = []
+    while "modest" not in callers:
+        got = await asked.next()
+        callers.append(got.headers["from"])
+        asked.send(Frame(Kind.ANSWER, got.id))
+    assert len(callers) <= 4, "it waited behind all that another had waiting"
+
+
 async def test_more_calls_than_a_plugin_takes_wait_and_the_urgent_come_first(bus: Bus) -> None:
     asked = await bus.join(bus.plugin("slow"), methods=["work"], window=1)
     asker = await bus.add("asker", call=("slow.work",))

@@ -112,6 +112,10 @@ async def test_who_has_no_store_is_refused_and_nobody_reaches_anothers(bus: Bus)
     answer = await get(poor, 1, "secret")
     assert words(answer) == ("ERROR", 1, "NotPermitted")
     assert b"spec.capabilities.store" in answer.payload
+    for ident, verb in ((3, "put"), (5, "delete"), (7, "list"), (9, "watch")):
+        asked = Frame(Kind.CALL, ident, f"$store.{verb}", headers={"key": "secret"}, flags=wire.STREAM)
+        assert words(await poor.ask(asked)) == ("ERROR", ident, "NotPermitted"), verb
+    assert bus.faults("poor") == {"refused": 5}, "each is reported"
     for number, other in enumerate(
         [await bus.add("other", store=1000), await bus.add("owner", namespace="there", store=1000)]
     ):
@@ -177,6 +181,7 @@ async def test_a_watcher_that_gives_no_credit_is_dropped_not_kept_up_with(bus: B
         )
         assert {(await client.next()).kind for _ in range(50)} == {Kind.ANSWER}
     assert words(await watcher.next()) == ("ERROR", 1, "Overloaded")
+    assert bus.faults("notes") == {"overloaded": 1}, "it is reported"
 
 
 @pytest.mark.usefixtures("stores")
@@ -203,6 +208,7 @@ async def test_watches_of_one_plugin_are_bounded_and_so_is_what_waits_for_them(
     client.send(Frame(Kind.CALL, 9, "$store.put", b"x" * 1000, {"key": "a"}))
     told = {words(await client.next()) for _ in range(2)}
     assert told == {("ANSWER", 9, ""), ("ERROR", 5, "Overloaded")}
+    assert bus.faults("notes") == {"overloaded": 2}, "it is reported"
     client.send(wire.credit(1, 1), wire.credit(3, 1))
     assert [(await client.next()).payload for _ in range(2)] == [b"x" * 1000] * 2
     client.send(Frame(Kind.CALL, 11, "$store.put", b"y" * 1000, {"key": "a"}))
@@ -216,6 +222,7 @@ async def test_many_requests_at_once_are_bounded_and_each_is_answered(bus: Bus) 
     names = [words(await client.next())[2] for _ in range(300)]
     assert set(names) <= {"", "Overloaded"}
     assert names.count("") >= 64
+    assert bus.faults("busy").get("overloaded", 0) == names.count("Overloaded"), "each is reported"
 
 
 async def test_what_was_put_is_there_after_the_broker_is_another(bus: Bus) -> None:

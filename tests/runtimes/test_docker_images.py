@@ -223,6 +223,30 @@ async def test_a_registry_that_misbehaves_is_said_and_tried_again(
                 break
 
 
+async def test_a_private_registry_lets_in_whom_a_credential_helper_knows(
+    docker: DockerHarness, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    reference, wanted = registry.image("private", "first")
+    registry.mode("private")
+    with pytest.raises(InvalidSource, match="docker login"):
+        await resolve(docker, reference)
+    known = json.dumps({"ServerURL": "", "Username": registries.USER, "Secret": registries.WORD})
+    helper = tmp_path / "docker-credential-chest"
+    helper.write_text(f"#!/bin/sh\nread server\ntest $server = {registry.address} && echo '{known}'\n")
+    helper.chmod(0o755)
+    (tmp_path / "config.json").write_text(json.dumps({"credHelpers": {registry.address: "chest"}}))
+    async with asyncio.timeout(SECONDS):
+        while True:
+            try:
+                assert (await resolve(docker, reference))[0] == wanted
+            except InvalidSource:
+                await asyncio.sleep(0.05)
+            else:
+                break
+
+
 async def test_a_registry_that_breaks_off_is_said(docker: DockerHarness, registry: Registry) -> None:
     reference, wanted = registry.image("broken", "first", size=1 << 20)
     registry.mode("breaks")

@@ -6,6 +6,7 @@ Usage: ``python3 registry.py FOLDER``. In FOLDER: blobs by digest, ``tags.json``
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 import time
@@ -15,6 +16,9 @@ from typing import Any
 
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 ALIKE = 1 << 16
+USER, WORD = "helped", "s3cret"
+KEY = base64.b64encode(f"{USER}:{WORD}".encode()).decode()
+"""What opens the registry while its mode is ``private``."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -36,6 +40,10 @@ class Handler(BaseHTTPRequestHandler):
             mode = (self.place / "mode").read_text()
         if mode == "denies":
             self.say(401, b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}')
+            return
+        if mode == "private" and self.headers.get("Authorization") != f"Basic {KEY}":
+            body = b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}'
+            self.say(401, body, challenge='Basic realm="private"')
             return
         if self.path == "/v2/":
             self.say(200, b"{}")
@@ -70,6 +78,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(how.get("size", len(body))))
         if digest:
             self.send_header("Docker-Content-Digest", digest)
+        if "challenge" in how:
+            self.send_header("WWW-Authenticate", how["challenge"])
         self.end_headers()
         if how.get("whole", True):
             self.wfile.write(body)

@@ -96,6 +96,8 @@ class Durable:
         """Do what is asked, in its own time."""
         key = (f"{call.seat.key}", call.frame.name)
         if self._waiting.get(key, 0) >= TAKES_LIMIT:
+            member = call.seat.member
+            self._calls.ledger.fault(member.namespace, member.plugin, Fault.OVERLOADED, call.frame.name)
             self._calls.fail(call, Code.OVERLOADED, f"{TAKES_LIMIT} of these wait already")
             return
         self._waiting[key] = self._waiting.get(key, 0) + 1

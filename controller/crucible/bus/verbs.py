@@ -21,6 +21,11 @@ WAITING_LIMIT: Final = 64
 """Requests of one plugin that may wait at once."""
 PAGE: Final = 1000
 CHANGES: Final = {"$store.put": "put", "$store.delete": "delete"}
+_FAULTS: Final = {
+    Code.NOT_PERMITTED: Fault.REFUSED,
+    Code.STORE_FULL: Fault.STORE_FULL,
+    Code.OVERLOADED: Fault.OVERLOADED,
+}
 _LARGEST_REVISION: Final = 2**63
 
 
@@ -47,7 +52,7 @@ class Verbs:
     def __init__(self, calls: Calls, ledger: Ledger) -> None:
         self._calls = calls
         self._ledger = ledger
-        self._watches = Watches(calls, self._owner_of)
+        self._watches = Watches(calls, self._owner_of, self._fault)
         self._waiting: dict[tuple[str, str], int] = {}
 
     def _take(self, request: Request) -> None:
@@ -135,6 +140,6 @@ class Verbs:
             self._calls.fail(request.call, answer.code, str(answer), answer.headers)
 
     def _fault(self, call: Call, refusal: Refused) -> None:
-        fault = {Code.NOT_PERMITTED: Fault.REFUSED, Code.STORE_FULL: Fault.STORE_FULL}.get(refusal.code)
+        fault = _FAULTS.get(refusal.code)
         if fault is not None:
             self._ledger.fault(call.seat.member.namespace, call.seat.name, fault, call.method)

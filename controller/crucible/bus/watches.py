@@ -36,9 +36,15 @@ class _Watcher:
 class Watches:
     """Everyone who watches a store."""
 
-    def __init__(self, calls: Calls, owner_of: Callable[[Call], Member]) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        owner_of: Callable[[Call], Member],
+        refused: Callable[[Call, Refused], None],
+    ) -> None:
         self._calls = calls
         self._owner_of = owner_of
+        self._refused = refused
         self._watchers: dict[Call, _Watcher] = {}
         self._waiting: Counter[str] = Counter()
         """Bytes that wait for the credit of a plugin's watchers."""
@@ -49,14 +55,23 @@ class Watches:
             self._calls.fail(call, Code.MALFORMED, "a watch is a stream: set the flag STREAM")
             return
         try:
-            owner = self._owner_of(call)
+            owner = self._admitted(call)
         except Refused as refusal:
+            self._refused(call, refusal)
             self._calls.fail(call, refusal.code, str(refusal), refusal.headers)
             return
-        if sum(each.seat is call.seat for each in self._watchers) >= WATCHES_LIMIT:
-            self._calls.fail(call, Code.OVERLOADED, f"{WATCHES_LIMIT} watches are open already")
-            return
         self._watchers[call] = _Watcher(call, owner.key, call.frame.headers.get("prefix", ""))
+
+    def _admitted(self, call: Call) -> Member:
+        """Return whose store it is about.
+
+        Raises:
+            Refused: it may not be watched, or its plugin watches enough already.
+        """
+        owner = self._owner_of(call)
+        if sum(each.seat is call.seat for each in self._watchers) >= WATCHES_LIMIT:
+            raise Refused(Code.OVERLOADED, f"{WATCHES_LIMIT} watches are open already")
+        return owner
 
     def item(self, call: Call, frame: Frame) -> None:
         """No item has credit, so none comes."""
@@ -112,4 +127,6 @@ class Watches:
             watcher.size += size
             self._waiting[plugin] += size
         else:
-            self._calls.fail(watcher.call, Code.OVERLOADED, "too many changes wait for credit")
+            refusal = Refused(Code.OVERLOADED, "too many changes wait for credit")
+            self._refused(watcher.call, refusal)
+            self._calls.fail(watcher.call, refusal.code, str(refusal))

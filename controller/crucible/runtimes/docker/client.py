@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 import docker
+from docker import auth, errors
+from docker.utils import config
 from requests import PreparedRequest, Response
 from requests.structures import CaseInsensitiveDict
 
+from crucible.errors import InvalidSource, Unavailable
 from crucible.runtimes.docker.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_UNREADABLE: Final = (errors.InvalidConfigFile, ValueError, LookupError, TypeError, AttributeError)
+"""What the SDK raises for files, and answers of credential helpers, that are not what they should be."""
 
 
 class Client(docker.APIClient):
@@ -30,8 +36,17 @@ class Client(docker.APIClient):
             version: of its API.
             patience: seconds to wait for an answer.
             parallel: how many requests may be under way at the same time.
+
+        Raises:
+            Unavailable: what ``docker login`` wrote cannot be read.
         """
-        super().__init__(url, version=version, timeout=patience, num_pools=2, max_pool_size=parallel)
+        try:
+            super().__init__(url, version=version, timeout=patience, num_pools=2, max_pool_size=parallel)
+        except _UNREADABLE as error:
+            raise Unavailable(
+                f"{_file()} is no configuration of Docker's ({error}): mend it, or move it away and "
+                "`docker login` again"
+            ) from error
         here = url.startswith("unix://")
         self._transport = Transport(url.removeprefix("unix://")) if here else None
 
@@ -87,3 +102,24 @@ class Client(docker.APIClient):
         super().close()
         if self._transport is not None:
             self._transport.close()
+
+
+def credentials(reference: str) -> dict[str, Any]:
+    """Return what ``docker login`` or a credential helper has for an image's registry; empty for nothing.
+
+    Raises:
+        InvalidSource: the helper that Docker's configuration names does not say.
+        docker.errors.DockerException: the image has no such name.
+    """
+    registry, _ = auth.resolve_repository_name(reference.partition("@")[0])
+    try:
+        return dict(auth.load_config().resolve_authconfig(registry) or {})
+    except (errors.DockerException, *_UNREADABLE) as error:
+        raise InvalidSource(
+            f"there are no credentials for {registry}: the helper that {_file()} names for it does not work "
+            f"({error}): install it for the user who runs the controller, or remove it from there"
+        ) from error
+
+
+def _file() -> str:
+    return str(config.find_config_file())

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-import docker
 import requests
 from docker import errors
 
@@ -58,11 +57,11 @@ class Engine:
         self._settings = settings
         self._pool = ThreadPoolExecutor(settings.parallel, thread_name_prefix="docker")
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="docker-aside")
-        self._client: docker.APIClient | None = None
+        self._client: Client | None = None
         self.vm_runtime = ""
 
     @property
-    def client(self) -> docker.APIClient:
+    def client(self) -> Client:
         """The connected client.
 
         Raises:
@@ -107,7 +106,7 @@ class Engine:
         except (errors.DockerException, requests.RequestException, OSError) as error:
             raise Unavailable(unreachable(self.url, error)) from error
 
-    def another(self, timeout: int | None = None) -> docker.APIClient:
+    def another(self, timeout: int | None = None) -> Client:
         """Return a client of its own for a thread that waits long.
 
         Raises:
@@ -126,7 +125,7 @@ class Engine:
     def _connect(self) -> Facts:
         knock(self.url)
         patience = min(self._settings.patience, 5)
-        with contextlib.closing(docker.APIClient(self.url, version="1.24", timeout=patience)) as first:
+        with contextlib.closing(Client(self.url, "1.24", patience, 1)) as first:
             found = first.version(api_version=False)
         if not isinstance(found, dict):
             raise Unavailable(f"what answers at {self.url} is no Docker engine")

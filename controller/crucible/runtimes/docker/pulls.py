@@ -13,6 +13,7 @@ import requests
 from docker import errors
 
 from crucible.errors import CrucibleError, InvalidSource, Unavailable, Underway
+from crucible.runtimes.docker.client import credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -154,7 +155,8 @@ class Pulls:
         error: CrucibleError | None = None
         try:
             with contextlib.closing(self._engine.another()) as client:
-                for message in client.pull(reference, stream=True, decode=True):
+                known = credentials(reference)
+                for message in client.pull(reference, stream=True, decode=True, auth_config=known):
                     if "error" in message:
                         error = failure_of(reference, str(message["error"]))
                     loop.call_soon_threadsafe(self._hear, pull, message)
