@@ -64,6 +64,10 @@ BAD: dict[str, tuple[Object, str]] = {
         {"bus": {"enabled": True, "nats": {"enabled": True, "url": "tls://nats.example.org"}}},
         "bus.nats.url is a server of yours, bus.nats.enabled makes one: leave one out",
     ),
+    "one-server": (
+        {"bus": {"enabled": True, "nats": {"enabled": True, "copies": 3}}},
+        "bus.nats.copies: 3 servers cannot keep an event each, for bus.nats.enabled makes one",
+    ),
     "plain-nats": ({"bus": {"nats": {"url": "nats://nats.example.org"}}}, "at '/bus/nats/url'"),
     "copies": ({"bus": {"nats": {"copies": 2}}}, "at '/bus/nats/copies'"),
     "egress-address": ({"egress": {"clusterIP": "None"}}, "at '/egress/clusterIP'"),

@@ -72,6 +72,8 @@
 {{- $nats := .Values.bus.nats -}}
 {{- if and $nats.enabled $nats.url -}}
 {{- fail "bus.nats.url is a server of yours, bus.nats.enabled makes one: leave one out" -}}
+{{- else if and $nats.enabled (gt (int $nats.copies) 1) -}}
+{{- fail (printf "bus.nats.copies: %d servers cannot keep an event each, for bus.nats.enabled makes one: set bus.nats.copies=1, or bus.nats.url to a cluster of yours" (int $nats.copies)) -}}
 {{- else if $nats.enabled -}}
 tls://{{ include "crucible.natsName" . }}.{{ .Release.Namespace }}.svc:4222
 {{- else if $nats.url -}}

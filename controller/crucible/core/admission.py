@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from crucible.core import bus, expression, handover
+from crucible.core import bus, consistency, expression, handover
 from crucible.errors import InvalidManifest, Violation
 from crucible.model import names
 from crucible.model.fields import RelativePath
@@ -54,6 +54,7 @@ def admit(plugin: Mapping[str, Any]) -> PluginSpec:
     violations += _entrypoint(spec)
     violations += bus.violations(spec)
     violations += handover.violations(spec)
+    violations += consistency.violations(spec)
     violations += _secrets(spec)
     violations += _mounts(spec)
     violations += _config(spec)

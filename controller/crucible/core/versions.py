@@ -43,6 +43,30 @@ def fits(version: str, wanted: str) -> bool:
     return all(part is not None and _holds(part, _key(numbers, pre)) for part in parts)
 
 
+def is_empty(wanted: str) -> bool:
+    """Return whether no version can be in a range, as in ``>=3,<2``.
+
+    What a range lets in begins at what one of its parts names, right behind it, or at the first version there
+    is; ``!=`` can take out one of those for each part that says so.
+    """
+    if wanted == "*":
+        return False
+    parts = [part for each in wanted.split(",") if (part := _PART.fullmatch(each.strip())) is not None]
+    begins = {(0, 0, 0), *(_numbers(part[2]) for part in parts)}
+    begins |= {_next(_numbers(part[2]), part[2].count(".") + 1, part[1] or "") for part in parts}
+    tries = {
+        f"{major}.{minor}.{patch + more}" for major, minor, patch in begins for more in range(len(parts) + 1)
+    }
+    for part in parts:
+        if part[3]:
+            release = ".".join(map(str, _numbers(part[2])))
+            tries |= {f"{release}-{part[3]}"}
+            tries |= {
+                f"{release}-{start}{more}" for start in ("", f"{part[3]}.") for more in range(len(parts) + 1)
+            }
+    return not any(fits(version, wanted) for version in tries)
+
+
 def _holds(part: re.Match[str], version: Key) -> bool:
     sign, text, pre = part[1] or "", part[2], part[3] or ""
     low = _numbers(text)

@@ -37,6 +37,12 @@ _SURGE_IS_FOR_BESIDE = (
 )
 _GAPS_ARE_FOR_ROLLING = "maxUnavailable is for strategy rolling: remove it, or write strategy: rolling"
 _NEVER_WITHOUT = "maxSurge: a handover needs room for the new instance beside the old one: write 1 or more"
+_NOTHING_MOVES = (
+    "maxSurge and maxUnavailable are both 0, so nothing could be replaced: "
+    "write maxUnavailable: 1, or remove maxSurge"
+)
+_NO_ROOM_TO_GROW = "initial is longer than max: write a shorter initial, or a longer max"
+_NONE = ("0", "0%")
 
 
 class PluginType(StrEnum):
@@ -234,10 +240,25 @@ class Sandbox(Part):
 class Backoff(Part):
     """How long to wait between restarts: doubled from the second crash on, up to a limit."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!has(self.initial) || !has(self.max) || duration(self.initial) <= duration(self.max)",
+                _NO_ROOM_TO_GROW,
+            )
+        )
+    )
+
     initial: Annotated[Duration, Field(ge=0.01, le=3600)] = 0.1
     """Before the restart that follows the second crash; the first is restarted at once."""
     max: Annotated[Duration, Field(ge=0.01, le=86400)] = 30.0
-    """The longest wait."""
+    """The longest wait; no shorter than ``initial``."""
+
+    @model_validator(mode="after")
+    def _can_grow(self) -> Backoff:
+        if self.initial > self.max:
+            raise ValueError(_NO_ROOM_TO_GROW)
+        return self
 
 
 class Recovery(Part):
@@ -271,6 +292,7 @@ def _only_for(strategies: str, condition: str) -> str:
 
 
 _BESIDE = "'rolling', 'handover'"
+_SURGES = "!(has(self.maxSurge) && string(self.maxSurge) in ['0', '0%'])"
 
 
 class Update(Part):
@@ -281,6 +303,11 @@ class Update(Part):
             (_only_for(_BESIDE, "has(self.verify)"), _VERIFY_IS_FOR_BESIDE),
             (_only_for(_BESIDE, "has(self.maxSurge)"), _SURGE_IS_FOR_BESIDE),
             (_only_for("'rolling'", "has(self.maxUnavailable)"), _GAPS_ARE_FOR_ROLLING),
+            (f"!has(self.strategy) || self.strategy != 'handover' || {_SURGES}", _NEVER_WITHOUT),
+            (
+                f"{_SURGES} || (has(self.maxUnavailable) && !(string(self.maxUnavailable) in ['0', '0%']))",
+                _NOTHING_MOVES,
+            ),
         )
     )
 
@@ -338,17 +365,14 @@ class Update(Part):
             raise ValueError(_SURGE_IS_FOR_BESIDE)
         if self.max_unavailable is not None and self.strategy is not UpdateStrategy.ROLLING:
             raise ValueError(_GAPS_ARE_FOR_ROLLING)
-        if self.hands_over and self.max_surge in {"0", "0%"}:
+        if self.hands_over and self.max_surge in _NONE:
             raise ValueError(_NEVER_WITHOUT)
         return self
 
     @model_validator(mode="after")
     def _moves(self) -> Update:
-        if {self.max_surge or "1", self.max_unavailable or "0"} <= {"0", "0%"}:
-            raise ValueError(
-                "maxSurge and maxUnavailable are both 0, so nothing could be replaced: "
-                "write maxUnavailable: 1, or remove maxSurge"
-            )
+        if self.max_surge in _NONE and (self.max_unavailable or "0") in _NONE:
+            raise ValueError(_NOTHING_MOVES)
         return self
 
 

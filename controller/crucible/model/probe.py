@@ -118,7 +118,7 @@ class Probe(Part):
     interval: Annotated[Duration, Field(ge=0.1, le=3600)] = 10.0
     """Between two askings."""
     timeout: Annotated[Duration, Field(ge=0.05, le=60)] = 1.0
-    """How long an answer may take."""
+    """How long an answer may take; nobody is asked again before it is there, or late."""
     failures: Annotated[int, Field(ge=1, le=100)] = 3
     """Failures in a row until it counts as failed."""
     successes: Annotated[int, Field(ge=1, le=100)] = 1

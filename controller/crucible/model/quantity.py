@@ -15,19 +15,19 @@ _UNITS: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h":
 BYTES_PATTERN: Final = r"^[0-9]{1,15}(k|M|G|T|Ki|Mi|Gi|Ti)?$"
 CPU_PATTERN: Final = r"^([0-9]{1,6}m|[0-9]{1,3}(\.[0-9]{1,3})?)$"
 DURATION_PATTERN: Final = r"^([0-9]{1,6}(ms|s|m|h)){1,4}$"
-
-
-SHARE_PATTERN: Final = r"^([0-9]{1,3}|[0-9]{1,3}%)$"
+SHARE_PATTERN: Final = r"^(0|[1-9][0-9]{0,2}|(0|[1-9][0-9]?|100)%)$"
 
 
 def parse_share(text: str | int) -> str:
     """Return a number, or a number of hundredths with a percent sign, as it was written.
 
     Raises:
-        ValueError: neither ``2`` nor ``25%``.
+        ValueError: neither ``2`` nor ``25%``, or more than all.
     """
     if re.fullmatch(SHARE_PATTERN, _text(text)) is None:
-        raise ValueError(f"{text!r} is neither a number nor a part: write 2, or 25% of the replicas")
+        raise ValueError(
+            f"{text!r} is neither a number nor a part: write 2, or 25% of the replicas, 100% at most"
+        )
     return _text(text)
 
 
