@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 import docker
 from docker import auth, errors
-from docker.utils import config
+from docker.utils import config, decode_json_header
 from requests import PreparedRequest, Response
 from requests.structures import CaseInsensitiveDict
 
@@ -96,6 +97,25 @@ class Client(docker.APIClient):
         response.headers = CaseInsensitiveDict(answer.headers)
         response._content = answer.body  # noqa: SLF001 - it has been read
         return response
+
+    def stat(self, container: str, path: str) -> Mapping[str, Any] | None:
+        """Return what there is at a path of a container, as ``os.FileInfo`` of Go has it; None: nothing.
+
+        The SDK asks for the archive of it, too. One that is not read to its end keeps an engine from deleting
+        the container.
+
+        Raises:
+            OSError: the engine does not answer.
+            docker.errors.APIError: it cannot tell.
+        """
+        url = f"{self.base_url}/v{self.api_version}/containers/{container}/archive"
+        answer = self.head(url, params={"path": path}, timeout=self.timeout)
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            return None
+        if answer.status_code != HTTPStatus.OK:
+            raise errors.APIError(f"{path} cannot be looked at", answer)
+        found: dict[str, Any] = decode_json_header(answer.headers["X-Docker-Container-Path-Stat"])
+        return found
 
     def close(self) -> None:
         """Close the connections that nobody uses now."""

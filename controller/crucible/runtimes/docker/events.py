@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _TORN: Final = (errors.DockerException, requests.RequestException, OSError, ValueError, AttributeError)
 KINDS: Final = ("die", "oom", "destroy", "start")
+CODE: Final = "exitCode"
+"""Of an event's attributes, over which engines put a container's labels, those of its image among them."""
+_CODE: Final = re.compile("-?[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,12 @@ def read_event(event: Mapping[str, Any]) -> Happened:
     """Translate one event of the engine."""
     actor = event.get("Actor", {})
     attributes = actor.get("Attributes", {})
-    code = str(attributes.get("exitCode", ""))
+    code = str(attributes.get(CODE, ""))
     return Happened(
         kind=event.get("Action", ""),
         container=actor.get("ID", ""),
         at=event.get("timeNano", 0) / 1e9,
-        code=int(code) if code.lstrip("-").isdecimal() else 0,
+        code=int(code) if _CODE.fullmatch(code) else 0,
         role=attributes.get(ROLE, ""),
     )
 

@@ -45,7 +45,9 @@ class Groups:
 
     def first(self, container: str) -> int | None:
         """Return a pidfd of a container's first process, for the caller to close; None where none is seen."""
-        directory = next(self._known(container), None) or next(iter(self._search(container)), None)
+        directory = next(self._known(container), None) or next(
+            iter(self._search(container, proves=False)), None
+        )
         if directory is None:
             return None
         processes = str(directory / "cgroup.procs")
@@ -87,13 +89,18 @@ class Groups:
             if directory.is_dir():
                 yield directory
 
-    def _search(self, container: str) -> tuple[Path, ...]:
-        """Search the whole tree; where nothing is found again and again, there is nothing to be seen."""
+    def _search(self, container: str, *, proves: bool = True) -> tuple[Path, ...]:
+        """Search the whole tree; where nothing is found again and again, there is nothing to be seen.
+
+        Args:
+            container: whose groups.
+            proves: it ran just now: one that may have ended as soon as it began proves nothing.
+        """
         if not self._searches:
             return ()
         found = tuple(sorted(self._walk(container)))
         if not found:
-            self._searches -= 1
+            self._searches -= proves
             return ()
         self._searches = _SEARCHES
         self._shapes = tuple(

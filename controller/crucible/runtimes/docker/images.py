@@ -11,6 +11,7 @@ from crucible.errors import InvalidSource, Unavailable
 from crucible.model.manifest import PluginType
 from crucible.model.source import PullPolicy
 from crucible.runtimes.docker.body import Image
+from crucible.runtimes.docker.events import CODE
 from crucible.runtimes.docker.labels import ENTRYPOINT, ENVIRONMENT
 from crucible.runtimes.docker.pulls import Pulls
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from crucible.runtimes.docker.settings import DockerSettings
 
 VOLUMES_MOST: Final = 16
+LABELS_MOST: Final = 1 << 16
+"""Bytes of an image's labels: all of them are in every list and every event of its containers."""
 
 
 class Images:
@@ -126,7 +129,8 @@ def image_of_inspection(found: Mapping[str, Any], *, of_type: bool) -> Image:
     """Read what matters of ``GET /images/NAME/json``; only a type's own image says how programs are run.
 
     Raises:
-        InvalidSource: it wants more volumes than there is any use for, or at odd places.
+        InvalidSource: it wants more volumes than there is any use for, or at odd places; or its labels are in
+            the way.
     """
     config = found.get("Config") or {}
     volumes = tuple(sorted(config.get("Volumes") or ()))
@@ -134,6 +138,7 @@ def image_of_inspection(found: Mapping[str, Any], *, of_type: bool) -> Image:
         raise InvalidSource("the image declares volumes at odd places, or too many: remove its VOLUME lines")
     marks = config.get("Labels") or {}
     if not of_type:
+        _labels_allow(marks)
         return Image(id=found["Id"], volumes=volumes)
     return Image(
         id=found["Id"],
@@ -141,6 +146,13 @@ def image_of_inspection(found: Mapping[str, Any], *, of_type: bool) -> Image:
         env=tuple(json.loads(marks.get(ENVIRONMENT, "{}")).items()),
         volumes=volumes,
     )
+
+
+def _labels_allow(labels: Mapping[str, str]) -> None:
+    if CODE in labels:
+        raise InvalidSource(f"the image's LABEL {CODE} hides how its containers end: remove it")
+    if sum(len(name) + len(text) for name, text in labels.items()) > LABELS_MOST:
+        raise InvalidSource(f"the image is refused: its labels have more than {LABELS_MOST} bytes")
 
 
 def _same(full: str, short: str) -> bool:

@@ -34,7 +34,7 @@ ENVIRONMENT: Final = PREFIX + "env"
 def labels_of(
     control_plane: str, workload: Workload, slot: Slot, uid: int, created_at: float
 ) -> dict[str, str]:
-    """Return the labels of one instance's container. They win over what its image says under these names."""
+    """Return the labels of one instance's container: all there are, for they win over those of its image."""
     return {
         CONTROL_PLANE: control_plane,
         PLUGIN_UID: workload.plugin_uid,
@@ -46,7 +46,7 @@ def labels_of(
         UID: str(uid),
         CREATED: repr(created_at),
         ROLE: "instance",
-        **({DOORS: ",".join(workload.doors)} if workload.doors else {}),
+        DOORS: ",".join(workload.doors),
     }
 
 

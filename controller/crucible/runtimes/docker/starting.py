@@ -29,10 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import docker
-
     from crucible.model.instance import Instance
     from crucible.model.workload import Slot, Workload
+    from crucible.runtimes.docker.client import Client
     from crucible.runtimes.docker.containers import Containers
     from crucible.runtimes.docker.engine import Engine
     from crucible.runtimes.docker.images import Images
@@ -43,6 +42,8 @@ _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _GROUPS: Final = "/etc/group"
 _GROUPS_MOST: Final = 1 << 20
+_NO_FILE: Final = 0x8F28_0000
+"""Bits of Go's ``os.FileMode`` of which a file has none: a folder's archive holds all that is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,18 +208,18 @@ def _config(held: Held, workload: Workload) -> dict[str, str]:
     return {"config": str(folder / PurePosixPath(CONFIG).name)}
 
 
-def groups_allow(client: docker.APIClient, container: str) -> None:
+def groups_allow(client: Client, container: str) -> None:
     """Look into a whole image's list of groups, which engines read to find out who a number is.
 
     Raises:
         InvalidSource: a group's name is a number: engines would make a plugin of that number its member.
     """
-    try:
-        chunks, stat = client.get_archive(container, _GROUPS)
-    except errors.NotFound:
+    stat = client.stat(container, _GROUPS)
+    if stat is None:
         return
-    if stat["linkTarget"] or stat["size"] > _GROUPS_MOST:
-        raise InvalidSource(f"the image's {_GROUPS} is a link, or too large to be looked at: make it a file")
+    if stat["linkTarget"] or stat["mode"] & _NO_FILE or stat["size"] > _GROUPS_MOST:
+        raise InvalidSource(f"the image's {_GROUPS} is no file, or too large to be looked at: make it one")
+    chunks, _ = client.get_archive(container, _GROUPS)
     with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
         file = archive.extractfile(archive.next() or "")
         names = [line.partition(b":")[0].strip() for line in file or ()]

@@ -100,3 +100,13 @@ def test_a_dropped_container_answers_no_more(tmp_path: Path) -> None:
     gauge = groups.gauge(ONE)
     assert gauge is None or gauge.read(1.0) is None
     groups.close()
+
+
+def test_containers_that_end_at_once_leave_those_that_run_to_be_found(tmp_path: Path) -> None:
+    """A plugin that crashes again and again would have all others asked about by the slow way."""
+    groups = Groups(SOCKET, tmp_path)
+    for number in range(20):
+        assert groups.first(f"{number:064x}") is None
+    grow(tmp_path / "docker" / ONE)
+    assert groups.gauge(ONE) is not None
+    groups.close()

@@ -17,6 +17,7 @@ from crucible.model.workload import Slot
 from crucible.runtimes.docker import network
 from crucible.runtimes.docker.body import Image
 from crucible.runtimes.docker.engine import agreed, refuse_imitation, trouble_of, unreachable
+from crucible.runtimes.docker.events import read_event
 from crucible.runtimes.docker.held import exit_of_code, exit_of_inspection, init_problem, unix_time
 from crucible.runtimes.docker.images import image_of_inspection, pinned
 from crucible.runtimes.docker.labels import CONTROL_PLANE, PLUGIN_UID, SLOT, name_of, slot_of
@@ -48,6 +49,29 @@ def test_labels_that_nobody_of_us_wrote_are_nobodys(labels: dict[str, str], name
 def test_a_slot_that_is_none_is_none(text: str) -> None:
     labels = {CONTROL_PLANE: "p", PLUGIN_UID: "u", SLOT: text}
     assert slot_of(labels, f"/crucible-p-u-{text}", "p") is None
+
+
+@given(code=WORDS | st.sampled_from(["--5", "-", "²", "9" * 5000, "1_0", " 1", "0", "137", "-1"]))
+def test_whatever_stands_for_the_code_of_an_end_is_a_number(code: str) -> None:
+    """Engines put a container's labels over it, and whoever made its image wrote those."""
+    told = {"Action": "die", "Actor": {"ID": "c", "Attributes": {"exitCode": code}}, "timeNano": 10**9}
+    found = read_event(told)
+    assert (found.kind, found.container, found.at) == ("die", "c", 1.0)
+    assert found.code in {0, 137, -1} or code.removeprefix("-").isascii()
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"exitCode": "0"}, "LABEL exitCode hides how its containers end: remove it"),
+        ({"x": "y" * (1 << 16)}, "labels have more than 65536 bytes"),
+    ],
+)
+def test_labels_that_are_in_the_way_refuse_an_image(labels: dict[str, str], words: str) -> None:
+    found = {"Id": ONE, "Config": {"Labels": labels}}
+    with pytest.raises(InvalidSource, match=words):
+        image_of_inspection(found, of_type=False)
+    assert image_of_inspection({"Id": ONE, "Config": {"Labels": {"a": "b"}}}, of_type=False).id == ONE
 
 
 def test_codes_of_the_init_process_are_codes_or_signals() -> None:
