@@ -12,6 +12,7 @@ from raw import DEADLINE, Gone, Raw
 from sandboxless import until
 
 from crucible.backbone.authority import fresh_authority, utc_now
+from crucible.bus import doors, gate
 from crucible.bus.credentials import renew, serving
 from crucible.bus.gate import Gate, Visitor
 from crucible.bus.wire import Frame, Kind
@@ -123,6 +124,45 @@ async def test_one_pods_beginnings_take_no_others_room(house: House) -> None:
         await house.join("127.0.0.11")
     await house.join("127.0.0.12")
     await until(lambda: house.bus.faults("one").get("connections") == 1)
+
+
+async def test_a_pod_that_comes_again_and_again_is_turned_away_and_reported(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "_BURST", 3)
+    monkeypatch.setattr(doors, "_RATE", 0.0)
+    house.lodge("one", "127.0.0.11")
+    house.lodge("two", "127.0.0.12")
+    for _ in range(3):
+        await (await house.join("127.0.0.11")).close()
+    with pytest.raises(OSError):
+        await house.join("127.0.0.11")
+    assert house.bus.faults("one") == {"connections": 1}
+    await house.join("127.0.0.12")
+
+
+async def test_many_who_are_not_known_yet_are_bounded_in_all(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is asked about slowly takes no more of the broker than so many places."""
+    monkeypatch.setattr(gate, "_COMING", 4)
+    house.lodge("one", "127.0.0.11")
+    answered = asyncio.Event()
+    who = house.gate._who
+
+    async def slowly(address: IPv4Address | IPv6Address) -> Visitor | None:
+        await answered.wait()
+        return await who(address)
+
+    monkeypatch.setattr(house.gate, "_who", slowly)
+    waiting = [await house.plain("127.0.0.13") for _ in range(4)]
+    await until(lambda: len(house.gate._coming) == 4)
+    further = await house.plain("127.0.0.11")
+    assert await further.gone() == []
+    answered.set()
+    for stranger in waiting:
+        await stranger.gone()
+    await house.join("127.0.0.11")
 
 
 async def test_a_new_certificate_is_shown_to_who_comes_next(house: House) -> None:

@@ -65,21 +65,20 @@ async def test_the_urgent_overtake_what_waits_for_a_client_that_reads_slowly(bus
     assert heard.count(50_000) == 30
 
 
-async def test_an_answer_is_as_urgent_as_its_call(bus: Bus) -> None:
-    asked = await bus.add("asked", "m")
-    slow = await bus.add("slow", call=("asked.m",), subscribe=("said",))
-    await slow.ask(Frame(Kind.SUBSCRIBE, 1, "said"))
-    writer = await bus.add("writer", publish=("said",))
-    slow.send(Frame(Kind.CALL, 3, "asked.m", priority=Priority.CRITICAL))
-    given = await asked.next()
-    slow.writer.transport.pause_reading()  # type: ignore[attr-defined]
-    for number in range(30):
-        await writer.ask(Frame(Kind.PUBLISH, 2 * number + 1, "said", b"x" * 50_000))
-    asked.send(Frame(Kind.ANSWER, given.id, priority=Priority.LOW))
-    await asked.call(1, "$bus.ping")
-    slow.writer.transport.resume_reading()  # type: ignore[attr-defined]
-    kinds = [(await slow.next()).kind for _ in range(31)]
-    assert kinds.index(Kind.ANSWER) < 30, "it came last, however urgent its call was"
+async def test_each_plugin_gets_as_much_as_every_other_however_many_connections_it_has(bus: Bus) -> None:
+    listener = await bus.add("listener", subscribe=("said.*",))
+    await listener.ask(Frame(Kind.SUBSCRIBE, 1, "said.*"))
+    writers = []
+    for name, connections in (("flooder", 8), ("other", 1)):
+        path = bus.plugin(name, publish=("said.*",))
+        said = wire.encode(Frame(Kind.PUBLISH, 0, f"said.{name}")) * EACH
+        writers += [(await bus.join(path), said) for _ in range(connections)]
+    for client, data in writers:
+        client.writer.write(data)
+    heard = [(await listener.next()).headers["from"] for _ in range(len(writers) * EACH)]
+    stretch = heard[BEGINNING : len(heard) - heard[::-1].index("other")]
+    share = stretch.count("other") / len(stretch)
+    assert 0.4 < share < 0.6
 
 
 async def test_who_writes_much_to_a_slow_reader_keeps_no_other_from_being_heard(bus: Bus) -> None:

@@ -11,6 +11,8 @@ from raw import DEADLINE, Raw
 
 from crucible.bus.wire import Frame, Kind
 from crucible_plugin import Plugin, wire
+from crucible_plugin.aio.client import Client
+from crucible_plugin.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -116,3 +118,23 @@ async def test_it_ends_when_asked_though_a_thread_calls_and_calls(noted: Noted) 
     async with asyncio.timeout(DEADLINE):
         await asyncio.to_thread(noted.close)
     assert not noted._line.connected
+
+
+async def test_what_asyncio_calls_ends_at_once_with_a_connection_and_the_next_call_makes_one(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRUCIBLE_BUS", str(bus.plugin("noted", call=("gate.*",))))
+    gate = await bus.add("gate", "open")
+    client = Client()
+    calling = asyncio.create_task(client.call("gate.open", timeout=60))
+    await gate.next()
+    seat = bus.broker.roster.find("here", "noted")
+    assert seat is not None
+    seat.connections[0].close()
+    with pytest.raises(Unavailable, match="not known whether"):
+        await asyncio.wait_for(calling, DEADLINE)
+    assert (await gate.next()).kind == Kind.CANCEL
+    calling = asyncio.create_task(client.call("gate.open", timeout=60))
+    gate.send(Frame(Kind.ANSWER, (await gate.next()).id, payload=b"7"))
+    assert await asyncio.wait_for(calling, DEADLINE) == 7
+    client.close()

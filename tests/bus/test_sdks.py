@@ -308,6 +308,11 @@ async def test_it_comes_back_by_itself_when_the_broker_went_away(bus: Bus, any_t
     (old,) = seat.connections
     old.close()
     assert words(await any_talk.raw.next())[2] == "Unavailable"
+    await until(lambda: "no answer" in any_talk.program.messages)
+    (line,) = any_talk.program.lines
+    assert line["code"] in {"Unavailable", "Cancelled"}, (
+        "what it had called itself ends at once, not in its time"
+    )
     await until(lambda: any(one is not old and one.ready for one in seat.connections))
     assert await any_talk.call("split", {"text": "back again"}) == ["back", "again"]
     await until(lambda: len(seat.connections[0].subscriptions) == 1)

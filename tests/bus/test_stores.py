@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from raw import Raw, words
+from raw import DEADLINE, Raw, words
 
 from crucible.bus import bucket, watches, wire
 from crucible.bus.bucket import OVERHEAD, Bucket
@@ -216,13 +217,45 @@ async def test_watches_of_one_plugin_are_bounded_and_so_is_what_waits_for_them(
 
 
 @pytest.mark.usefixtures("stores")
-async def test_many_requests_at_once_are_bounded_and_each_is_answered(bus: Bus) -> None:
+async def test_many_requests_at_once_are_bounded_and_each_is_answered(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = await bus.add("busy", store=100_000)
+    real, synced = os.fdatasync, threading.Event()
+    monkeypatch.setattr(os, "fdatasync", lambda file: synced.wait(DEADLINE) and real(file))
     client.send(*(Frame(Kind.CALL, 2 * n + 1, "$store.put", b"x", {"key": f"k{n}"}) for n in range(300)))
-    names = [words(await client.next())[2] for _ in range(300)]
-    assert set(names) <= {"", "Overloaded"}
-    assert names.count("") >= 64
-    assert bus.faults("busy").get("overloaded", 0) == names.count("Overloaded"), "each is reported"
+    refused = [words(await client.next())[2] for _ in range(300 - 64)]
+    assert set(refused) == {"Overloaded"}
+    assert bus.faults("busy") == {"overloaded": len(refused)}, "each is reported"
+    synced.set()
+    assert {words(await client.next())[2] for _ in range(64)} == {""}
+
+
+@pytest.mark.usefixtures("stores")
+async def test_an_answer_comes_once_a_change_would_outlive_a_loss_of_power(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, other = await bus.add("notes", store=10_000), await bus.add("other", store=10_000)
+    real, synced = os.fdatasync, threading.Event()
+
+    def slowly(file: int) -> None:
+        assert synced.wait(DEADLINE)
+        real(file)
+
+    monkeypatch.setattr(os, "fdatasync", slowly)
+    client.send(Frame(Kind.CALL, 1, "$store.put", b"x", {"key": "a"}))
+    assert words(await client.call(3, "$bus.ping")) == ("ANSWER", 3, ""), "the answer to the put came before"
+    synced.set()
+    assert words(await client.next()) == ("ANSWER", 1, "")
+
+    def fails(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdatasync", fails)
+    assert words(await put(client, 5, "b", b"x")) == ("ERROR", 5, "Unavailable")
+    assert words(await put(other, 1, "b", b"x")) == ("ERROR", 1, "Unavailable")
+    monkeypatch.setattr(os, "fdatasync", real)
+    assert words(await put(client, 7, "b", b"y"))[0] == "ANSWER"
 
 
 async def test_what_was_put_is_there_after_the_broker_is_another(bus: Bus) -> None:

@@ -16,6 +16,7 @@ from raw import DEADLINE, Gone, Raw
 from sandboxless import PROGRAMS, REPOSITORY, Program, until
 
 from crucible.backbone.authority import Authority, fresh_authority, utc_now
+from crucible.bus import doors
 from crucible.bus.credentials import serving
 from crucible.bus.doors import Entrance
 from crucible.bus.wire import Frame, Kind
@@ -314,6 +315,17 @@ async def test_the_broker_refuses_plain_text_and_older_tls(hall: Hall) -> None:
     with pytest.raises(OSError):
         await asyncio.open_connection("127.0.0.1", port, ssl=context)
     await until(lambda: hall.bus.faults("one").get("malformed") == 2)
+
+
+async def test_who_never_says_a_word_of_tls_is_not_waited_for(
+    hall: Hall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors, "_HANDSHAKE", 0.2)
+    silent = await asyncio.open_connection("127.0.0.1", hall.listen("one"))
+    async with asyncio.timeout(DEADLINE):
+        assert await silent[0].read() == b""
+    await until(lambda: hall.bus.faults("one").get("malformed") == 1)
+    silent[1].close()
 
 
 async def test_those_who_only_begin_keep_nobody_else_out_for_long(hall: Hall) -> None:

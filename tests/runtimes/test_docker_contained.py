@@ -12,6 +12,7 @@ from harness import FIRST, LIMITS, MIB, SECONDS, wait_for
 from test_process_contained import BOMB, FILES, FILLS, THREADS
 
 from crucible.errors import Conflict
+from crucible.runtimes.docker.groups import Groups
 
 if TYPE_CHECKING:
     from harness_docker import DockerHarness
@@ -71,6 +72,40 @@ async def test_cpu_and_swap_are_held_by_the_kernel(docker: DockerHarness) -> Non
     async with asyncio.timeout(SECONDS):
         while not await throttled():
             await asyncio.sleep(0.02)
+
+
+async def test_usage_is_the_kernels_count_here_and_the_engines_where_that_is_elsewhere(
+    docker: DockerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workload = docker.workload("stay")
+    await docker.runtime.start(workload, FIRST)
+    await docker.says(workload, b"staying")
+    client, asked = docker.runtime._engine.client, []  # type: ignore[attr-defined]
+    stats = client.stats
+    monkeypatch.setattr(client, "stats", lambda *words, **more: asked.append(words) or stats(*words, **more))
+    here = await docker.runtime.usage(workload.plugin_uid, FIRST)
+    assert here is not None
+    assert asked == [], "asking the engine costs a hundred times as much"
+    containers = docker.runtime._containers  # type: ignore[attr-defined]
+    monkeypatch.setattr(containers, "groups", Groups("tcp://elsewhere:2376"))
+    there = await docker.runtime.usage(workload.plugin_uid, FIRST)
+    assert there is not None
+    assert len(asked) == 1
+    assert there.cpu >= here.cpu > 0
+    assert abs(there.memory - here.memory) < LIMITS.memory / 2
+    assert there.pids == here.pids
+
+
+async def test_isolation_vm_is_the_engines_runtime_for_that_and_everything_else_its_usual_one(
+    docker: DockerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "io.containerd.runc.v2"  # a name that every engine knows beside that of its usual runtime
+    monkeypatch.setattr(docker.runtime._engine, "vm_runtime", other)  # type: ignore[attr-defined]
+    for isolation in ("vm", "container"):
+        workload = docker.workload("stay", name=isolation, isolation=isolation)
+        await docker.runtime.start(workload, FIRST)
+        config = docker.client.inspect_container(docker.container(workload))["HostConfig"]
+        assert (config["Runtime"] == other) == (isolation == "vm")
 
 
 async def test_a_stranger_of_our_name_is_said_and_left_alone(docker: DockerHarness) -> None:

@@ -231,7 +231,7 @@ def engine_for_tests() -> Iterator[Engine]:
 def load_images(engine: Engine, *types: str) -> None:
     """Build the images of these types, or all, where they are not built yet, and load them."""
     subprocess.run(
-        [sys.executable, os.environ.get("STANDIN") or str(REPOSITORY / "scripts/images"), "--load", *types],
+        [sys.executable, str(REPOSITORY / "scripts/images"), "--load", *types],
         check=True,
         env={**os.environ, "DOCKER_HOST": engine.url},
         stdout=subprocess.DEVNULL,

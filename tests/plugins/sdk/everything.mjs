@@ -21,7 +21,13 @@ plugin.method("echo-bytes", ({ payload }) => payload, { raw: true });
 plugin.method("fail", ({ payload }) => {
   throw new TypeError(`no ${payload}`);
 });
-plugin.method("relay", ({ payload }) => told(() => plugin.call(payload.to, payload.with)));
+plugin.method("relay", async ({ payload }) => {
+  const came = await told(() => plugin.call(payload.to, payload.with));
+  if (came?.code) {
+    plugin.log.info("no answer", { code: came.code });
+  }
+  return came;
+});
 plugin.method("count", async function* count({ payload }) {
   if (typeof payload !== "number") {
     throw new TypeError("count to what?");

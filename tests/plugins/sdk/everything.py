@@ -36,6 +36,7 @@ def relay(request: Request) -> object:
     try:
         return plugin.call(request.payload["to"], request.payload.get("with"))
     except BusError as error:
+        plugin.log.info("no answer", code=error.code)
         return {"code": error.code, "retry": error.retry, "why": error.message}
 
 

@@ -34,7 +34,11 @@ async def relay(request: Request) -> object:
     """Call another plugin, and say what came of it."""
     try:
         return await plugin.call(request.payload["to"], request.payload.get("with"))
+    except asyncio.CancelledError:
+        plugin.log.info("no answer", code="Cancelled")
+        raise
     except BusError as error:
+        plugin.log.info("no answer", code=error.code)
         return {"code": error.code, "retry": error.retry, "why": error.message}
 
 

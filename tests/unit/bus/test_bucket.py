@@ -4,6 +4,7 @@ import os
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from crucible.bus import bucket as buckets
 from crucible.bus.bucket import Bucket, Changed, Full, is_key
-from crucible.bus.records import about_of
+from crucible.bus.records import PUT, about_of, record_of
 
 SIZE = 1024 * 1024
 
@@ -218,3 +219,65 @@ def test_whose_it_is_is_what_was_told_last(folder: int) -> None:
     again = Bucket(folder, "a")
     assert content(again) == {"k": (1, b"1"), "other": (2, b"2")}
     again.close()
+
+
+FORGED = record_of(PUT, 99, "forged", b"x")
+"""What a plugin may well put into a value, to have it read as a record of its own one day."""
+
+
+def test_a_write_that_failed_leaves_nothing_that_could_be_read_as_a_record(
+    folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = Bucket(folder, "a")
+    real, calls = os.pwrite, iter((True, False))
+
+    def nearly_all(file: int, data: bytes, at: int) -> int:
+        if next(calls):
+            return real(file, data[:-1], at)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", nearly_all)
+    with pytest.raises(OSError, match="No space"):
+        bucket.put("k", b"p" * 10 + FORGED + b"-", None, SIZE)
+    monkeypatch.undo()
+    bucket.put("k", b"q" * 10, None, SIZE)  # ends where the other one's forged record begins
+    bucket.close()
+    again = Bucket(folder, "a")
+    assert content(again) == {"k": (1, b"q" * 10)}
+    again.close()
+
+
+def test_what_was_cut_off_by_a_crash_is_not_read_as_a_record_later(folder: int, tmp_path: Path) -> None:
+    bucket = Bucket(folder, "a")
+    bucket.put("k", b"p" * 10 + FORGED + b"-", None, SIZE)
+    bucket.close()
+    os.truncate(tmp_path / "a", (tmp_path / "a").stat().st_size - 1)
+    after = Bucket(folder, "a")
+    assert content(after) == {}
+    after.put("k", b"q" * 10, None, SIZE)
+    after.close()
+    again = Bucket(folder, "a")
+    assert content(again) == {"k": (1, b"q" * 10)}
+    again.close()
+
+
+def test_what_takes_a_files_place_is_safe_before_it_does_and_so_is_its_name_after(
+    folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    for name in ("fdatasync", "rename", "fsync"):
+        real = getattr(os, name)
+
+        def noted(*words: Any, _name: str = name, _real: Any = real, **more: Any) -> Any:
+            done.append(_name)
+            return _real(*words, **more)
+
+        monkeypatch.setattr(os, name, noted)
+    bucket = Bucket(folder, "a")
+    bucket.put("busy", b"x" * 1_100_000, None, 2**30)
+    bucket.delete("busy", None)
+    bucket.sync()
+    assert done == ["fdatasync", "rename", "fsync", "fdatasync"]
+    bucket.sync()
+    assert len(done) == 4, "nothing was written since"
+    bucket.close()

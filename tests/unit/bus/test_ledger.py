@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from crucible.bus.ledger import REFUSALS, REFUSALS_SECONDS, Fault, Ledger
+from typing import TYPE_CHECKING
+
+from crucible.bus.ledger import QUIET, REFUSALS, REFUSALS_SECONDS, Fault, Ledger
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_each_refusal_is_told_once_in_a_while_and_not_without_end() -> None:
@@ -21,3 +26,20 @@ def test_each_refusal_is_told_once_in_a_while_and_not_without_end() -> None:
     now[0] = REFUSALS_SECONDS
     ledger.fault("here", "rude", Fault.REFUSED, "publish a.b")
     assert told[-1] == ("here", "rude", "publish a.b")
+
+
+def test_the_same_fault_again_and_again_is_counted_and_told_once_in_a_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = [1000.0]
+    ledger = Ledger(lambda: now[0])
+    heard: list[str] = []
+    ledger.heard = lambda _, plugin: heard.append(plugin)
+    for number in range(500):
+        ledger.fault("here", "flooder", Fault.MALFORMED, f"frame {number}")
+    ledger.fault("here", "flooder", Fault.MISSED, "news")
+    assert (heard, len(caplog.records)) == (["flooder"] * 2, 2)
+    assert ledger.of("here", "flooder").faults == {Fault.MALFORMED: 500, Fault.MISSED: 1}
+    now[0] += QUIET
+    ledger.fault("here", "flooder", Fault.MALFORMED, "once more")
+    assert (heard, len(caplog.records)) == (["flooder"] * 3, 3)
