@@ -61,7 +61,7 @@ mutants: $(STAMP)  ## Change the core in every way mutmut knows; print how many 
 .tools/bin/helm: $(STAMP) scripts/tools
 	@$(BIN)/python scripts/tools
 
-cluster: $(STAMP)  ## Run the tests of the operator on the cluster that KUBECONFIG names too (docs/kubernetes.md)
+cluster: $(STAMP) .tools/bin/helm  ## Run the tests of the operator on the cluster that KUBECONFIG names too (docs/kubernetes.md)
 	@CRUCIBLE_CLUSTER=1 $(BIN)/pytest tests/cluster $(ARGS)
 
 images: $(STAMP)  ## Make the plugins' images without a registry (ARGS="--load python" for some); INTO=docker, kind, kind:CLUSTER or containerd hands all, and the operator's, to its nodes

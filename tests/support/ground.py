@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 120.0
 WEAK = {"allowDegraded": ["pids", "openFiles"]}
-_NO_IMAGE = ("ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
+NO_IMAGE = ("ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 _CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _ROOTS = {
     "networkpolicies": "/apis/networking.k8s.io/v1",
@@ -277,18 +277,27 @@ class RealGround(Ground):
             self.client = await stack.enter_async_context(ClusterClient(find))
             stack.push_async_callback(self.end_all)
             await self._define()
-            labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-            body = {"metadata": {"name": self.namespace, "labels": labels}}
-            await self.client.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", **body})
-            stack.push_async_callback(self._clear)
+            await self.settle(self.namespace, stack)
+            stack.push_async_callback(self.dismiss)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def _clear(self) -> None:
-        """Delete the namespace, its Plugins first and by their operator; where it cannot, they are let go."""
+    async def settle(self, name: str, stack: AsyncExitStack) -> None:
+        """Make a namespace with Pod Security ``restricted``, which goes when the stack is unwound."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        await self.client.create("/api/v1/namespaces", body)
+        stack.push_async_callback(self.remove, name)
+
+    async def remove(self, name: str) -> None:
+        """Delete a namespace; what is in it goes by and by."""
+        await self.client.delete(f"/api/v1/namespaces/{name}")
+
+    async def dismiss(self) -> None:
+        """Delete the Plugins, which is their operator's to do; where it cannot, they are let go."""
         for plugin in (await self.client.get(self.plugins))["items"]:
             await self.delete(plugin["metadata"]["name"])
         try:
@@ -297,7 +306,6 @@ class RealGround(Ground):
             for plugin in (await self.client.get(self.plugins))["items"]:
                 path = f"{self.plugins}/{plugin['metadata']['name']}"
                 await self.client.patch(path, {"metadata": {"finalizers": None}})
-        await self.client.delete(f"/api/v1/namespaces/{self.namespace}")
 
     async def _define(self) -> None:
         """Make the definitions this version's, and wait until Plugin is served."""
@@ -323,7 +331,7 @@ class RealGround(Ground):
 
     def hopeless(self, plugin: dict[str, Any]) -> str:
         message = str(condition(plugin, "Degraded").get("message"))
-        if not any(word in message for word in _NO_IMAGE):
+        if not any(word in message for word in NO_IMAGE):
             return ""
         return (
             f"{message}: the nodes have no such image. Hand it to them with 'make images INTO=...', or say "
