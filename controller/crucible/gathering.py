@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from crucible.core.admission import admit
 from crucible.errors import InvalidManifest, InvalidSource, Unavailable, Underway, Violation
+from crucible.model.asked import read_rollback
 from crucible.model.manifest import PluginSpec
 from crucible.model.plugin import read_identity
 from crucible.model.revision import revision_name
@@ -67,7 +68,7 @@ def _says_the_same(plugin: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 async def _recall(read: Read, status: PluginStatus, ports: Ports) -> dict[str, Revision]:
     """Read the revisions that are, or may be, to run in the place of the wanted one."""
-    _, _, asked = read.identity.rollback.partition(" ")
+    asked = read_rollback(read.identity.rollback).target
     decided = status.rollback.revision if status.rollback is not None else ""
     known = {each.revision for each in status.history}
     found: dict[str, Revision] = {}

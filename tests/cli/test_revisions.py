@@ -77,3 +77,23 @@ def test_a_person_goes_back_and_forth_again(crucible: Any, tmp_path: Path) -> No
     assert status(crucible, "forth")["revision"] not in {first, second}
     assert "rollback" not in status(crucible, "forth")
     crucible("delete", "forth")
+
+
+def test_a_rollback_that_follows_a_restart_is_done_once_what_is_frozen_goes_on(
+    crucible: Any, tmp_path: Path, eventually: Any
+) -> None:
+    crucible("apply", "-f", written(tmp_path, FOR_EVER, "cold", stopGrace="1s"), "--wait")
+    eventually(lambda: status(crucible, "cold")["history"][0].get("good"), lambda: status(crucible, "cold"))
+    (first,) = status(crucible, "cold")["history"]
+    crucible("freeze", "cold")
+    crucible("restart", "cold")
+    said = crucible("rollback", "cold").out
+    assert "rolled back to revision 1, once the controller has looked at the manifest" in said
+    assert status(crucible, "cold")["phase"] == "Frozen"
+    crucible("thaw", "cold")
+    eventually(
+        lambda: (status(crucible, "cold").get("rollback") or {}).get("revision") == first["revision"],
+        lambda: status(crucible, "cold"),
+    )
+    assert status(crucible, "cold")["revision"] == first["revision"]
+    crucible("delete", "cold")

@@ -87,17 +87,26 @@ class Life(RuleBasedStateMachine):
         self.surge = max(self.surge, spec.update.surge(spec.replicas))
         self.spec = spec
         self.identity = replace(self.identity, generation=self.identity.generation + 1)
+        self.note()
+
+    def note(self) -> None:
+        """The manifest, or the restart that is asked for, is another now."""
+        now = f"{self.identity.generation}/{self.identity.restart}"
+        self.identity = replace(self.identity, manifest=now, looked_at=now)
 
     @rule(token=st.integers(min_value=1, max_value=3))
     def ask_for_a_restart(self, token: int) -> None:
         self.identity = replace(self.identity, restart=str(token))
+        self.note()
 
     @rule(pick=st.integers(min_value=0, max_value=5))
     def ask_for_a_rollback(self, pick: int) -> None:
         history = self.status.history
         if history:
             target = history[pick % len(history)].revision
-            self.identity = replace(self.identity, rollback=f"{history[-1].revision} {target}")
+            seen = self.status.looked_at == self.identity.looked_at
+            wanted = history[-1].revision if seen else "-"
+            self.identity = replace(self.identity, rollback=f"{wanted} {target} {self.identity.manifest}")
 
     @rule(busy=st.booleans())
     def call_or_answer(self, *, busy: bool) -> None:
@@ -213,7 +222,7 @@ class Life(RuleBasedStateMachine):
         if isinstance(self.spec, tuple) or isinstance(self.source, Violation):
             return self.spec
         wanted = render(self.identity, self.spec, self.source).revision
-        back = rollback_of(self.identity, self.status.history, self.status.rollback, wanted)
+        back = rollback_of(self.identity, self.status, wanted).rollback
         kept = self.kept.get(back.revision) if back is not None else None
         if kept is None or not self.holds(kept.spec):
             return self.spec

@@ -68,11 +68,11 @@ def _decide(world: World) -> Decision:
     if isinstance(spec, Refusal):
         return _refuse(world, spec)
     if still:
-        return hold_still(world, spec)
+        return _looked_at(world, spec, hold_still(world, spec))
     if not isinstance(world.source, SourceReport):
         return _await_source(world, world.source)
     if spec.suspend:
-        return _suspend(world, spec)
+        return _looked_at(world, spec, _suspend(world, spec))
     if world.reach is not None:
         return _attend(world, world.reach)
     absent = missing(spec, world.secrets)
@@ -128,6 +128,19 @@ def _attend(world: World, reach: Reach) -> Decision:
     return replace(standstill.attended(world, reach, down), revisit=revisit)
 
 
+def _looked_at(world: World, spec: PluginSpec, decision: Decision) -> Decision:
+    """Note that what is held still or suspended asks for the revision it asked for before, if it does."""
+    source, history = world.source, world.status.history
+    if decision.status.looked_at == world.identity.looked_at or not history:
+        return decision
+    if not isinstance(source, SourceReport) or missing(spec, world.secrets):
+        return decision
+    if _workload(world, spec, source).revision != history[-1].revision:
+        return decision
+    status = decision.status.model_copy(update={"looked_at": world.identity.looked_at})
+    return replace(decision, status=status)
+
+
 def _suspend(world: World, spec: PluginSpec) -> Decision:
     down = wind_down(world.instances, spec.stop_grace, world.now, world.status.attempts)
     return standstill.suspended(world, down)
@@ -136,15 +149,19 @@ def _suspend(world: World, spec: PluginSpec) -> Decision:
 def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
     """Keep running what the manifest asks for, or the revision that runs in its place."""
     wanted = _workload(world, spec, source)
-    back = rollback_of(world.identity, world.status.history, world.status.rollback, wanted.revision)
-    remembered = remember(world.status.history, _entry(world, spec, wanted), spec.revision_history_limit)
-    found = world.recalled.get(back.revision) if back is not None else None
-    if back is not None and found is not None and refusal_of(found.spec, world.capabilities) is None:
+    answer = rollback_of(world.identity, world.status, wanted.revision)
+    back, running = answer.rollback, answer.rollback.revision if answer.rollback is not None else ""
+    entry = _entry(world, spec, wanted)
+    remembered = remember(world.status.history, entry, spec.revision_history_limit, running)
+    found = world.recalled.get(running)
+    unfit = _unfit(world, found) if back is not None else ""
+    if back is not None and found is not None and not unfit:
         kept = found.spec.model_copy(update={"replicas": spec.replicas, "update": spec.update})
         then = replace(world, identity=replace(world.identity, restart=found.restart))
         decision = _supervise(world, kept, _workload(then, kept, found.source), back)
     else:
         decision = _supervise(world, spec, wanted, None)
+    decision = report.answered(world, decision, answer.refused or unfit)
     status = decision.status
     history = remembered.history
     revisit = decision.revisit
@@ -159,8 +176,16 @@ def _run(world: World, spec: PluginSpec, source: SourceReport) -> Decision:
         *((Remember(snapshot),) if remembered.new else ()),
         *(Forget(revision_name(world.identity.name, each.revision)) for each in remembered.forgotten),
     )
-    status = status.model_copy(update={"history": history})
+    status = status.model_copy(update={"history": history, "looked_at": world.identity.looked_at})
     return replace(decision, status=status, keeping=keeping, revisit=revisit)
+
+
+def _unfit(world: World, found: Revision | None) -> str:
+    """Return why an earlier revision cannot run here now."""
+    if found is None:
+        return "that revision is not kept whole any more: see 'crucible history'"
+    refusal = refusal_of(found.spec, world.capabilities)
+    return "" if refusal is None else f"that revision may not run here now: {refusal.message}"
 
 
 def _proven_at(status: PluginStatus, spec: PluginSpec) -> float:

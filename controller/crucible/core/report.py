@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from crucible.core.enforce import accepted_gaps, weaknesses
@@ -198,6 +198,15 @@ def taken_back(world: World, decision: Decision, target: RevisionReport, why: st
     event = Event("Warning", "RolledBack", _rollback_message(back))
     status = decision.status.model_copy(update={"rollback": back})
     return Decision((), status, (*decision.events, event), world.now, watches=decision.watches)
+
+
+def answered(world: World, decision: Decision, refused: str) -> Decision:
+    """Note what a person asked to go back to, and say once if that is not done."""
+    if world.identity.rollback == world.status.answered:
+        return decision
+    status = decision.status.model_copy(update={"answered": world.identity.rollback})
+    said = (Event("Warning", "RollbackRefused", f"not rolled back: {refused}"),) if refused else ()
+    return replace(decision, status=status, events=(*decision.events, *said))
 
 
 def _rollback_message(back: RollbackReport) -> str:

@@ -31,7 +31,9 @@ def status_of(world: World, phase: Phase, *claims: Claim) -> PluginStatus:
         attempts=attempts_of(world),
         source=world.source if isinstance(world.source, SourceReport) else world.status.source,
         history=world.status.history,
+        looked_at=world.status.looked_at,
         rollback=world.status.rollback,
+        answered=world.status.answered,
         thawed_at=world.status.thawed_at,
         enforcement=_reports(enforcement_of(_spec_of(world), world.capabilities)),
     )

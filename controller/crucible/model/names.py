@@ -26,7 +26,7 @@ EGRESS: Final = f"{GROUP}/egress"
 """Annotation of PodMetrics: what went through the egress proxy for all instances of a plugin, as JSON."""
 
 ROLLBACK: Final = f"{GROUP}/rollback"
-"""Annotation: a person asked to run one revision in the place of another: ``FROM TO``."""
+"""Annotation: a person asked to run one revision in the place of another (see ``model/asked.py``)."""
 
 FROZEN: Final = f"{GROUP}/frozen"
 """Annotation: a person asked then to hold every instance still; empty: nobody does any more."""

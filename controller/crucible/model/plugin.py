@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from crucible.errors import InvalidManifest, Violation
 from crucible.model import names
+from crucible.model.asked import MOST, looked_at, manifest_digest, read_rollback
 from crucible.model.encoding import encoded
 from crucible.model.fields import NotYet
 from crucible.model.manifest import PluginSpec
@@ -38,6 +39,8 @@ class Identity:
         restart: value of the restart annotation.
         source_digest: value of the source digest annotation.
         rollback: value of the rollback annotation.
+        manifest: digest of what makes its revision, where that annotation speaks of one.
+        looked_at: tells this manifest and restart from any other of the Plugin.
         frozen: value of the annotation by which a person asks to hold every instance still.
         finalizers: what must happen before the object may disappear.
         resource_version: of the object this was read from.
@@ -51,6 +54,8 @@ class Identity:
     restart: str = ""
     source_digest: str = ""
     rollback: str = ""
+    manifest: str = ""
+    looked_at: str = ""
     frozen: str = ""
     finalizers: tuple[str, ...] = ()
     resource_version: str = ""
@@ -65,6 +70,7 @@ def read_identity(plugin: Mapping[str, Any]) -> Identity:
     """Read the metadata that an API server vouches for."""
     meta = plugin["metadata"]
     annotations = meta.get("annotations") or {}
+    rollback = str(annotations.get(names.ROLLBACK, ""))[:MOST]
     return Identity(
         namespace=meta["namespace"],
         name=meta["name"],
@@ -73,7 +79,9 @@ def read_identity(plugin: Mapping[str, Any]) -> Identity:
         deleting="deletionTimestamp" in meta,
         restart=annotations.get(names.RESTARTED_AT, ""),
         source_digest=annotations.get(names.SOURCE_DIGEST, ""),
-        rollback=annotations.get(names.ROLLBACK, ""),
+        rollback=rollback,
+        manifest=manifest_digest(plugin) if read_rollback(rollback).manifest else "",
+        looked_at=looked_at(meta),
         frozen=annotations.get(names.FROZEN, ""),
         finalizers=tuple(meta.get("finalizers") or ()),
         resource_version=meta.get("resourceVersion", ""),

@@ -276,8 +276,12 @@ class PluginStatus(_Part):
     """One entry for each replica."""
     history: Annotated[tuple[RevisionReport, ...], Field(max_length=64), ListMap("number")] = ()
     """The revisions it went through, oldest first; the last is what the manifest asks for."""
+    looked_at: Annotated[str, Field(max_length=16)] = ""
+    """Of which manifest and restart the last of them is."""
     rollback: RollbackReport | None = None
     """Which of them runs in the place of the last; unset: none does."""
+    answered: Annotated[str, Field(max_length=256)] = ""
+    """The last rollback that a person asked for and that was looked at: done, or refused by an event."""
     draining: Annotated[tuple[DrainReport, ...], Field(max_length=200), ListMap("attempt")] = ()
     """Instances that are given nothing new, because they are to be stopped."""
     hooks: Annotated[tuple[HookReport, ...], Field(max_length=200), ListMap("attempt")] = ()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from crucible.model.asked import manifest_digest
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -435,7 +437,35 @@ class TestRevisions:
         server.answer("PATCH", f"{PLUGINS}/demo", before)
         assert crucible("rollback", "demo", *words).code == 0
         (asked,) = server.said("PATCH")
-        assert asked.body == {"metadata": {"annotations": {"crucible.dev/rollback": f"ccc {target}"}}}
+        words = f"ccc {target} {manifest_digest(before)}"
+        assert asked.body == {"metadata": {"annotations": {"crucible.dev/rollback": words}}}
+
+    @pytest.mark.parametrize(
+        ("words", "target"), [((), "ccc"), (("--to", "3"), "ccc"), (("--to", "1"), "aaa")]
+    )
+    def test_of_what_the_controller_has_not_looked_at_the_last_it_knows_is_an_earlier_one(
+        self, crucible: Any, server: Any, make_plugin: Any, words: Any, target: str
+    ) -> None:
+        history = [*HISTORY[:-1], {**HISTORY[-1], "good": True}]
+        before = make_plugin(status={"history": history, "lookedAt": "another"})
+        server.answer("GET", f"{PLUGINS}/demo", before)
+        server.answer("PATCH", f"{PLUGINS}/demo", before)
+        ended = crucible("rollback", "demo", *words)
+        assert "once the controller has looked at the manifest" in ended.out
+        (asked,) = server.said("PATCH")
+        assert asked.body["metadata"]["annotations"] == {
+            "crucible.dev/rollback": f"- {target} {manifest_digest(before)}"
+        }
+
+    def test_a_wait_ends_when_it_is_refused(self, crucible: Any, server: Any, make_plugin: Any) -> None:
+        before = make_plugin(status={"history": HISTORY})
+        asked = f"ccc aaa {manifest_digest(before)}"
+        refused = make_plugin(status={"history": HISTORY, "answered": asked})
+        server.answer("GET", f"{PLUGINS}/demo", before, refused)
+        server.answer("PATCH", f"{PLUGINS}/demo", before)
+        ended = crucible("rollback", "demo", "--wait")
+        assert ended.code == 1
+        assert "RollbackRefused" in ended.err
 
     @pytest.mark.parametrize(
         "case",

@@ -209,6 +209,115 @@ def test_what_is_asked_of_no_revision_there_is_counts_for_nothing(asked: str) ->
     assert decision.status.rollback is None
 
 
+KEEP = {KEPT.revision: KEPT}
+
+
+def going_back(**asked: Any) -> tuple[PluginStatus, Any]:
+    """Return a plugin whose second revision runs well, and who it is once it was asked to go back."""
+    status, wanted = after_update()
+    status = decide(world(instance(2, revision=wanted), spec=NEW, status=status)).status
+    return status, identity(looked_at="later", **asked)
+
+
+def test_what_was_asked_of_a_revision_without_a_name_yet_is_done_once_it_has_one() -> None:
+    """A restart and a rollback, while the plugin is held still: it goes on with the earlier revision."""
+    status, who = going_back(
+        restart="later", rollback=f"- {KEPT.revision} 0123", manifest="0123", frozen="now"
+    )
+    wanted = status.history[-1].revision
+    still = instance(2, revision=wanted, frozen=True)
+    held = decide(world(still, spec=NEW, status=status, identity=who, recalled=KEEP))
+    assert (held.status.phase, held.status.answered, held.status.looked_at) == ("Frozen", "", "")
+    who = replace(who, frozen="")
+    thawed = decide(world(still, spec=NEW, status=held.status, identity=who, recalled=KEEP))
+    runs = instance(2, revision=wanted)
+    going = decide(world(runs, spec=NEW, status=thawed.status, identity=who, recalled=KEEP))
+    assert going.actions == (Stop(runs.slot),)
+    assert going.events == ()
+    assert going.status.rollback is not None
+    newest = going.status.history[-1].revision
+    assert newest not in {wanted, KEPT.revision}
+    assert (going.status.rollback.failed, going.status.rollback.revision) == (newest, KEPT.revision)
+    assert (going.status.answered, going.status.looked_at) == (who.rollback, "later")
+
+
+def test_what_was_done_goes_on_when_the_manifest_changes_in_what_makes_no_revision() -> None:
+    status, who = going_back(restart="later", rollback=f"- {KEPT.revision} 0123", manifest="0123")
+    first = decide(world(spec=NEW, status=status, identity=who, recalled=KEEP))
+    scaled = {**NEW, "replicas": 2, "suspend": False}
+    other = replace(who, manifest="4567", generation=9)
+    again = decide(world(spec=scaled, status=first.status, identity=other, recalled=KEEP))
+    assert again.status.rollback == first.status.rollback
+    assert [event for event in again.events if event.reason == "RollbackRefused"] == []
+
+
+def test_another_restart_ends_what_was_asked_of_a_revision_without_a_name() -> None:
+    status, who = going_back(restart="later", rollback=f"- {KEPT.revision} 0123", manifest="0123")
+    back = decide(world(spec=NEW, status=status, identity=who, recalled=KEEP)).status
+    later = replace(who, restart="last", manifest="4567")
+    tried = decide(world(spec=NEW, status=back, identity=later, recalled=KEEP))
+    assert tried.status.rollback is None
+    assert [event.reason for event in tried.events if event.reason == "RollbackRefused"] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (f"- {KEPT.revision} 9999", "the manifest was changed, or a restart asked for"),
+        ("- unknown 0123", "revision unknown is not kept any more"),
+        ("0123", "write WANTED TARGET"),
+        (f"{{wanted}} {KEPT.revision} 0123", ""),
+    ],
+)
+def test_what_a_person_asks_for_is_done_or_refused_by_one_event(asked: str, words: str) -> None:
+    status, who = going_back(manifest="0123")
+    who = replace(who, rollback=asked.format(wanted=status.history[-1].revision))
+    runs = instance(2, revision=status.history[-1].revision)
+    first = decide(world(runs, spec=NEW, status=status, identity=who, recalled=KEEP))
+    refused = [event.message for event in first.events if event.reason == "RollbackRefused"]
+    assert [words in message for message in refused] == ([True] if words else [])
+    assert first.status.answered == who.rollback
+    again = decide(world(runs, spec=NEW, status=first.status, identity=who, recalled=KEEP))
+    assert [event for event in again.events if event.reason == "RollbackRefused"] == []
+
+
+def test_going_back_to_what_is_not_kept_whole_any_more_is_refused_by_an_event() -> None:
+    status, who = going_back()
+    wanted = status.history[-1].revision
+    who = replace(who, rollback=f"{wanted} {KEPT.revision}")
+    decision = decide(world(instance(2, revision=wanted), spec=NEW, status=status, identity=who))
+    assert decision.actions == ()
+    assert any("not kept whole" in event.message for event in decision.events)
+
+
+def test_what_ended_under_an_earlier_release_is_not_told_as_refused() -> None:
+    status, who = going_back()
+    who = replace(who, rollback=f"{KEPT.revision} {KEPT.revision}")
+    decision = decide(
+        world(instance(2, revision=status.history[-1].revision), spec=NEW, status=status, identity=who)
+    )
+    assert decision.events == ()
+
+
+def test_what_runs_in_the_place_of_another_is_not_forgotten_whatever_the_limit() -> None:
+    spec = {**NEW, "revisionHistoryLimit": 1}
+    status, who = going_back(restart="later", rollback=f"- {KEPT.revision} 0123", manifest="0123")
+    first = decide(world(spec=spec, status=status, identity=who, recalled=KEEP))
+    assert KEPT.revision in [each.revision for each in first.status.history]
+    assert not [each for each in first.keeping if isinstance(each, Forget)]
+    second = decide(world(spec=spec, status=first.status, identity=who, recalled=KEEP))
+    assert second.status.rollback == first.status.rollback is not None
+
+
+def test_what_is_suspended_and_asks_for_the_same_was_looked_at() -> None:
+    status, who = going_back()
+    suspended = {**NEW, "suspend": True}
+    same = decide(world(spec=suspended, status=status, identity=who))
+    assert same.status.looked_at == "later"
+    other = decide(world(spec=suspended, status=status, identity=replace(who, restart="later")))
+    assert other.status.looked_at == ""
+
+
 def test_history_outlives_every_other_state() -> None:
     for changes in (
         {"spec": {**OLD, "suspend": True}},
