@@ -93,6 +93,20 @@ async def test_a_durable_event_waits_for_its_subscriber_and_comes_again_until_it
     await again.close()
 
 
+async def test_what_was_taken_comes_again_until_it_is_said_to_be_done_and_then_never(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crucible.bus.durable.ACK_SECONDS", 1)
+    editor, notes = await meet(pair)
+    await pair.backbone.make_streams("here")
+    await begin(pair.alpha, notes, 1)
+    assert words(await put(editor, 1, "notes.saved", b"once"))[0] == "ANSWER"
+    first, again = await notes.ask(take(3)), await notes.ask(take(5))
+    assert first.payload == again.payload == b"once"
+    rest = await notes.ask(take(7, done=again.headers["sequence"], deadline=1500))
+    assert words(rest) == ("ERROR", 7, "DeadlineExceeded")
+
+
 async def test_a_durable_event_is_heard_by_ordinary_subscribers_too_on_every_machine(pair: Pair) -> None:
     editor, notes = await meet(pair)
     await pair.backbone.make_streams("here")
@@ -182,6 +196,7 @@ async def test_durable_events_are_refused_as_manifests_and_settings_say(pair: Pa
     assert words(await put(editor, 5, "no subject")) == ("ERROR", 5, "Malformed")
     assert words(await put(editor, 7, "notes.saved", id="no id")) == ("ERROR", 7, "Malformed")
     assert words(await notes.ask(take(1, "other.>"))) == ("ERROR", 1, "NotPermitted")
+    assert pair.alpha.far.durable._consumers == {}, "the stream was asked to keep what is not granted"
     assert words(await notes.ask(take(3, "no pattern"))) == ("ERROR", 3, "Malformed")
     for ident, name in ((5, "a_b"), (7, "@"), (9, "a@b"), (11, "@@a")):
         assert words(await notes.ask(take(ident, subscription=name))) == ("ERROR", ident, "Malformed")

@@ -24,6 +24,7 @@ class Row:
         target: what ``ratio`` (``ours``, where there is no reference) may not exceed; None: only told.
         at_least: the target is a floor instead.
         absolute: the target is for ``ours`` although there is a reference.
+        promised: the run fails where the target is missed; others are only told.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Row:
     target: float | None = None
     at_least: bool = False
     absolute: bool = False
+    promised: bool = False
 
     @property
     def ratio(self) -> float | None:
@@ -73,12 +75,17 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+def broken(rows: Iterable[Row]) -> list[str]:
+    """Return the names of the promises that were not kept."""
+    return [row.name for row in rows if row.promised and row.met is False]
+
+
 def save(rows: Iterable[Row], path: Path) -> None:
     """Write rows for programs; rows measured earlier and not now are kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {row["name"]: row for row in json.loads(path.read_text())} if path.exists() else {}
     for row in rows:
         data = asdict(row)
-        del data["at_least"], data["absolute"]
+        del data["at_least"], data["absolute"], data["promised"]
         kept[row.name] = data | {"ratio": row.ratio, "met": row.met}
     path.write_text(json.dumps(list(kept.values()), indent=1) + "\n")

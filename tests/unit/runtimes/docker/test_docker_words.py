@@ -38,6 +38,8 @@ def test_our_own_labels_and_name_are_known_again(ordinal: int, attempt: int) -> 
     assert slot_of(labels, "/" + name_of("p", "u", slot), "p") == slot
     assert slot_of(labels, "/" + name_of("p", "u", slot), "q") is None
     assert slot_of(labels, "/by-hand", "p") is None
+    assert slot_of({**labels, CONTROL_PLANE: "q"}, "/" + name_of("p", "u", slot), "p") is None
+    assert slot_of({PLUGIN_UID: "u", SLOT: str(slot)}, "/" + name_of("p", "u", slot), "p") is None
 
 
 @given(labels=st.dictionaries(st.sampled_from([CONTROL_PLANE, PLUGIN_UID, SLOT]), WORDS), name=WORDS)
