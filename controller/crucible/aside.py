@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Literal
 
 from crucible.errors import CrucibleError
+from crucible.listening import beginning
 from crucible.model.world import Hooked
 
 if TYPE_CHECKING:
@@ -103,8 +104,9 @@ async def run_hook(
         async with asyncio.timeout(seconds):
             session = await runtime.exec(plugin_uid, slot, command, stdin=False, tty=False)
             try:
-                async for _ in session.output():
-                    continue  # it goes nowhere, and would hold up the command if nobody took it
+                await beginning(
+                    session, 0
+                )  # it goes nowhere, and would hold up the command if nobody took it
                 code = await session.wait()
             finally:
                 await session.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from crucible.core import expression
 from crucible.core.health import rate, within
 from crucible.errors import Conflict, CrucibleError, NotFound, Unavailable, Unsupported
+from crucible.listening import beginning
 from crucible.model.door import Door, Doorway
 from crucible.model.health import Answer
 from crucible.probes.http import request_of, status_of
@@ -200,10 +201,8 @@ async def _ask_command(probe: ExecProbe, subject: Subject) -> Answer:
     session = await subject.runtime.exec(
         subject.plugin_uid, subject.slot, probe.command, stdin=False, tty=False
     )
-    said = b""
     try:
-        async for _, chunk in session.output():
-            said += chunk[: _OUTPUT - len(said)]
+        said = await beginning(session, _OUTPUT)
         code = await session.wait()
     finally:
         await session.close()

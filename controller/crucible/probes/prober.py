@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from crucible.core.health import pause_before, tally
 from crucible.probes.asking import Subject, ask
+from crucible.probes.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from crucible.model.health import Check, Streak, Watch
     from crucible.probes.asking import Call
     from crucible.runtimes.base import Runtime
-
-_AT_ONCE: Final = 32
-"""Askings under way at the same time: a start of everything takes its turn."""
 
 _RETRY: Final = 10.0
 """Seconds until a probe is asked again that could not even be asked."""
@@ -50,7 +48,7 @@ class Prober:
         self._now = now
         self._streaks: dict[str, dict[_Key, Streak]] = {}
         self._tasks: dict[str, dict[_Key, tuple[Watch, asyncio.Task[None]]]] = {}
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._turns = Turns()
 
     def streaks(self, plugin_uid: str) -> Mapping[_Key, Streak]:
         """Return the newest answers of a plugin's instances."""
@@ -116,7 +114,7 @@ class Prober:
             tries += 1
             if judges:
                 subject = replace(subject, others=self._others(plugin_uid, watch))
-            async with self._room:
+            async with self._turns.turn(plugin_uid):
                 asked = await ask(watch.probe, subject)
             answer = asked.answer
             if judges:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,7 @@ from crucible.probes import prober
 from crucible.probes.asking import Asked, Subject, ask
 from crucible.probes.http import status_of
 from crucible.probes.prober import Prober, in_step
+from crucible.probes.turns import AT_ONCE, OF_ONE, Turns
 from crucible.runtimes.base import Connected
 from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
 
@@ -318,3 +320,43 @@ def test_pauses_that_are_not_urgent_end_together_and_never_early(now: float, pau
         assert abs((now + found) / 0.05 - round((now + found) / 0.05)) < 1e-3
     else:
         assert found == pause
+
+
+async def test_a_plugin_whose_probes_hang_holds_up_no_other() -> None:
+    """All askings of one with a hundred replicas that accept and say nothing, for as long as a probe may."""
+    runtime = await running(Behaviour(listens={8080: None}))
+    (start,) = decide(world()).actions
+    assert isinstance(start, Start)
+    slots = [Slot(0, attempt) for attempt in range(1, 101)]
+    for slot in slots:
+        await runtime.start(start.workload, slot)
+    runtime.host.behave = lambda _: Behaviour(listens={8080: OK})
+    await runtime.start(replace(start.workload, plugin_uid="uid-other"), SLOT)
+    asked: list[int] = []
+    counting = Counting(runtime.host, asked)
+    prober = Prober(counting, time.time)
+    hangs = watch(http={"port": 8080}, timeout="60s", interval="100ms")
+    prober.attend(UID, [replace(hangs, slot=slot) for slot in slots], lambda: None)
+    await until(lambda: len(asked) >= OF_ONE)
+    prober.attend("uid-other", [watch(http={"port": 8080})], lambda: None)
+    await until(lambda: prober.streaks("uid-other"))
+    assert prober.streaks("uid-other")[1, Check.READY].ok
+    assert len(asked) <= OF_ONE + 1
+    await prober.close()
+
+
+async def test_a_start_of_everything_takes_its_turn() -> None:
+    turns, gate, inside = Turns(), asyncio.Event(), []
+
+    async def asks(number: int) -> None:
+        async with turns.turn(f"uid-{number}"):
+            inside.append(number)
+            await gate.wait()
+
+    tasks = [asyncio.create_task(asks(number)) for number in range(AT_ONCE * 2)]
+    await until(lambda: len(inside) >= AT_ONCE)
+    first = len(inside)
+    await until(lambda: len(inside) == 2 * AT_ONCE)  # what takes longer than a moment makes room
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert first == AT_ONCE

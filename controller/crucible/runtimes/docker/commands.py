@@ -108,6 +108,7 @@ class DockerExec:
         early, self._stream.early = self._stream.early, b""
         while chunk := early or await self._receive(loop):
             early = b""
+            await asyncio.sleep(0)  # one that writes without end leaves others their turn
             if self._tty:
                 yield STDOUT, chunk
                 continue

@@ -113,7 +113,9 @@ class Session:
                     yield channel, chunk
                     if self._closed:
                         return
-            if idle and not await self._more(left, ended=ended):
+            if not idle:
+                await asyncio.sleep(0)  # one that writes without end leaves others their turn
+            elif not await self._more(left, ended=ended):
                 return
 
     async def write(self, data: bytes) -> None:
