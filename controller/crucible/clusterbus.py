@@ -46,12 +46,11 @@ if TYPE_CHECKING:
     from crucible.model.decision import Event
     from crucible.replicated import Backbone
     from crucible.runtimes.kubernetes.tenants import Tenant
-    from crucible.telemetry.logs import Format
+    from crucible.serving import Serving
 
 log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 512
-_STUCK: Final = 30.0
 _NEWS: Final = 600.0
 """Seconds between two events that say what a plugin does too much of."""
 
@@ -61,22 +60,18 @@ class BrokerOptions:
     """How to run the broker of a cluster; the words are those of ``crucible broker --help``.
 
     Attributes:
+        serving: what it is told as the egress proxy is.
+        port: where plugins find it.
         certificates: folder with what it shows to plugins; None: it makes that itself.
         backbone: where its replicas meet; None: it is the only one.
+        operator: ``NAMESPACE/SERVICEACCOUNT`` of the pods that are the operator's; empty: none are.
     """
 
-    namespaces: tuple[str, ...] = ()
-    address: str = ""
+    serving: Serving
     port: int = BUS_PORT
     certificates: Path | None = None
     backbone: Backbone | None = None
-    wait: float = 10.0
-    health_port: int = 8080
-    metrics_port: int = 9090
     operator: str = ""
-    kubeconfig: Path | None = None
-    log_format: Format = "text"
-    verbose: bool = False
 
 
 def run(options: BrokerOptions) -> None:
@@ -86,7 +81,7 @@ def run(options: BrokerOptions) -> None:
         NotFound: there is no cluster to talk to.
         InvalidInput: certificates that it was given cannot be used.
     """
-    logs.configure(options.log_format, verbose=options.verbose)
+    logs.configure(options.serving.log_format, verbose=options.serving.verbose)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(options))
 
@@ -95,13 +90,15 @@ async def _run(options: BrokerOptions) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    find = partial(find_endpoint, options.kubeconfig)
+    find = partial(find_endpoint, options.serving.kubeconfig)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(ClusterClient(find))
         hub = Hub(client, options)
         desk = Desk(hub.ill, hub.unready, lambda: figures(hub))
-        ports = await stack.enter_async_context(answering(desk, options.health_port, options.metrics_port))
-        listener = _listen(options.address, options.port)
+        ports = await stack.enter_async_context(
+            answering(desk, options.serving.health_port, options.serving.metrics_port)
+        )
+        listener = _listen(options.serving.address, options.port)
         log.info("answers on %s", {**ports, "bus": listener.getsockname()[1]})
         async with asyncio.TaskGroup() as group:
             serving_pods = group.create_task(hub.gate.serve(listener))
@@ -151,12 +148,14 @@ class Hub:
         if options.backbone is not None:
             self._stores = KeptStores(self.broker.calls, self.broker.ledger, far, options.backbone.copies)
             self.broker.calls.services.update(self._stores.services())
-        self._client, self._served = client, options.namespaces
+        self._client, self._served = client, options.serving.namespaces
         self.gate = Gate(self.broker, self._who, self.vouching.tls)
         self._staff = staff_of(options.operator)
         if self._staff is not None:
             self.vouching.want(self._staff.owner, wanted=True)
-        self._doorman = Doorman(client, Door.BUS, self, options.namespaces, options.wait, staff=self._staff)
+        self._doorman = Doorman(
+            client, Door.BUS, self, options.serving.namespaces, options.serving.wait, staff=self._staff
+        )
         self._line = Line(self.broker)
         self._leader = ""
         self._voice = ApiVoice(client, COMPONENT, time.time)
@@ -172,8 +171,7 @@ class Hub:
 
     def ill(self) -> str:
         """Return why this process should be restarted."""
-        age = self._heart.age
-        return f"the loop has not turned for {age:.0f} s" if age > _STUCK else ""
+        return self._heart.trouble
 
     def unready(self) -> str:
         """Return why nobody should connect now."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _BEAT: Final = 1.0
+_STUCK: Final = 30.0
+"""Seconds after which an event loop that did not turn is not expected to."""
 
 
 @dataclass(slots=True)
@@ -31,6 +33,12 @@ class Heart:
     def age(self) -> float:
         """Seconds since the event loop last turned."""
         return time.monotonic() - self.beat
+
+    @property
+    def trouble(self) -> str:
+        """Why this process should be restarted; empty while the event loop turns."""
+        age = self.age
+        return f"the loop has not turned for {age:.0f} s" if age > _STUCK else ""
 
     async def go_on(self) -> None:
         """Beat, until cancelled."""

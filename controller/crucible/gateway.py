@@ -29,32 +29,29 @@ from crucible.telemetry.metrics import Family, exposition, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from crucible.core.egress import Address, Grant
-    from crucible.telemetry.logs import Format
+    from crucible.serving import Serving
 
 log = logging.getLogger(__name__)
 
-_STUCK: Final = 30.0
 _DRAIN: Final = 20.0
 _BACKLOG: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayOptions:
-    """How to run the egress proxy; the words are those of ``crucible egress --help``."""
+    """How to run the egress proxy; the words are those of ``crucible egress --help``.
 
-    namespaces: tuple[str, ...] = ()
-    address: str = ""
+    Attributes:
+        serving: what it is told as the broker is.
+        port: where plugins find it.
+        replicas: how many such proxies share what a plugin may let pass.
+    """
+
+    serving: Serving
     port: int = PROXY_PORT
     replicas: int = 1
-    wait: float = 10.0
-    health_port: int = 8080
-    metrics_port: int = 9090
-    kubeconfig: Path | None = None
-    log_format: Format = "text"
-    verbose: bool = False
 
 
 def run(options: GatewayOptions) -> None:
@@ -63,7 +60,7 @@ def run(options: GatewayOptions) -> None:
     Raises:
         NotFound: there is no cluster to talk to.
     """
-    logs.configure(options.log_format, verbose=options.verbose)
+    logs.configure(options.serving.log_format, verbose=options.serving.verbose)
     asyncio.run(_run(options))
 
 
@@ -71,13 +68,15 @@ async def _run(options: GatewayOptions) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    find = partial(find_endpoint, options.kubeconfig)
+    find = partial(find_endpoint, options.serving.kubeconfig)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(ClusterClient(find))
         register = Register(client, options)
         desk = Desk(register.ill, register.unready, lambda: figures(register))
-        ports = await stack.enter_async_context(answering(desk, options.health_port, options.metrics_port))
-        server = await streams.listen(register.gate.accept, options.address, options.port, _BACKLOG)
+        ports = await stack.enter_async_context(
+            answering(desk, options.serving.health_port, options.serving.metrics_port)
+        )
+        server = await streams.listen(register.gate.accept, options.serving.address, options.port, _BACKLOG)
         ports = {**ports, "proxy": server.sockets[0].getsockname()[1]}
         log.info("answers on %s", ports)
         async with asyncio.TaskGroup() as group:
@@ -115,8 +114,8 @@ class Register:
             client,
             Door.EGRESS,
             self,
-            options.namespaces,
-            options.wait,
+            options.serving.namespaces,
+            options.serving.wait,
         )
 
     def works(self) -> list[Any]:
@@ -125,8 +124,7 @@ class Register:
 
     def ill(self) -> str:
         """Return why this process should be restarted."""
-        age = self._heart.age
-        return f"the loop has not turned for {age:.0f} s" if age > _STUCK else ""
+        return self._heart.trouble
 
     def unready(self) -> str:
         """Return why nobody should connect now."""

@@ -58,8 +58,6 @@ log = logging.getLogger(__name__)
 LEASE: Final = "crucible-operator"
 SWEEP_INTERVAL: Final = 60.0
 """Seconds between two searches for what nobody wants any more."""
-_STUCK: Final = 30.0
-"""Seconds after which an event loop that did not turn is not expected to."""
 _BLOCKED: Final = 60.0
 """Seconds after which an operator ends whose event loop did not turn, if nobody asks whether it is well."""
 _ENDING: Final = 20.0
@@ -143,9 +141,7 @@ class Life:
 
     def ill(self) -> str:
         """Return why this process should be restarted."""
-        if self.heart.age > _STUCK:
-            return f"the loop has not turned for {self.heart.age:.0f} s"
-        return self.runtime.broken if self.runtime is not None else ""
+        return self.heart.trouble or (self.runtime.broken if self.runtime is not None else "")
 
     def unready(self) -> str:
         """Return why it should not be counted on: a standby that sees the Lease is as ready as a leader."""

@@ -17,6 +17,7 @@ from crucible.clusterbus import BrokerOptions, Hub, figures
 from crucible.errors import InvalidInput
 from crucible.model import names
 from crucible.runtimes.kubernetes import marks
+from crucible.serving import Serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ def plugin(name: str, namespace: str = "a", **bus: Any) -> dict[str, Any]:
 
 def hub(*full: str) -> tuple[Hub, Client]:
     client: Any = Client(*full)
-    return Hub(client, BrokerOptions()), client
+    return Hub(client, BrokerOptions(Serving())), client
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -170,9 +171,9 @@ async def test_a_mounted_certificate_is_read_anew_and_one_that_cannot_be_used_is
     mount(authority, "wrong")
     client: Any = Client()
     with pytest.raises(InvalidInput, match="not made out to the DNS name 'bus'"):
-        Hub(client, BrokerOptions(certificates=tmp_path))
+        Hub(client, BrokerOptions(Serving(), certificates=tmp_path))
     mount(authority, "bus")
-    here = Hub(client, BrokerOptions(certificates=tmp_path))
+    here = Hub(client, BrokerOptions(Serving(), certificates=tmp_path))
     here.told(None, plugin("one"))
     keeping = asyncio.create_task(here.vouching.keep())
     try:

@@ -10,6 +10,7 @@ from crucible.errors import CrucibleError, InvalidInput, NotFound, Unavailable
 from crucible.gateway import GatewayOptions, Register, figures
 from crucible.operating import find_service
 from crucible.runtimes.kubernetes.settings import DoorService
+from crucible.serving import Serving
 
 UID = "uid-1"
 SERVICE: dict[str, Any] = {
@@ -52,7 +53,7 @@ def plugin(rate: str | None) -> dict[str, Any]:
 @pytest.mark.parametrize(("replicas", "share"), [(1, 1 << 20), (3, (1 << 20) // 3)])
 async def test_several_proxies_share_what_a_plugin_may_pass(replicas: int, share: int) -> None:
     client: Any = Client(SERVICE)
-    register = Register(client, GatewayOptions(replicas=replicas))
+    register = Register(client, GatewayOptions(Serving(), replicas=replicas))
     told = plugin("1Mi")
     register.doorman.plugin(None, told)
     assert register.gate.granted(UID).rate == share
@@ -65,7 +66,7 @@ async def test_several_proxies_share_what_a_plugin_may_pass(replicas: int, share
 
 async def test_it_is_not_ready_before_it_knows_who_is_there() -> None:
     client: Any = Client(SERVICE)
-    register = Register(client, GatewayOptions())
+    register = Register(client, GatewayOptions(Serving()))
     assert register.unready()
     assert not register.ill()
     assert "crucible_egress_open 0" in figures(register)

@@ -6,17 +6,8 @@ from typing import Annotated, Final
 import typer
 
 from crucible.cli.exits import WrongUsage
-from crucible.cli.options import (
-    AddressWait,
-    HealthPort,
-    ListenAddress,
-    LogAs,
-    LogFormat,
-    MetricsPort,
-    OutsideCluster,
-    ServedNamespaces,
-    Verbose,
-)
+from crucible.cli.options import with_serving
+from crucible.serving import Serving
 
 EXAMPLES: Final = """\b
 Examples:
@@ -33,13 +24,12 @@ of this.
 """
 
 
+@with_serving
 def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
-    namespace: ServedNamespaces = None,
-    address: ListenAddress = "",
+    serving: Serving,
     port: Annotated[
         int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="For plugins; pods are told 3129.")
     ] = 3129,
-    wait: AddressWait = 10.0,
     certificates: Annotated[
         Path | None,
         typer.Option(
@@ -66,8 +56,6 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             "--copies", metavar="N", min=1, max=5, help="NATS servers that keep each durable event."
         ),
     ] = 1,
-    health_port: HealthPort = 8080,
-    metrics_port: MetricsPort = 9090,
     operator: Annotated[
         str,
         typer.Option(
@@ -76,9 +64,6 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Whose pods are the operator's, which asks and tells plugins things here; none: it cannot.",
         ),
     ] = "",
-    kubeconfig: OutsideCluster = None,
-    log_format: LogAs = LogFormat.TEXT,
-    verbose: Verbose = False,
 ) -> None:
     """Pass on what plugins' pods say to each other, as far as their manifests allow it, until SIGTERM."""
     if bool(backbone) != (backbone_certificates is not None):
@@ -90,17 +75,10 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
 
     run(
         BrokerOptions(
-            namespaces=tuple(dict.fromkeys(namespace or ())),
-            address=address,
+            serving,
             port=port,
             certificates=certificates,
             backbone=backbone_at(backbone, backbone_certificates, copies) if backbone_certificates else None,
-            wait=wait,
-            health_port=health_port,
-            metrics_port=metrics_port,
             operator=operator,
-            kubeconfig=kubeconfig,
-            log_format=log_format.value,
-            verbose=verbose,
         )
     )

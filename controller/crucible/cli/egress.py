@@ -4,17 +4,8 @@ from typing import Annotated, Final
 
 import typer
 
-from crucible.cli.options import (
-    AddressWait,
-    HealthPort,
-    ListenAddress,
-    LogAs,
-    LogFormat,
-    MetricsPort,
-    OutsideCluster,
-    ServedNamespaces,
-    Verbose,
-)
+from crucible.cli.options import with_serving
+from crucible.serving import Serving
 
 EXAMPLES: Final = """\b
 Examples:
@@ -28,9 +19,9 @@ the pods' network, and it lets through nobody whose pod the API server does not 
 """
 
 
-def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
-    namespace: ServedNamespaces = None,
-    address: ListenAddress = "",
+@with_serving
+def command(
+    serving: Serving,
     port: Annotated[
         int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="For plugins; pods are told 3128.")
     ] = 3128,
@@ -44,27 +35,8 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="How many such proxies there are: each lets pass that part of resources.network.",
         ),
     ] = 1,
-    wait: AddressWait = 10.0,
-    health_port: HealthPort = 8080,
-    metrics_port: MetricsPort = 9090,
-    kubeconfig: OutsideCluster = None,
-    log_format: LogAs = LogFormat.TEXT,
-    verbose: Verbose = False,
 ) -> None:
     """Let plugins' pods out to what their manifests list, and nowhere else, until SIGTERM."""
     from crucible.gateway import GatewayOptions, run  # noqa: PLC0415 - loads the client of clusters
 
-    run(
-        GatewayOptions(
-            namespaces=tuple(dict.fromkeys(namespace or ())),
-            address=address,
-            port=port,
-            replicas=replicas,
-            wait=wait,
-            health_port=health_port,
-            metrics_port=metrics_port,
-            kubeconfig=kubeconfig,
-            log_format=log_format.value,
-            verbose=verbose,
-        )
-    )
+    run(GatewayOptions(serving, port=port, replicas=replicas))

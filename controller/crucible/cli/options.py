@@ -1,7 +1,7 @@
 """Options that several commands share, each declared once."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ import typer
 
 from crucible.cli.complete import complete_plugins
 from crucible.cli.endpoint import Access
+from crucible.serving import Serving
 
 _ACCESS: dict[str, Any] = {
     "kubeconfig": Annotated[
@@ -102,26 +103,42 @@ MetricsPort = Annotated[
 OutsideCluster = Annotated[
     Path | None, typer.Option("--kubeconfig", metavar="FILE", help="Outside of a cluster.")
 ]
-# Of those that know plugins by their pods' addresses.
-ServedNamespaces = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--namespace", "-n", metavar="NS", help="Serve plugins of this one; repeatable. Default: all."
+# Of those that know plugins by their pods' addresses: each with its default.
+_SERVING: dict[str, tuple[Any, object]] = {
+    "namespace": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                "--namespace", "-n", metavar="NS", help="Serve plugins of this one; repeatable. Default: all."
+            ),
+        ],
+        None,
     ),
-]
-ListenAddress = Annotated[
-    str, typer.Option("--address", metavar="ADDRESS", help="Where to listen. Default: everywhere.")
-]
-AddressWait = Annotated[
-    float,
-    typer.Option(
-        "--wait",
-        metavar="SECONDS",
-        min=0.1,
-        max=60,
-        help="Until the cluster says whose a connection is: a pod's address is told late.",
+    "address": (
+        Annotated[
+            str, typer.Option("--address", metavar="ADDRESS", help="Where to listen. Default: everywhere.")
+        ],
+        "",
     ),
-]
+    "wait": (
+        Annotated[
+            float,
+            typer.Option(
+                "--wait",
+                metavar="SECONDS",
+                min=0.1,
+                max=60,
+                help="Until the cluster says whose a connection is: a pod's address is told late.",
+            ),
+        ],
+        10.0,
+    ),
+    "health_port": (HealthPort, 8080),
+    "metrics_port": (MetricsPort, 9090),
+    "kubeconfig": (OutsideCluster, None),
+    "log_format": (LogAs, LogFormat.TEXT),
+    "verbose": (Verbose, False),
+}
 ImageTag = Annotated[str, typer.Option("--image-tag", metavar="TAG", help="Default: this program's version.")]
 ImagePullPolicy = Annotated[
     PullPolicy,
@@ -131,12 +148,28 @@ ImagePullPolicy = Annotated[
 
 def with_access(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, whose first parameter is an Access, the four options that make one."""
+    return _with(command, {name: (annotation, None) for name, annotation in _ACCESS.items()}, Access)
+
+
+def with_serving(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, whose first parameter is a Serving, the options that make one."""
+    return _with(command, _SERVING, _serving)
+
+
+def _serving(namespace: list[str] | None, log_format: LogFormat, **given: Any) -> Serving:  # noqa: ANN401
+    return Serving(tuple(dict.fromkeys(namespace or ())), log_format=log_format.value, **given)
+
+
+def _with(
+    command: Callable[..., None], options: Mapping[str, tuple[Any, object]], value: Callable[..., object]
+) -> Callable[..., None]:
+    """Return a command that has these options, and its first parameter made of them."""
 
     def expanded(**given: Any) -> None:  # noqa: ANN401 - whatever the command takes
-        command(Access(**{name: given.pop(name) for name in _ACCESS}), **given)
+        command(value(**{name: given.pop(name) for name in options}), **given)
 
     own = list(inspect.signature(command).parameters.values())[1:]
-    shared = [_keyword(name, annotation, None) for name, annotation in _ACCESS.items()]
+    shared = [_keyword(name, annotation, default) for name, (annotation, default) in options.items()]
     parameters = [*(_keyword(each.name, each.annotation, each.default) for each in own), *shared]
     expanded.__doc__ = command.__doc__
     expanded.__annotations__ = {each.name: each.annotation for each in parameters}
