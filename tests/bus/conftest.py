@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,12 +15,16 @@ from raw import DEADLINE, Raw
 
 from crucible.bus.broker import Broker
 from crucible.bus.doors import Entrance
+from crucible.bus.stores import Stores
+from crucible.bus.wire import Frame, Kind
 from crucible.model.bus import HOST, Grants, Member
 from crucible.model.door import Door, Doorway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from sandboxless import Program
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -30,6 +36,20 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 async def hung_up() -> AsyncIterator[None]:
     yield
     await Raw.hang_up()
+
+
+class Patron:
+    """Whoever asks one thing in the broker's name, and is answered at once."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+
+    def item(self, *_: object) -> None: ...
+
+    def credit(self, *_: object) -> None: ...
+
+    def ended(self, _: object, frame: Frame) -> None:
+        self.answer.set_result(frame)
 
 
 class Bus:
@@ -86,6 +106,40 @@ class Bus:
     def faults(self, name: str, namespace: str = "here") -> dict[str, int]:
         return dict(self.broker.ledger.of(namespace, name).faults)
 
+    async def ready(self, name: str, program: Program | None = None) -> None:
+        """Wait until an instance of a plugin is ready; fail at once where its program has ended."""
+        seat = self.broker.roster.find("here", name)
+        assert seat is not None
+
+        def ended() -> bool:
+            return program is not None and program.process.returncode is not None
+
+        await until(lambda: ended() or any(one.ready for one in seat.connections))
+        assert not ended(), program and program.errors
+
+    async def ask(self, name: str, method: str, payload: bytes) -> Frame:
+        """Ask the instance of a plugin something in the broker's name."""
+        connection = self.broker.through(f"uid-here-{name}/0-1/bus")
+        assert connection is not None
+        assert connection.seat is not None
+        patron = Patron()
+        self.broker.calls.ask(connection, connection.seat, Frame(Kind.CALL, 1, method, payload), patron)
+        return await asyncio.wait_for(patron.answer, DEADLINE)
+
+    @asynccontextmanager
+    async def stores(self) -> AsyncIterator[Stores]:
+        """Serve stores from a folder of the test's."""
+        path = self.folder / "store"
+        path.mkdir(exist_ok=True)
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        stores = Stores(self.broker.calls, self.broker.ledger, folder)
+        self.broker.calls.services.update(stores.services())
+        try:
+            yield stores
+        finally:
+            await stores.close()
+            os.close(folder)
+
     async def close(self) -> None:
         for client in self.clients:
             await client.close()
@@ -107,3 +161,9 @@ async def bus(tmp_path: Path) -> AsyncIterator[Bus]:
     bus = Bus(tmp_path)
     yield bus
     await bus.close()
+
+
+@pytest.fixture
+async def stores(bus: Bus) -> AsyncIterator[Stores]:
+    async with bus.stores() as stores:
+        yield stores

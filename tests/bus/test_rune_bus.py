@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from imagelib import rune
 from raw import DEADLINE, Gone, words
 from sandboxless import until
 
-from crucible.bus.stores import Stores
 from crucible.bus.wire import Frame, Kind
 
 if TYPE_CHECKING:
@@ -90,26 +88,9 @@ class Program:
 @pytest.fixture
 async def relay(bus: Bus, tmp_path: Path, host: Path) -> AsyncIterator[Program]:
     program = await Program.start(host, tmp_path, bus.plugin("relay", **GRANTS), RELAY)
-    await ready(bus, "relay")
+    await bus.ready("relay")
     yield program
     await program.close()
-
-
-@pytest.fixture
-async def stores(bus: Bus, tmp_path: Path) -> AsyncIterator[Stores]:
-    (tmp_path / "data").mkdir()
-    folder = os.open(tmp_path / "data", os.O_RDONLY | os.O_DIRECTORY)
-    stores = Stores(bus.broker.calls, bus.broker.ledger, folder)
-    bus.broker.calls.services.update(stores.services())
-    yield stores
-    await stores.close()
-    os.close(folder)
-
-
-async def ready(bus: Bus, name: str) -> None:
-    seat = bus.broker.roster.find("here", name)
-    assert seat is not None
-    await until(lambda: any(one.ready for one in seat.connections))
 
 
 async def capitals(client: Raw) -> None:
@@ -121,23 +102,6 @@ async def capitals(client: Raw) -> None:
                 client.send(Frame(Kind.ANSWER, frame.id, payload=frame.payload.upper()))
     except Gone:
         return
-
-
-async def asked(bus: Bus, method: str, payload: bytes) -> Frame:
-    """Ask the script something in the broker's name."""
-    connection = bus.broker.through("uid-here-relay/0-1/bus")
-    assert connection is not None
-    assert connection.seat is not None
-    answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-
-    class Patron:
-        def item(self, *_: object) -> None: ...
-        def credit(self, *_: object) -> None: ...
-        def ended(self, _: object, frame: Frame) -> None:
-            answer.set_result(frame)
-
-    bus.broker.calls.ask(connection, connection.seat, Frame(Kind.CALL, 1, method, payload), Patron())
-    return await asyncio.wait_for(answer, DEADLINE)
 
 
 @pytest.mark.usefixtures("relay")
@@ -173,9 +137,9 @@ async def test_it_hears_and_tells_takes_its_configuration_and_ends_when_asked(
         "missed": 0,
     }
     for payload, kind in ((b'{"good":true}', Kind.ANSWER), (b'{"good":false}', Kind.ERROR)):
-        assert (await asked(bus, "$config", payload)).kind == kind
-    assert (await asked(bus, "$ping", b"there?")).payload == b"there?"
-    assert (await asked(bus, "$unknown", b"")).name == "NoSuchMethod"
+        assert (await bus.ask("relay", "$config", payload)).kind == kind
+    assert (await bus.ask("relay", "$ping", b"there?")).payload == b"there?"
+    assert (await bus.ask("relay", "$unknown", b"")).name == "NoSuchMethod"
     relay.process.send_signal(signal.SIGTERM)
     assert (await relay.ended())[0] == 7
 
@@ -197,7 +161,7 @@ async def test_when_the_broker_cut_it_off_it_connects_anew(bus: Bus, relay: Prog
 async def test_the_example_counts_in_its_store(bus: Bus, tmp_path: Path, host: Path) -> None:
     grants: dict[str, Any] = {"publish": ("summaries.made",), "store": 10_000}
     program = await Program.start(host, tmp_path, bus.plugin("summarizer", **grants), EXAMPLE.read_text())
-    await ready(bus, "summarizer")
+    await bus.ready("summarizer")
     client = await bus.join(bus.host, namespace="here")
     await client.ask(Frame(Kind.SUBSCRIBE, 1, "summaries.*"))
     for total in (1, 2):

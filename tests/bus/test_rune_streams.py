@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +10,6 @@ from imagelib import rune
 from raw import words
 from sandboxless import Program, until
 
-from crucible.bus.stores import Stores
 from crucible.bus.wire import LAST, STREAM, Frame, Kind, Priority
 
 if TYPE_CHECKING:
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from raw import Raw
 
     from conftest import Bus
+    from crucible.bus.stores import Stores
 
 SCRIPT = """
 pub fn main() {
@@ -104,23 +103,9 @@ async def host(bus: Bus, tmp_path: Path) -> AsyncIterator[Raw]:
     (tmp_path / "plugin/main.rn").write_text(SCRIPT)
     command = (str(rune.build(print)), "--root", str(tmp_path), "/plugin/main.rn")
     program = await Program.start(command, bus.plugin("script", **GRANTS), tmp_path)
-    seat = bus.broker.roster.find("here", "script")
-    assert seat is not None
-    await until(lambda: program.process.returncode is not None or any(one.ready for one in seat.connections))
-    assert program.process.returncode is None, program.errors
+    await bus.ready("script", program)
     yield await bus.join(bus.host, namespace="here")
     await program.close()
-
-
-@pytest.fixture
-async def stores(bus: Bus, tmp_path: Path) -> AsyncIterator[Stores]:
-    (tmp_path / "data").mkdir()
-    folder = os.open(tmp_path / "data", os.O_RDONLY | os.O_DIRECTORY)
-    stores = Stores(bus.broker.calls, bus.broker.ledger, folder)
-    bus.broker.calls.services.update(stores.services())
-    yield stores
-    await stores.close()
-    os.close(folder)
 
 
 def credit(ident: int, items: int) -> Frame:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from imagelib import rune
 from raw import words
 from sandboxless import PROGRAMS, REPOSITORY, Program, until
 
-from crucible.bus.stores import Stores
 from crucible.bus.wire import Frame, Kind
 
 if TYPE_CHECKING:
@@ -92,13 +90,6 @@ async def start(language: str, program: str, bus: Path | None, folder: Path) -> 
     return await Program.start(words_of, bus, folder, {"greeting": "hello"}, **env)
 
 
-async def connected(bus: Bus, program: Program, name: str = "everything") -> None:
-    seat = bus.broker.roster.find("here", name)
-    assert seat is not None
-    await until(lambda: program.process.returncode is not None or any(one.ready for one in seat.connections))
-    assert program.process.returncode is None, program.errors
-
-
 @pytest.fixture(params=LANGUAGES)
 async def talk(bus: Bus, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Talk]:
     """A program that does several things at a time."""
@@ -118,7 +109,7 @@ async def any_talk(bus: Bus, tmp_path: Path, request: pytest.FixtureRequest) -> 
 async def begin(bus: Bus, folder: Path, language: str) -> Talk:
     socket = bus.plugin("everything", **GRANTS)
     program = await start(language, EVERYTHING[language], socket, folder)
-    await connected(bus, program)
+    await bus.ready("everything", program)
     return Talk(program, await bus.join(bus.host, namespace="here"))
 
 
@@ -251,11 +242,8 @@ class Answers:
         self.frames.append(frame)
 
 
-async def test_the_store_keeps_values_and_revisions_guard_them(bus: Bus, talk: Talk, tmp_path: Path) -> None:
-    folder = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    stores = Stores(bus.broker.calls, bus.broker.ledger, folder)
-    bus.broker.calls.services.update(stores.services())
-    try:
+async def test_the_store_keeps_values_and_revisions_guard_them(bus: Bus, talk: Talk) -> None:
+    async with bus.stores() as stores:
         code = (await talk.call("store", ["put", "a/1", {"x": 1}]))["code"]
         assert code == "NotPermitted", "it was granted none"
         bus.grant("everything", store=100_000, **GRANTS)
@@ -275,9 +263,6 @@ async def test_the_store_keeps_values_and_revisions_guard_them(bus: Bus, talk: T
         assert json.loads(item.payload) == ["a/2", True, None, 3]
         talk.raw.send(Frame(Kind.CANCEL, ident))
         await until(lambda: not stores._watches._watchers)
-    finally:
-        await stores.close()
-        os.close(folder)
 
 
 async def test_asked_to_stop_it_lets_calls_end_and_takes_no_new_ones(bus: Bus, any_talk: Talk) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,34 +12,11 @@ from raw import DEADLINE, Raw, words
 
 from crucible.bus import bucket, watches, wire
 from crucible.bus.bucket import OVERHEAD, Bucket
-from crucible.bus.stores import Stores
 from crucible.bus.wire import Frame, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from conftest import Bus
-
-
-@asynccontextmanager
-async def serving(bus: Bus) -> AsyncIterator[Stores]:
-    """Serve stores from a folder of the test's."""
-    path = bus.folder / "store"
-    path.mkdir(exist_ok=True)
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    stores = Stores(bus.broker.calls, bus.broker.ledger, folder)
-    bus.broker.calls.services.update(stores.services())
-    try:
-        yield stores
-    finally:
-        await stores.close()
-        os.close(folder)
-
-
-@pytest.fixture
-async def stores(bus: Bus) -> AsyncIterator[Stores]:
-    async with serving(bus) as stores:
-        yield stores
+    from crucible.bus.stores import Stores
 
 
 async def put(client: Raw, ident: int, key: str, value: bytes, **headers: str) -> Frame:
@@ -260,9 +236,9 @@ async def test_an_answer_comes_once_a_change_would_outlive_a_loss_of_power(
 
 async def test_what_was_put_is_there_after_the_broker_is_another(bus: Bus) -> None:
     client = await bus.add("notes", store=1000)
-    async with serving(bus):
+    async with bus.stores():
         await put(client, 1, "a", b"1")
-    async with serving(bus):
+    async with bus.stores():
         assert (await get(client, 3, "a")).payload == b"1"
 
 

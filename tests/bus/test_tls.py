@@ -165,7 +165,7 @@ async def test_each_sdk_speaks_tls_and_a_capture_shows_nothing(
 ) -> None:
     tap, program = tapped
     bus = hall.bus
-    await ready(bus, program)
+    await bus.ready("everything", program)
     host = await bus.join(bus.host, namespace="here")
     answer = await host.call(1, "everything.split", json.dumps({"text": f"{SECRET} and more"}).encode())
     assert json.loads(answer.payload) == [SECRET, "and", "more"]
@@ -203,13 +203,6 @@ async def test_behind_a_unix_socket_it_is_the_same(hall: Hall) -> None:
     assert (await raw.greeted()).writer.get_extra_info("ssl_object").version() == "TLSv1.3"
     for reach in REACHES:
         assert await reach(address, str(hall.ca)) == "", reach
-
-
-async def ready(bus: Bus, program: Program, name: str = "everything") -> None:
-    seat = bus.broker.roster.find("here", name)
-    assert seat is not None
-    await until(lambda: program.process.returncode is not None or any(one.ready for one in seat.connections))
-    assert program.process.returncode is None, program.errors
 
 
 async def by_threads(address: str, authority: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ from raw import DEADLINE, Gone, words
 from sandboxless import REPOSITORY, until
 
 from crucible.bus import wire
-from crucible.bus.stores import Stores
 from crucible.bus.wire import Frame, Kind
 
 if TYPE_CHECKING:
@@ -121,12 +119,6 @@ class Program:
         await self.process.communicate()
 
 
-async def ready(bus: Bus, name: str) -> None:
-    seat = bus.broker.roster.find("here", name)
-    assert seat is not None
-    await until(lambda: any(one.ready for one in seat.connections))
-
-
 async def capitals(client: Raw) -> None:
     """Answer every call in capitals, and one for "no" with an error."""
     try:
@@ -143,7 +135,7 @@ async def capitals(client: Raw) -> None:
 @pytest.fixture
 async def relay(bus: Bus, tmp_path: Path) -> AsyncIterator[Program]:
     program = await Program.start(tmp_path, bus.plugin("relay", **GRANTS), RELAY)
-    await ready(bus, "relay")
+    await bus.ready("relay")
     yield program
     await program.close()
 
@@ -174,27 +166,10 @@ async def test_it_hears_and_tells_and_takes_its_configuration(bus: Bus) -> None:
     heard = await host.next()
     assert (heard.name, heard.payload, heard.headers["from"]) == ("told.again", b"rain", "relay")
     for payload, expected in ((b"{}", Kind.ANSWER), (b'{"more":1}', Kind.ERROR)):
-        answer = await asked(bus, "$config", payload)
+        answer = await bus.ask("relay", "$config", payload)
         assert answer.kind == expected
-    assert (await asked(bus, "$ping", b"there?")).payload == b"there?"
-    assert (await asked(bus, "$unknown", b"")).name == "NoSuchMethod"
-
-
-async def asked(bus: Bus, method: str, payload: bytes) -> Frame:
-    """Ask the program something in the broker's name."""
-    connection = bus.broker.through("uid-here-relay/0-1/bus")
-    assert connection is not None
-    assert connection.seat is not None
-    answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-
-    class Patron:
-        def item(self, *_: object) -> None: ...
-        def credit(self, *_: object) -> None: ...
-        def ended(self, _: object, frame: Frame) -> None:
-            answer.set_result(frame)
-
-    bus.broker.calls.ask(connection, connection.seat, Frame(Kind.CALL, 1, method, payload), Patron())
-    return await asyncio.wait_for(answer, DEADLINE)
+    assert (await bus.ask("relay", "$ping", b"there?")).payload == b"there?"
+    assert (await bus.ask("relay", "$unknown", b"")).name == "NoSuchMethod"
 
 
 @pytest.mark.parametrize(
@@ -228,11 +203,8 @@ async def test_what_is_not_granted_is_refused_by_the_broker(
         assert bus.faults("poor") == {"refused": 1}
 
 
+@pytest.mark.usefixtures("stores")
 async def test_a_store_is_changed_under_its_revisions(bus: Bus, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    folder = os.open(tmp_path / "data", os.O_RDONLY | os.O_DIRECTORY)
-    stores = Stores(bus.broker.calls, bus.broker.ledger, folder)
-    bus.broker.calls.services.update(stores.services())
     put = "(call $put (i32.const 96) (i32.const 5) (i32.const 80) (i32.const 7) (i64.const {}))"
     get, revision = "(call $get (i32.const 96) (i32.const 5))", "(i32.wrap_i64 (call $revision))"
     delete = "(call $delete (i32.const 96) (i32.const 5) (i64.const {}))"
@@ -251,8 +223,6 @@ async def test_a_store_is_changed_under_its_revisions(bus: Bus, tmp_path: Path) 
         (delete.format(-1), 0),
     ):
         assert (await (await Program.start(tmp_path, path, exiting(body))).ended())[0] == code, body
-    await stores.close()
-    os.close(folder)
 
 
 async def test_messages_that_find_no_room_are_counted(bus: Bus, tmp_path: Path) -> None:

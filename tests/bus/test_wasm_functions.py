@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ import wasmdriver
 from raw import words
 from sandboxless import REPOSITORY, Program, until
 
-from crucible.bus.stores import Stores
 from crucible.bus.wire import LAST, STREAM, Frame, Kind, Priority
 from crucible.hosts.wasm_bus.functions import CODES, FUNCTIONS, NUMBERS
 
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from raw import Raw
 
     from conftest import Bus
+    from crucible.bus.stores import Stores
 
 HOST = REPOSITORY / "controller/crucible/hosts/wasm.py"
 GRANTS: dict[str, Any] = {"call": ("gate.*",), "publish": ("heard.*", "told.*"), "subscribe": ("news.*",)}
@@ -60,15 +59,8 @@ async def start(bus: Bus, folder: Path, flags: int = 3, **env: str) -> Program:
     (folder / "plugin/main.wat").write_text(wasmdriver.program("news.*", flags))
     command = (sys.executable, "-I", "-B", str(HOST), "--root", str(folder), "--", "/plugin/main.wat")
     program = await Program.start(command, bus.plugin("driver", **GRANTS), folder, **env)
-    await connected(bus, program)
+    await bus.ready("driver", program)
     return program
-
-
-async def connected(bus: Bus, program: Program) -> None:
-    seat = bus.broker.roster.find("here", "driver")
-    assert seat is not None
-    await until(lambda: program.process.returncode is not None or any(one.ready for one in seat.connections))
-    assert program.process.returncode is None, program.errors
 
 
 @pytest.fixture
@@ -76,17 +68,6 @@ async def driver(bus: Bus, tmp_path: Path) -> AsyncIterator[Driver]:
     program = await start(bus, tmp_path)
     yield Driver(program, await bus.join(bus.host, namespace="here"))
     await program.close()
-
-
-@pytest.fixture
-async def stores(bus: Bus, tmp_path: Path) -> AsyncIterator[Stores]:
-    (tmp_path / "data").mkdir()
-    folder = os.open(tmp_path / "data", os.O_RDONLY | os.O_DIRECTORY)
-    stores = Stores(bus.broker.calls, bus.broker.ledger, folder)
-    bus.broker.calls.services.update(stores.services())
-    yield stores
-    await stores.close()
-    os.close(folder)
 
 
 def test_the_reference_names_every_function_and_no_other() -> None:
