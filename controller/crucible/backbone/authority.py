@@ -12,8 +12,9 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from crucible import certificates
 from crucible.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ LIFE: Final = timedelta(days=90)
 """Of our own certificates, which are renewed by themselves."""
 RENEW_BEFORE: Final = timedelta(days=30)
 """Before its end a certificate is made anew; one with a short life when a third of it is left."""
-_EARLY: Final = timedelta(minutes=5)
-"""By which clocks may differ: a certificate is good from so long before it was made."""
 _CERTIFICATE, _KEY = "ca.crt", "ca.key"
 
 
@@ -64,12 +63,12 @@ class Authority:
 
     def has_its_key(self) -> bool:
         """Say whether the key is the certificate's."""
-        return Issued(self.certificate, private_text(self._key)).fits()
+        return Issued(self.certificate, certificates.private_pem(self._key)).fits()
 
     def machine(self, identity: str, now: datetime, life: timedelta = LIFE) -> Issued:
         """Return a certificate for a machine: a client of the server, and both sides of lines to others."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        return Issued(self.machine_for(identity, key.public_key(), now, life), private_text(key))
+        key = certificates.fresh_key()
+        return Issued(self.machine_for(identity, key.public_key(), now, life), certificates.private_pem(key))
 
     def machine_for(
         self, identity: str, key: ec.EllipticCurvePublicKey, now: datetime, life: timedelta
@@ -81,10 +80,10 @@ class Authority:
     def server(self, hosts: Iterable[str], now: datetime, life: timedelta = LIFE) -> Issued:
         """Return a certificate for the server at these addresses and names."""
         names = [_host(host) for host in sorted(set(hosts))]
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = certificates.fresh_key()
         purposes = (ExtendedKeyUsageOID.SERVER_AUTH,)
         signed = self._sign("crucible-backbone", names, purposes, key.public_key(), now, life)
-        return Issued(signed, private_text(key))
+        return Issued(signed, certificates.private_pem(key))
 
     def _sign(  # noqa: PLR0913, PLR0917 - what a certificate says
         self,
@@ -96,18 +95,14 @@ class Authority:
         life: timedelta,
     ) -> str:
         signer = x509.load_pem_x509_certificate(self.certificate.encode())
+        keys = key, self._key.public_key()
         certificate = (
-            _builder(_name(common), signer.subject, key, now, life)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs=False), critical=True)
+            certificates.leaf(certificates.name(common), signer.subject, keys, now, life)
             .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-            )
             .sign(self._key, hashes.SHA256())
         )
-        return _pem(certificate)
+        return certificates.pem(certificate)
 
 
 def authority_in(folder: Path, now: datetime) -> Authority:
@@ -139,7 +134,7 @@ def is_fresh(certificate: str, now: datetime) -> bool:
 def life_of(certificate: str) -> timedelta:
     """Return for how long a certificate that :class:`Authority` made is good in all."""
     made = x509.load_pem_x509_certificate(certificate.encode())
-    return made.not_valid_after_utc - made.not_valid_before_utc - _EARLY
+    return made.not_valid_after_utc - made.not_valid_before_utc - certificates.EARLY
 
 
 def identity_of(certificate: str) -> str:
@@ -201,63 +196,14 @@ def utc_now() -> datetime:
 
 def fresh_authority(common: str, now: datetime, life: timedelta = AUTHORITY_LIFE) -> Authority:
     """Return an authority that nobody but this process has the key of, as long as it lives."""
-    made = ec.generate_private_key(ec.SECP256R1())
-    name = _name(common)
-    signed = (
-        _builder(name, name, made.public_key(), now, life)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(made.public_key()), critical=False)
-        .add_extension(_usage(signs=True), critical=True)
-        .sign(made, hashes.SHA256())
-    )
-    return Authority(_pem(signed), made)
+    made = certificates.fresh_key()
+    return Authority(certificates.pem(certificates.root(common, made, now, life)), made)
 
 
 def _make(certificate: Path, key: Path, now: datetime) -> None:
     made = fresh_authority("crucible-backbone-ca", now)
-    write_private(key, private_text(made._key))  # noqa: SLF001 - its own file
+    write_private(key, certificates.private_pem(made._key))  # noqa: SLF001 - its own file
     write_private(certificate, made.certificate)
-
-
-def _builder(
-    subject: x509.Name,
-    issuer: x509.Name,
-    key: ec.EllipticCurvePublicKey,
-    now: datetime,
-    life: timedelta,
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _EARLY)
-        .not_valid_after(now + life)
-    )
-
-
-def _usage(*, signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs,
-        crl_sign=signs,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _name(common: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "crucible"),
-            x509.NameAttribute(NameOID.COMMON_NAME, common[:64]),
-        ]
-    )
 
 
 def _host(host: str) -> x509.GeneralName:
@@ -265,14 +211,3 @@ def _host(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-
-def private_text(key: ec.EllipticCurvePrivateKey) -> str:
-    """Return a key in PEM."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()

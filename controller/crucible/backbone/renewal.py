@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from crucible import certificates
 from crucible.backbone.authority import (
     Issued,
     authority_in,
@@ -25,7 +26,6 @@ from crucible.backbone.authority import (
     identity_of,
     is_fresh,
     life_of,
-    private_text,
     signed_by,
     utc_now,
 )
@@ -55,10 +55,10 @@ log = logging.getLogger(__name__)
 
 def request() -> tuple[str, str]:
     """Return a new key, and the request for a certificate of it, in PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = certificates.fresh_key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "crucible")])
     asked = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return private_text(key), asked.public_bytes(serialization.Encoding.PEM).decode()
+    return certificates.private_pem(key), asked.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def answer(

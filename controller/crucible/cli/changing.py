@@ -30,18 +30,7 @@ def change_each(
     Returns:
         The path of each plugin by its name.
     """
-    if not plugins:
-        raise WrongUsage("name the plugins: see --help")
-    paths = {name: plugin_path(namespace, name) for name in plugins}
-    before = {name: api.get(path) for name, path in paths.items()}
-    for name, path in paths.items():
-        has = before[name].get("spec") or {}
-        if all(has.get(field) == value for field, value in spec.items()):
-            print(f"{PLUGIN.label}/{name} unchanged", flush=True)
-        else:
-            api.patch(path, {"spec": dict(spec)})
-            print(f"{PLUGIN.label}/{name} {done}", flush=True)
-    return paths
+    return _patch_each(api, namespace, plugins, {"spec": dict(spec)}, done, lambda plugin: _has(plugin, spec))
 
 
 def annotate_each(
@@ -59,18 +48,8 @@ def annotate_each(
     Returns:
         The path of each plugin by its name.
     """
-    if not plugins:
-        raise WrongUsage("name the plugins: see --help")
-    paths = {name: plugin_path(namespace, name) for name in plugins}
-    before = {name: api.get(path) for name, path in paths.items()}
-    for name, path in paths.items():
-        has = before[name]["metadata"].get("annotations") or {}
-        if all((key in has) is (value is not None) for key, value in annotations.items()):
-            print(f"{PLUGIN.label}/{name} unchanged", flush=True)
-        else:
-            api.patch(path, {"metadata": {"annotations": dict(annotations)}})
-            print(f"{PLUGIN.label}/{name} {done}", flush=True)
-    return paths
+    patch = {"metadata": {"annotations": dict(annotations)}}
+    return _patch_each(api, namespace, plugins, patch, done, lambda plugin: _bears(plugin, annotations))
 
 
 def wait_for_each(
@@ -94,3 +73,34 @@ def wait_for_each(
 def at_rest(plugin: Mapping[str, Any]) -> bool:
     """Whether a plugin that was suspended has come to rest."""
     return (plugin.get("status") or {}).get("phase") == "Suspended"
+
+
+def _patch_each(  # noqa: PLR0913, PLR0917 - what two kinds of change have in common
+    api: Api,
+    namespace: str,
+    plugins: Sequence[str] | None,
+    patch: Mapping[str, Any],
+    done: str,
+    has: Callable[[Mapping[str, Any]], bool],
+) -> dict[str, str]:
+    if not plugins:
+        raise WrongUsage("name the plugins: see --help")
+    paths = {name: plugin_path(namespace, name) for name in plugins}
+    before = {name: api.get(path) for name, path in paths.items()}
+    for name, path in paths.items():
+        if has(before[name]):
+            print(f"{PLUGIN.label}/{name} unchanged", flush=True)
+        else:
+            api.patch(path, patch)
+            print(f"{PLUGIN.label}/{name} {done}", flush=True)
+    return paths
+
+
+def _has(plugin: Mapping[str, Any], spec: Mapping[str, Any]) -> bool:
+    found = plugin.get("spec") or {}
+    return all(found.get(field) == value for field, value in spec.items())
+
+
+def _bears(plugin: Mapping[str, Any], annotations: Mapping[str, str | None]) -> bool:
+    found = plugin["metadata"].get("annotations") or {}
+    return all((key in found) is (value is not None) for key, value in annotations.items())

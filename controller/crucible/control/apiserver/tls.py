@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from crucible import certificates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,61 +92,9 @@ def _fresh(path: Path, now: datetime) -> bool:
     return certificate.not_valid_after_utc > now + RENEW_BEFORE
 
 
-def _name(common: str, organization: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization),
-            x509.NameAttribute(NameOID.COMMON_NAME, common),
-        ]
-    )
-
-
-def _key_bytes(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-    )
-
-
 def _make_ca(cert_file: Path, key_file: Path, now: datetime) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = _name("crucible-local-ca", "crucible")
-    certificate = (
-        _builder(name, name, key.public_key(), now)
-        .not_valid_after(now + CA_LIFE)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    write_private(key_file, _key_bytes(key))
-    write_private(cert_file, certificate.public_bytes(serialization.Encoding.PEM))
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    key = certificates.fresh_key()
+    _write(key_file, cert_file, key, certificates.root("crucible-local-ca", key, now, CA_LIFE))
 
 
 def _issue(folder: Path, cert_file: Path, key_file: Path, now: datetime, *, client: bool) -> None:
@@ -152,26 +102,29 @@ def _issue(folder: Path, cert_file: Path, key_file: Path, now: datetime, *, clie
     ca_key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
     if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
         raise TypeError("ca.key is not an elliptic curve key")
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = _name("crucible-admin", "system:masters") if client else _name("crucible-apiserver", "crucible")
+    key = certificates.fresh_key()
+    subject = (
+        certificates.name("crucible-admin", "system:masters")
+        if client
+        else certificates.name("crucible-apiserver")
+    )
     purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-    builder = (
-        _builder(subject, ca.subject, key.public_key(), now)
-        .not_valid_after(now + LEAF_LIFE)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-        )
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+    keys = key.public_key(), ca_key.public_key()
+    builder = certificates.leaf(subject, ca.subject, keys, now, LEAF_LIFE).add_extension(
+        x509.ExtendedKeyUsage([purpose]), critical=False
     )
     if not client:
         loopback = [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
         names = [x509.DNSName("localhost"), *(x509.IPAddress(address) for address in loopback)]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    certificate = builder.sign(ca_key, hashes.SHA256())
-    write_private(key_file, _key_bytes(key))
-    write_private(cert_file, certificate.public_bytes(serialization.Encoding.PEM))
+    _write(key_file, cert_file, key, builder.sign(ca_key, hashes.SHA256()))
+
+
+def _write(
+    key_file: Path, cert_file: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate
+) -> None:
+    write_private(key_file, certificates.private_pem(key).encode())
+    write_private(cert_file, certificates.pem(certificate).encode())
 
 
 def utc_now() -> datetime:
