@@ -19,6 +19,7 @@ from crucible.runtimes.base import STDERR, STDOUT
 from crucible.runtimes.fake import Behaviour, FakeHost, FakeRuntime
 from crucible.runtimes.process import LogLimits, ProcessRuntime, ProcessSettings, sandbox
 from crucible.runtimes.process.launch import CannotStart
+from crucible.settings import default_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -377,6 +378,7 @@ class ProcessHarness(Common):
             "control_plane": self.control_plane,
             "cgroup_parent": self.cgroup_parent,
             "volumes": self.volumes,
+            "roots_cache": default_cache() / "roots",
             "logs": LogLimits(files=3, file_bytes=MIB, rate=MIB, burst=MIB),
             "bus_authority": Seal(self.place / "bus-authority").authority,
         }

@@ -30,7 +30,7 @@ OTHER = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     """A directory the user can walk to, which pytest's own is not."""
     found = Path(f"/tmp/crucible-as-user-{os.getpid()}")
@@ -68,6 +68,7 @@ def run_as_user(place: Path, cgroup_parent: str | None, *names: str) -> str:
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {
         "HOME": str(place),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "CRUCIBLE_CACHE": str(place / "cache"),
         "HYPOTHESIS_STORAGE_DIRECTORY": str(place / "hypothesis"),
     }
     env.pop("CRUCIBLE_TEST_CGROUP_PARENT", None)
