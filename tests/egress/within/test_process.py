@@ -53,7 +53,7 @@ def tunnel(host, port, size, **_):
         while file.readline().strip(): pass
         began, got = time.monotonic(), 0
         while got < size:
-            data = file.read1(1 << 16)
+            data = file.read1(min(1 << 16, size - got))
             if not data: return f"cut after {got}"
             got += len(data)
             if got == len(data): print(json.dumps({"first": got}))
