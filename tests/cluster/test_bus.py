@@ -204,7 +204,7 @@ async def test_a_plugin_is_refused_where_there_is_no_broker_and_held_where_there
     await local.apply("talk", capabilities={"bus": {"call": ["other.m"]}})
     said = await local.until_condition("talk", "Stalled", "BusUnavailable")
     assert "bus.enabled=true" in said["message"]
-    await asyncio.to_thread(local.end)
+    await local.end()
     local.start("two", "--bus", f"default/{SERVICE}")
     await local.until(lambda: f"--bus default/{SERVICE}: there is no such Service" in local.log("two"))
     spec: dict[str, Any] = {"clusterIP": "127.0.0.1", "ports": [{"port": 3129}], "selector": {"app": "b"}}

@@ -159,7 +159,7 @@ async def test_a_plugin_is_refused_where_there_is_no_proxy_and_held_where_there_
     await local.apply("fetch", capabilities={"network": {"connect": ["api.example.com:443"]}})
     said = await local.until_condition("fetch", "Stalled", "EgressUnavailable")
     assert "egress.enabled=true" in said["message"]
-    await asyncio.to_thread(local.end)
+    await local.end()
     local.start("two", "--egress", f"default/{SERVICE}")
     await local.until(lambda: f"--egress default/{SERVICE}: there is no such Service" in local.log("two"))
     spec: dict[str, Any] = {"clusterIP": "127.0.0.1", "ports": [{"port": 3128}], "selector": {"app": "e"}}
