@@ -16,6 +16,7 @@ from raw import words
 from crucible.backbone.authority import authority_in, utc_now
 from crucible.bus import nats, wire
 from crucible.bus.credentials import context_of
+from crucible.bus.news import beat
 from crucible.bus.wire import Frame, Kind
 from crucible.core import backbone as rules
 from crucible.errors import Unavailable
@@ -341,4 +342,27 @@ async def test_a_machine_that_floods_is_limited_and_others_are_served(pair: Pair
                 break
     assert words(await notes.next()) == ("ANSWER", 1, "")
     assert pair.beta.far._peers["gamma"].served <= 1024
+    gamma.close()
+
+
+async def test_a_machine_that_asks_without_end_is_told_now_and_then(pair: Pair) -> None:
+    """Each asking costs it a few bytes, and us a list of all plugins."""
+    await pair.meet()
+    heard: list[Frame] = []
+
+    def hear(message: Message) -> None:
+        heard.extend(wire.frames_of(message.payload))
+
+    gamma = await pair.backbone.client("gamma", hear)
+    gamma.subscribe(rules.to("gamma", "*"))
+    to = rules.to("beta", "gamma")
+    hello = wire.encode(Frame(Kind.HELLO, payload=b"{}"))
+    for number in range(1000):
+        gamma.publish("", 0, to, hello)
+        gamma.publish("", 0, rules.here("gamma"), beat(f"stay-{number}", 1))
+    for _ in range(10):
+        gamma.publish("", 0, to, hello * 10_000)
+    gamma.publish("", 0, to, wire.encode(Frame(Kind.CALL, 1, "here/p/q.m")))
+    await until(lambda: any(frame.kind == Kind.ERROR for frame in heard))
+    assert sum(frame.kind == Kind.WELCOME for frame in heard) < 200
     gamma.close()

@@ -140,7 +140,7 @@ class DirectLines:
         if ours is None or theirs is None or self._joining is None:
             self.part(peer, "it is not to be met directly any more")
             return
-        address = address_of(theirs, self._joining.host)
+        address = address_of(theirs, self._joining.host, self._joining.listen)
         kept = self._keeping.get(peer.name)
         if kept is not None and kept[0] == (address, theirs):
             return

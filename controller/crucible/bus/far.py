@@ -20,6 +20,7 @@ from crucible.bus.directlines import DirectLines
 from crucible.bus.durable import NO_RESPONDERS, Durable
 from crucible.bus.ledger import Fault
 from crucible.bus.news import STATE_LIMIT, beat, beat_of, event_frame, news, news_of
+from crucible.bus.owed import Owed
 from crucible.bus.peer import Peer
 from crucible.bus.served import ByServer
 from crucible.bus.terms import Kindred, Shares
@@ -52,6 +53,8 @@ NEWS: Final = 0.02
 _RETRY_FIRST: Final = 0.1
 _RETRY_LONGEST: Final = 5.0
 _PEERS_LIMIT: Final = 256
+_TOGETHER: Final = 64
+"""Frames that a machine may send as one message; ours send one."""
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +92,7 @@ class Far:
         self._version = 0
         self._telling: asyncio.TimerHandle | None = None
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self._owed = Owed(calls.loop, NEWS, self._pay)
         calls.services.update(self.durable.services())
 
     @property
@@ -216,6 +220,12 @@ class Far:
         told = news(self.epoch, self._version, self._offered(peer.name), self.lines.meeting)
         ByServer(self, peer.name).carry("", wire.Priority.HIGH, told)
 
+    def _pay(self, machine: str) -> None:
+        """Tell a machine that asked, or that is new."""
+        peer = self._peers.get(machine)
+        if peer is not None:
+            self._tell(peer)
+
     def _offered(self, machine: str) -> list[tuple[str, str, str]]:
         found = []
         for seat in self._roster:
@@ -326,6 +336,7 @@ class Far:
         if self._telling is not None:
             self._telling.cancel()
             self._telling = None
+        self._owed.forget()
         peers, self._peers = self._peers, {}
         for peer in peers.values():
             self._lost(peer, f"the backbone is gone: {why}")
@@ -375,10 +386,10 @@ class Far:
             return
         peer.heard_at = self._loop.time()
         try:
-            for frame in wire.frames_of(payload):
+            for frame in wire.frames_of(payload, _TOGETHER):
                 match frame.kind:
                     case Kind.HELLO:
-                        self._tell(peer)
+                        self._owed.note(machine)
                     case Kind.WELCOME:
                         self._told(peer, frame)
                     case _:
@@ -420,7 +431,7 @@ class Far:
         if peer.epoch:
             self._lost(peer, "it left the backbone and came back")
         peer.epoch, peer.version, peer.plugins, peer.meeting = epoch, -1, {}, None
-        self._tell(peer)
+        self._owed.note(peer.name)
 
     def _told(self, peer: Peer, frame: Frame) -> None:
         """Take a machine's word for what it has; where it matters, it is asked again with each call."""

@@ -268,14 +268,17 @@ def _read(data: bytes | bytearray | memoryview, at: int, length: int) -> Frame:
     return frame
 
 
-def frames_of(data: bytes) -> Iterator[Frame]:
+def frames_of(data: bytes, most: int = 2**31) -> Iterator[Frame]:
     """Yield the frames that bytes hold which came as one; what is not whole at their end is none.
 
     Raises:
-        BrokenFrame: the bytes are no frame of this version.
+        BrokenFrame: the bytes are no frame of this version, or more than so many.
     """
-    at, size = 0, len(data)
+    at, size, left = 0, len(data), most
     while size - at >= _LENGTH_SIZE:
+        if not left:
+            raise BrokenFrame(Code.TOO_LARGE, f"more than {most} frames at once")
+        left -= 1
         length = int.from_bytes(data[at : at + _LENGTH_SIZE], "big")
         _check_length(length)
         if size - at < _LENGTH_SIZE + length:

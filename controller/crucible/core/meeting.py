@@ -30,28 +30,30 @@ def meeting_of(words: object, machine: str) -> Meeting | None:
             return None
 
 
-def address_of(meeting: Meeting, server: str) -> str | None:
+def address_of(meeting: Meeting, server: str, listen: str = "") -> str | None:
     """Return where a machine can be dialled; None: nowhere that may be.
 
     Another machine must not have us knock at what only we can see: at this machine itself, or at addresses
-    that lead nowhere beyond the link (where clouds keep their metadata). Where the server is on this
-    machine's loopback, all machines of the backbone are this one.
+    that lead nowhere beyond the link (where clouds keep their metadata). Where we reach the server by this
+    machine's loopback, and nobody comes to us from beyond it, all machines of the backbone are this one.
 
     Args:
         meeting: what it said.
         server: by which name or address we reach the server.
+        listen: at which address we let other machines in; empty: at none.
     """
     if not meeting.port:
         return None
+    host, ours, open_at = meeting.host or server, _address(server), _address(listen)
+    address = _address(host)
+    alone = ours is not None and ours.is_loopback and (open_at is None or open_at.is_loopback)
+    if address is not None and address.is_loopback and not alone:
+        return None
     if not meeting.host:
         return server
-    address = _address(meeting.host)
     if address is None or address.is_unspecified or address.is_multicast or address.is_link_local:
         return None
-    ours = _address(server)
-    if address.is_loopback and not (ours is not None and ours.is_loopback):
-        return None
-    return meeting.host
+    return host
 
 
 def shows(certificate: Mapping[str, Any] | None, identity: str) -> bool:

@@ -58,6 +58,7 @@ def test_what_is_no_address_is_no_meeting(words: object) -> None:
         ("10.0.0.2", "10.0.0.1", "10.0.0.2"),
         ("fd00::2", "fd00::1", "fd00::2"),
         ("", "nats.example.com", "nats.example.com"),
+        ("", "169.254.7.7", "169.254.7.7"),
         ("127.0.0.1", "10.0.0.1", None),
         ("::1", "10.0.0.1", None),
         ("::ffff:127.0.0.1", "10.0.0.1", None),
@@ -73,6 +74,19 @@ def test_what_is_no_address_is_no_meeting(words: object) -> None:
 )
 def test_nobody_has_us_knock_at_what_only_we_can_see(host: str, server: str, address: str | None) -> None:
     assert address_of(Meeting("beta", host, 1), server) == address
+
+
+@pytest.mark.parametrize("host", ["", "127.0.0.1", "::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize(
+    ("listen", "alone"),
+    [("", True), ("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("10.0.0.1", False)],  # noqa: S104
+)
+def test_who_has_the_server_is_not_sent_to_its_own_loopback_where_others_reach_it(
+    host: str, listen: str, *, alone: bool
+) -> None:
+    """The server listens at every address then, and we reach it by the loopback."""
+    address = address_of(Meeting("beta", host, 6379), "127.0.0.1", listen)
+    assert address == ((host or "127.0.0.1") if alone else None)
 
 
 def test_a_machine_that_listens_nowhere_is_not_dialled() -> None:
