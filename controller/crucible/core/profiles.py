@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from crucible.core.seccomp import (
     ALLOW,
-    NO_SUCH_FAMILY,
     PROFILE,
     Case,
     Check,
     Conditional,
     Profile,
+    sockets,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _IDENTITY: Final = """
 _GUEST: Final = f"{_OLD_MESSAGES} {_RARE} {_SERVING} {_OWNERSHIP} {_IDENTITY}"
 """A host of ours around a program that can only ask it: it computes, reads and writes files, and no more."""
 
-_UNIX_SOCKETS_ONLY: Final = Conditional("socket", (Case((Check(0, _UNIX),), ALLOW),), NO_SUCH_FAMILY)
+_UNIX_SOCKETS_ONLY: Final = sockets("socket", Case((Check(0, _UNIX),), ALLOW))
 
 
 def _without(profile: Profile, names: str, *instead: Conditional) -> Profile:
@@ -78,9 +78,7 @@ PROFILES: Final = {
 }
 """By ``spec.type``. A program of its author's own choosing gets the general one."""
 
-_REACHING: Final = Conditional(
-    "socket", tuple(Case((Check(0, family),), ALLOW) for family in (_UNIX, 2, 10)), NO_SUCH_FAMILY
-)
+_REACHING: Final = sockets("socket", *(Case((Check(0, family),), ALLOW) for family in (_UNIX, 2, 10)))
 IN_PODS: Final = {
     kind: _without(profile, "", _REACHING) if _UNIX_SOCKETS_ONLY in profile.conditional else profile
     for kind, profile in PROFILES.items()

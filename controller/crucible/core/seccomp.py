@@ -1,7 +1,9 @@
 """Which system calls a plugin may make: one profile, the source for every runtime.
 
 The profile is an allow-list. What it does not name answers ``ENOSYS``, as a kernel that has no such call
-would, so that C libraries fall back to older calls; what it denies on purpose answers ``EPERM``.
+would, so that C libraries fall back to older calls; what it denies on purpose answers ``EPERM``. For
+arguments that no kernel knows a conditional call answers as one that is not named: where there is no "else",
+every set of arguments with an answer of its own is spelled out, and each start of a container pays for it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ NAMESPACE_FLAGS: Final = (
 
 
 RLIMIT_CORE: Final = 4
+_RLIMITS: Final = 16
+_FAMILIES: Final = 64
+"""A power of two that no number of a resource, of a family of sockets reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,11 @@ class Check:
     argument: int
     value: int
     mask: int = _WHOLE
+
+
+def below(argument: int, bound: int) -> Check:
+    """Return the check that an argument is a number below ``bound``, a power of two."""
+    return Check(argument, 0, _WHOLE & -bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,11 @@ class Profile:
         if name in self.allowed:
             return ALLOW
         return NOT_PERMITTED if name in self.denied else self.default
+
+
+def sockets(name: str, *allowed: Case) -> Conditional:
+    """Return the rule for a call that makes sockets: these, and no other family."""
+    return Conditional(name, (*allowed, Case((below(0, _FAMILIES),), NO_SUCH_FAMILY)), NOT_IMPLEMENTED)
 
 
 def _judge(rule: Conditional, arguments: tuple[int, ...]) -> Action:
@@ -150,6 +165,13 @@ _DENIED: Final = """
     set_mempolicy_home_node get_mempolicy lsm_get_self_attr lsm_set_self_attr lsm_list_modules
 """
 
+
+def _limits(name: str, argument: int) -> Conditional:
+    """Return the rule for a call that sets limits: all but the one on core files."""
+    core = Case((Check(argument, RLIMIT_CORE),), NOT_PERMITTED)
+    return Conditional(name, (core, Case((below(argument, _RLIMITS),), ALLOW)), NOT_IMPLEMENTED)
+
+
 _CONDITIONAL: Final = (
     # A new process, yes; a new namespace, no. Its flags are the first argument on x86_64 and on aarch64.
     Conditional("clone", (Case((Check(0, 0, NAMESPACE_FLAGS),), ALLOW),), NOT_PERMITTED),
@@ -162,28 +184,26 @@ _CONDITIONAL: Final = (
         ALLOW,
     ),
     # The limit on core files stays: it keeps the host's crash handler, which runs as root, from being called.
-    Conditional("setrlimit", (Case((Check(0, RLIMIT_CORE),), NOT_PERMITTED),), ALLOW),
+    _limits("setrlimit", 0),
     # This one also reads it, told by a pointer, and half a pointer is all a check compares: refused as well.
-    Conditional("prlimit64", (Case((Check(1, RLIMIT_CORE),), NOT_PERMITTED),), ALLOW),
+    _limits("prlimit64", 1),
     # Linux, uname 2.6, 32-bit addresses, both, and asking. Not ADDR_NO_RANDOMIZE, nor READ_IMPLIES_EXEC.
     Conditional(
         "personality",
         tuple(Case((Check(0, value),), ALLOW) for value in (0, 0x20000, 0x8, 0x20008, _WHOLE)),
-        NOT_PERMITTED,
+        NOT_IMPLEMENTED,
     ),
     # Unix, IPv4, IPv6, and netlink only for routes: name resolution asks those for the interfaces.
-    Conditional(
+    sockets(
         "socket",
-        (
-            *(Case((Check(0, family),), ALLOW) for family in (1, 2, 10)),
-            Case((Check(0, 16), Check(2, 0)), ALLOW),
-        ),
-        NO_SUCH_FAMILY,
+        *(Case((Check(0, family),), ALLOW) for family in (1, 2, 10)),
+        Case((Check(0, 16), Check(2, 0)), ALLOW),
+        Case((Check(0, 16),), NOT_IMPLEMENTED),
     ),
     # They would write out the whole host's files; what a plugin writes is gone with it anyway.
     Conditional("sync", (), NOTHING_TO_DO),
     Conditional("syncfs", (), NOTHING_TO_DO),
-    Conditional("socketpair", (Case((Check(0, 1),), ALLOW),), NO_SUCH_FAMILY),
+    sockets("socketpair", Case((Check(0, 1),), ALLOW)),
 )
 
 PROFILE: Final = Profile(

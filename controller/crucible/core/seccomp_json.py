@@ -3,13 +3,15 @@
 Their form knows no order: every rule of one call that matches counts, and there is no "else". So each
 conditional call is cut into cubes, sets of argument values that fix some bits and leave the others open: a
 case keeps what no earlier case took, and what no case took gets the ``otherwise``. The cubes never overlap,
-and their meaning is exactly that of :meth:`crucible.core.seccomp.Profile.action`.
+and their meaning is exactly that of :meth:`crucible.core.seccomp.Profile.action`. One with the default's
+answer is left out: every start of a container compiles them all.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.core.bpf import AUDIT_ARCH
@@ -28,10 +30,12 @@ _ERRNO: Final = 0x00050000
 _BITS: Final = tuple(1 << bit for bit in range(31, -1, -1))
 
 
+@cache
 def document(profile: Profile, machines: tuple[str, ...] = tuple(AUDIT_ARCH)) -> str:
     """Return a profile as JSON text for Docker's ``SecurityOpt: seccomp=…``, or a kubelet's profile folder.
 
     Calls that the profile does not name are named here with its default: older engines have one of their own.
+    A filter is compiled for each of ``machines``: name the one that is meant, where it is known.
     """
     judged = {rule.name for rule in profile.conditional}
     plain: dict[Action, list[str]] = {}
@@ -40,7 +44,8 @@ def document(profile: Profile, machines: tuple[str, ...] = tuple(AUDIT_ARCH)) ->
         plain.setdefault(profile.action(name), []).append(name)
     groups = [_group(names, action) for action, names in plain.items()]
     for rule in profile.conditional:
-        groups += [_group([rule.name], action, cube) for cube, action in cubes(rule)]
+        answers = [(cube, action) for cube, action in cubes(rule) if not cube or action != profile.default]
+        groups += [_group([rule.name], action, cube) for cube, action in answers]
     text = {
         **_action("default", profile.default),
         "architectures": [f"SCMP_ARCH_{machine.upper()}" for machine in machines],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 import requests
 from docker import errors
 
+from crucible.core.bpf import AUDIT_ARCH
 from crucible.errors import Unavailable
 from crucible.runtimes.docker.client import Client
 from crucible.runtimes.docker.enforcement import vm_runtime
@@ -59,6 +60,7 @@ class Engine:
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="docker-aside")
         self._client: Client | None = None
         self.vm_runtime = ""
+        self.machines = tuple(AUDIT_ARCH)
 
     @property
     def client(self) -> Client:
@@ -134,11 +136,18 @@ class Engine:
         client = Client(self.url, api, self._settings.patience, self._settings.parallel)
         facts = Facts(found.get("Version", "?"), api, client.info())
         self.vm_runtime = vm_runtime(facts.info)
+        self.machines = machines(facts.info)
         # The engine may have come back as another version; what is under way keeps the client it has.
         before, self._client = self._client, client
         if before is not None:
             before.close()
         return facts
+
+
+def machines(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the kind of machine an engine runs on, as kernels name it; every kind where that is unclear."""
+    said = str(info.get("Architecture", ""))
+    return (said,) if said in AUDIT_ARCH else tuple(AUDIT_ARCH)
 
 
 def shut(stream: object) -> None:

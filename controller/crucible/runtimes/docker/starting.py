@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from docker import errors
 
-from crucible.core.profiles import PROFILES, profile_of
+from crucible.core.profiles import profile_of
 from crucible.core.seccomp_json import document
 from crucible.errors import InvalidSource, NotFound, Unavailable
 from crucible.model.door import Door
@@ -70,7 +70,6 @@ class Starter:
         self._containers = containers
         self._images = images
         self._given = given
-        self._filters = {profile: document(profile) for profile in PROFILES.values()}
 
     async def start(self, workload: Workload, slot: Slot) -> Instance:
         """Create and start; the plugin's own failures become an ended instance."""
@@ -130,7 +129,7 @@ class Starter:
                 self._settings.control_plane, workload, slot, held.uid, held.instance.created_at
             ),
             uid=held.uid,
-            seccomp=self._filters[profile_of(workload)],
+            seccomp=document(profile_of(workload), self._engine.machines),
             **_config(held, workload),
             source="" if workload.image else str(self._given.source_of(workload.source)),
             network=await self._network(workload),

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crucible.core.bpf import AUDIT_ARCH
 from crucible.errors import Unavailable
-from crucible.runtimes.docker.engine import Engine
+from crucible.runtimes.docker.engine import Engine, machines
 from crucible.runtimes.docker.settings import DockerSettings
 
 if TYPE_CHECKING:
@@ -108,3 +109,16 @@ async def test_what_is_asked_aside_does_not_wait_for_a_busy_pool(engine: Engine)
     finally:
         ended.set()
         await busy
+
+
+@pytest.mark.parametrize(
+    ("said", "kinds"),
+    [
+        ("x86_64", ("x86_64",)),
+        ("aarch64", ("aarch64",)),
+        ("riscv64", tuple(AUDIT_ARCH)),
+        (None, tuple(AUDIT_ARCH)),
+    ],
+)
+def test_a_profile_is_for_the_engines_machine(said: str | None, kinds: tuple[str, ...]) -> None:
+    assert machines({"Architecture": said}) == kinds
