@@ -135,7 +135,7 @@ async def _request_of_ours(made: Bench, stage: Scene) -> dict[str, Any]:
     found = made.client.inspect_container(entry["Id"])
     config = {
         key: found["Config"][key]
-        for key in ("Image", "User", "Entrypoint", "Env", "WorkingDir", "Healthcheck")
+        for key in (*("Image", "User", "Entrypoint", "Env", "WorkingDir", "Healthcheck", "NetworkDisabled"),)
     }
     host = {key: value for key, value in found["HostConfig"].items() if key != "ContainerIDFile"}
     kept = stage.folder / "copies"

@@ -1,4 +1,4 @@
-"""What the hosts of wasm and rune programs are told: the budgets of the program inside."""
+"""What a plugin finds around it in every sandbox; what the hosts of wasm and rune programs are told."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from crucible.model.workload import Workload
 
+HOSTS: Final = "127.0.0.1 localhost\n::1 localhost\n"
+"""``/etc/hosts`` of a sandbox without a network."""
 GUEST_TYPES: Final = frozenset({"wasm", "rune"})
 """Types whose program runs inside a host of ours, which counts what it executes."""
 _HOST_NEEDS: Final = {"wasm": 32 << 20, "rune": 8 << 20}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SOURCE: Final = "/plugin"
 CONFIG: Final = "/config/config.json"
+NAMES: Final = "/etc/hosts"
 TMP: Final = "/tmp"  # noqa: S108 - inside the container
 
 
@@ -54,6 +55,7 @@ class Setting:
         config_place: where that is shown.
         source: folder with the plugin's files there; empty for a whole image.
         network: name of the network it joins; empty for none.
+        names: file with the names that are known without a network, on the engine's host.
         route: its slot, by which its relay finds it there.
         doors: folder of its doors, on the engine's host; empty: it has none.
         volumes: folders of the engine's host that were granted.
@@ -71,6 +73,7 @@ class Setting:
     config_place: str = CONFIG
     source: str = ""
     network: str = ""
+    names: str = ""
     route: str = ""
     doors: str = ""
     secrets: str = ""
@@ -106,7 +109,7 @@ def overlap(workload: Workload, image: Image) -> str:
     """
     shown = {each.place: f"capabilities.files, {each.volume}" for each in workload.mounts}
     shown |= {SOURCE: "the source", "/config": "the configuration"}
-    shown |= {FOLDER: "the Secrets", DOORS: "the doors"}
+    shown |= {FOLDER: "the Secrets", DOORS: "the doors", NAMES: "the names of hosts"}
     for volume in image.volumes:
         for place, what in shown.items():
             if PurePosixPath(volume).is_relative_to(place):
@@ -188,6 +191,8 @@ def _mounts(setting: Setting) -> list[dict[str, Any]]:
     shown = [(setting.config, setting.config_place)]
     if setting.source:
         shown.append((setting.source, SOURCE))
+    if not setting.network:
+        shown.append((setting.names, NAMES))
     if setting.doors:
         shown.append((setting.doors, DOORS))
     if setting.secrets:
@@ -215,8 +220,12 @@ def _groups(setting: Setting) -> dict[str, Any]:
 
 
 def _networking(network: str, route: str) -> dict[str, Any]:
-    """Name it for its relay: as any instance of its plugin, and as this one."""
+    """Name it for its relay: as any instance of its plugin, and as this one.
+
+    Without a network the engine is kept from all it does for one, which took two thirds of a start: there is
+    a namespace with a loopback all the same, as by ``NetworkMode``, which stays said.
+    """
     if not network:
-        return {}
+        return {"NetworkDisabled": True}
     names = ["plugin", *([f"plugin-{route}"] if route else [])]
     return {"NetworkingConfig": {"EndpointsConfig": {network: {"Aliases": names}}}}

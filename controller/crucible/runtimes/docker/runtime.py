@@ -27,7 +27,7 @@ from crucible.runtimes.docker.enforcement import ASSUMED, capabilities
 from crucible.runtimes.docker.engine import Engine
 from crucible.runtimes.docker.images import Images
 from crucible.runtimes.docker.network import RELAY_USER
-from crucible.runtimes.docker.starting import Given, Starter
+from crucible.runtimes.docker.starting import Given, Starter, show_names
 from crucible.runtimes.docker.streams import LogStream
 from crucible.runtimes.docker.usage import usage_of
 from crucible.runtimes.passage import NEW_NET, House, Passage
@@ -111,6 +111,7 @@ class DockerRuntime:
         """Connect and adopt; an engine that does not answer is an outage, and is tried again and again."""
         self._changed = changed
         self._settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        show_names(self._settings.names)
         await self._connection.open()
 
     async def close(self) -> None:

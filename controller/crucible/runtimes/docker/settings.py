@@ -63,6 +63,11 @@ class DockerSettings:
         return f"{self.images}/{plugin_type}:{self.tag}"
 
     @property
+    def names(self) -> Path:
+        """The file that containers without a network are shown as ``/etc/hosts``."""
+        return self.state_dir / "hosts"
+
+    @property
     def first_uid(self) -> int:
         """The first id of this control plane: two on one host do not give out the same ones."""
         digest = hashlib.sha256(f"docker {self.control_plane}".encode()).digest()

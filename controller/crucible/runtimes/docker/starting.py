@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from docker import errors
 
+from crucible.core.guest import HOSTS
 from crucible.core.profiles import profile_of
 from crucible.core.seccomp_json import document
 from crucible.errors import InvalidSource, NotFound, Unavailable
@@ -133,6 +134,7 @@ class Starter:
             **_config(held, workload),
             source="" if workload.image else str(self._given.source_of(workload.source)),
             network=await self._network(workload),
+            names=str(self._settings.names),
             route=str(slot),
             doors=held.doors.path,
             secrets=self._show_secrets(held, workload),
@@ -197,6 +199,15 @@ class Starter:
         if not held.type_image:
             groups_allow(client, made["Id"])
         client.start(made["Id"])
+
+
+def show_names(path: Path) -> None:
+    """Write the file that containers without a network are shown; those that run keep the one they have."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.write_text(HOSTS)
+    fresh.chmod(0o444)  # whatever the controller's umask is: plugins are other users
+    fresh.replace(path)
 
 
 def _config(held: Held, workload: Workload) -> dict[str, str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import crucible
+from crucible.core.guest import HOSTS
 from crucible.runtimes.process import elf, rootcache
 from crucible.runtimes.process.argv import CONFIG, DEVICES, SOURCE, Program
 
@@ -301,7 +302,7 @@ def _fill(recipe: Recipe, root: Path) -> None:
         (root / directory).mkdir(parents=True, exist_ok=True)
     (root / "etc/passwd").write_text("plugin:x:1000:1000::/tmp:/nonexistent\n")
     (root / "etc/group").write_text("plugin:x:1000:\n")
-    (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
+    (root / "etc/hosts").write_text(HOSTS)
     (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files\n")
     (root / CONFIG.lstrip("/")).touch()
     assert SOURCE == "/plugin"  # noqa: S101 - made above

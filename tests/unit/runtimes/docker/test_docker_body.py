@@ -46,6 +46,7 @@ SETTING = Setting(
     seccomp='{"profile":"here"}',
     config="/state/instances/uid-1/0-1/config.json",
     source="/state/sources/55",
+    names="/state/hosts",
 )
 KINDS = {
     "files": (FILES, PYTHON, SETTING),
@@ -128,9 +129,10 @@ def test_no_workload_gets_anything_of_the_host(workload: Workload, image: Image,
     assert (host["Privileged"], host["CapDrop"], host["ReadonlyRootfs"]) == (False, ["ALL"], True)
     assert host["SecurityOpt"] == ["no-new-privileges", f"seccomp={SETTING.seccomp}"]
     assert host["NetworkMode"] == (network or "none")
+    assert found.get("NetworkDisabled", False) == (not network)
     assert (host["IpcMode"], host["CgroupnsMode"]) == ("private", "private")
     assert found["User"] == "1900000001:1900000001"
-    assert {mount["Source"] for mount in host["Mounts"]} <= {SETTING.config, SETTING.source}
+    assert {mount["Source"] for mount in host["Mounts"]} <= {SETTING.config, SETTING.source, SETTING.names}
     assert all(mount["ReadOnly"] and mount["Type"] == "bind" for mount in host["Mounts"])
     assert all("nosuid,nodev" in options for options in host["Tmpfs"].values())
     assert "docker.sock" not in json.dumps({key: value for key, value in host.items() if key != "Tmpfs"})
