@@ -39,7 +39,7 @@ from crucible_plugin import BusError, Plugin
 plugin, said = Plugin(), {"heard": [], "answers": []}
 
 def say():
-    print(json.dumps(said), flush=True)
+    print(json.dumps(said) + "\\n", end="", flush=True)  # one write: others print too
 
 def call(name):
     try:
@@ -59,6 +59,39 @@ def changed(config):
 
 plugin.run()
 """
+COUNT = """
+import json, os, time
+from crucible_plugin import Plugin
+
+plugin = Plugin()
+release = json.load(open(os.environ["CRUCIBLE_CONFIG"]))["release"]
+
+@plugin.method()
+def count(request):
+    time.sleep(1)
+    return release
+
+plugin.run()
+"""
+CALLS = """
+import collections, json, threading
+from crucible_plugin import BusError, Plugin
+
+plugin, said = Plugin(), collections.Counter()
+
+def call():
+    while True:
+        try:
+            said[f"release {plugin.call('count.count', timeout=60)}"] += 1
+        except BusError as error:
+            said[str(error)] += 1
+
+with plugin:
+    for _ in range(4):
+        threading.Thread(target=call, daemon=True).start()
+    while not plugin.wait(seconds=0.5):
+        print(json.dumps(said) + "\\n", end="", flush=True)  # one write: others print too
+"""
 PINGED: dict[str, Any] = {
     "ready": {"ping": {}, "interval": "1s", "failures": 3},
     "live": {"ping": {}, "interval": "1s", "failures": 3},
@@ -70,11 +103,6 @@ async def brokers(tmp_path: Path) -> AsyncIterator[Brokers]:
     async with Brokers(tmp_path) as place:
         await place.install()
         yield place
-
-
-async def uids(brokers: Brokers, *names: str) -> set[str]:
-    """Return the pods that run of some plugins."""
-    return {pod["metadata"]["uid"] for name in names for pod in await brokers.running(name)}
 
 
 async def printed(brokers: Brokers, name: str) -> dict[str, Any]:
@@ -102,7 +130,7 @@ async def test_probes_configurations_events_and_draining_go_to_whichever_broker_
     await brokers.until_ready("kept")
     await brokers.until_ready("ask")
     await brokers.part_ways("kept", "ask")
-    both = await uids(brokers, "kept", "ask")
+    both = await brokers.uids("kept", "ask")
     # A configuration, to the pod there is.
     await brokers.change("kept", config={"a": 2})
 
@@ -130,14 +158,14 @@ async def test_probes_configurations_events_and_draining_go_to_whichever_broker_
         return await printed(brokers, "kept") == {"open": True}
 
     await brokers.until(called, lambda: "kept is not called")
-    assert await uids(brokers, "kept", "ask") == both, "a pod was started anew"
+    assert await brokers.uids("kept", "ask") == both, "a pod was started anew"
     await brokers.change("kept", suspend=True)
 
     async def draining() -> bool:
         return bool((await brokers.plugin("kept"))["status"].get("draining"))
 
     await brokers.until(draining, lambda: "kept does not drain")
-    assert await uids(brokers, "kept", "ask") == both
+    assert await brokers.uids("kept", "ask") == both
 
     async def answered() -> bool:
         return (await printed(brokers, "ask"))["answers"] == ["NotPermitted", "done"]
@@ -162,7 +190,7 @@ async def test_no_plugin_is_blamed_for_brokers_that_are_away_nor_for_an_operator
         await brokers.apply(name, **pinged)
     for name in ("one", "two"):
         await brokers.until_ready(name)
-    same = await uids(brokers, "one", "two")
+    same = await brokers.uids("one", "two")
     # A broker is killed where it stands; then there is none; then there are others.
     await brokers.kill("bus", await brokers.broker_of("one"))
     await brokers.until_joined()
@@ -182,11 +210,42 @@ async def test_no_plugin_is_blamed_for_brokers_that_are_away_nor_for_an_operator
         )
 
     await brokers.until(well, lambda: "with other brokers plugins are not well again")
-    # The operator is killed: the one that comes has lines of its own.
-    (operator,) = await brokers.parts("operator")
-    await brokers.kill("operator", operator["metadata"]["name"])
-    await brokers.until_whole()
-    await brokers.apply("three", **pinged)
-    await brokers.until_ready("three")
-    await brokers.until(well, lambda: "with another operator plugins are not well")
-    assert await uids(brokers, "one", "two") == same, "a plugin was restarted for what was not its fault"
+    # Who leads is killed; then its pod is replaced, and its standby leads, which is older than the next.
+    for name, end in (("three", brokers.kill_operator), ("four", brokers.replace_operator)):
+        await end(await brokers.leader())
+        await brokers.apply(name, **pinged)
+        await brokers.until_ready(name)
+        await brokers.until(well, lambda: "with another operator plugins are not well")
+    assert await brokers.uids("one", "two") == same, "a plugin was restarted for what was not its fault"
+
+
+async def test_a_handover_refuses_no_call_and_ends_the_old_instance_with_its_last_one(
+    brokers: Brokers,
+) -> None:
+    count: dict[str, Any] = {
+        "source": {"inline": {"main.py": COUNT}},
+        "capabilities": {"bus": {}},
+        "health": {"ready": {"ping": {}, "interval": "1s"}},
+        "update": {"strategy": "handover", "verify": "2s"},
+        "lifecycle": {"drain": "1h"},  # which it does not need: its calls are counted
+        "config": {"release": 1},
+    }
+    await brokers.apply("count", **count)
+    await brokers.until_ready("count")
+    capabilities = {"bus": {"call": ["count.count"]}}
+    await brokers.apply("calls", source={"inline": {"main.py": CALLS}}, capabilities=capabilities)
+    await brokers.until_ready("calls")
+    for release in (1, 2, 3):
+        await brokers.change("count", config={"release": release})
+
+        async def answers(name: str = f"release {release}") -> bool:
+            return (await printed(brokers, "calls")).get(name, 0) > 10
+
+        await brokers.until(answers, lambda: "the last release does not answer")
+        await brokers.until_ready("count")
+
+        async def alone() -> bool:
+            return len(await brokers.pods("count")) == 1
+
+        await brokers.until(alone, lambda: "the old instance goes on without a call")
+    assert set(await printed(brokers, "calls")) == {"release 1", "release 2", "release 3"}

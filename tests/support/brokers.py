@@ -9,7 +9,9 @@ from charted import OF_APPS, Charted
 
 BUS = "crucible-bus"
 BROKERS = 2
+OPERATORS = 2
 PORT = 3129
+_COORDINATION = "/apis/coordination.k8s.io/v1"
 # The first process of a namespace takes no SIGKILL from there, but the kernel's own: it has used more
 # processor time than it may now. It is kept busy until it has.
 _KILL_FIRST = """
@@ -49,11 +51,12 @@ _CERTIFICATE = "print(open('{}/tls.crt').read())"
 
 
 class Brokers(Charted):
-    """Two brokers that are one, and their server."""
+    """Two brokers that are one, their server, and an operator with a standby."""
 
     part = "bus"
     values: ClassVar[dict[str, Any]] = {
-        "bus": {"enabled": True, "replicas": BROKERS, "nats": {"enabled": True, "storage": {"size": "1Gi"}}}
+        "replicas": OPERATORS,
+        "bus": {"enabled": True, "replicas": BROKERS, "nats": {"enabled": True, "storage": {"size": "1Gi"}}},
     }
 
     async def install(self) -> None:
@@ -87,6 +90,24 @@ class Brokers(Charted):
             lines = (await self.inside(name, "broker", _CONNECTIONS)).splitlines()
             found[name] = {(address, port) for address, _, port in (line.partition(" ") for line in lines)}
         return found
+
+    async def leader(self) -> str:
+        """Return the pod of the operator that leads, once one does that is there."""
+
+        async def found() -> str | None:
+            lease = await self.client.get(self.within("leases", "crucible-operator", _COORDINATION))
+            holder = str(lease["spec"].get("holderIdentity"))
+            return (
+                holder
+                if holder in {pod["metadata"]["name"] for pod in await self.parts("operator")}
+                else None
+            )
+
+        return str(await self.until(found, lambda: "no operator leads"))
+
+    async def uids(self, *plugins: str) -> set[str]:
+        """Return the pods that run of some plugins."""
+        return {pod["metadata"]["uid"] for name in plugins for pod in await self.running(name)}
 
     async def broker_of(self, plugin: str) -> str:
         """Return the pod of the broker that a plugin of one instance is connected to, once it is."""
@@ -129,6 +150,21 @@ class Brokers(Charted):
         await self.until(again, lambda: f"{pod} was killed, and is not started again")
         state = await self._status(pod, container)
         assert state["lastState"]["terminated"]["exitCode"] == 137, state  # 128 and SIGKILL
+
+    async def kill_operator(self, pod: str) -> None:
+        """End it by SIGKILL where it stands."""
+        await self.kill("operator", pod)
+        await self.until_whole()
+
+    async def replace_operator(self, pod: str) -> None:
+        """Delete its pod, and wait until another leads and a new one waits."""
+        await self.client.delete(self.within("pods", pod))
+
+        async def another() -> bool:
+            return await self.leader() != pod and len(await self.parts("operator")) == OPERATORS
+
+        await self.until(another, lambda: "no other operator leads")
+        await self.until_whole()
 
     async def _status(self, pod: str, container: str) -> dict[str, Any]:
         found = await self.client.get(self.within("pods", pod))

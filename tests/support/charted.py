@@ -186,7 +186,7 @@ class Charted(RealGround):
     async def line(self, pod: str) -> dict[str, Any] | None:
         """Return the last object that a pod printed; None before the first."""
         for line in reversed(await self.output(self.path("pods", pod))):
-            if line.startswith("{"):
+            if line.startswith("{") and line.endswith("}"):
                 return dict(json.loads(line))
         return None
 
