@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ground import Ground, LocalGround, RealGround
+from meeting import Meeting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,3 +48,14 @@ async def ground(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         if place.operates:
             place.start()
         yield place
+
+
+@pytest.fixture
+async def meeting(local: LocalGround) -> AsyncIterator[Meeting]:
+    """The same with an operator and a broker."""
+    found = Meeting(local)
+    try:
+        await found.open()
+        yield found
+    finally:
+        await found.close()

@@ -6,9 +6,10 @@ import asyncio
 import signal
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from beside import until_offered
 from ground import DEADLINE
 from meeting import LABEL, SERVICE, Meeting, is_on_bus
 from raw import Gone, Raw, words
@@ -16,19 +17,7 @@ from raw import Gone, Raw, words
 from crucible.bus.wire import Frame, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from ground import LocalGround
-
-
-@pytest.fixture
-async def meeting(local: LocalGround) -> AsyncIterator[Meeting]:
-    found = Meeting(local)
-    try:
-        await found.open()
-        yield found
-    finally:
-        await found.close()
 
 
 async def test_plugins_call_each_other_from_pod_to_pod_as_far_as_they_may(
@@ -205,19 +194,7 @@ async def test_a_plugin_is_refused_where_there_is_no_broker_and_held_where_there
     said = await local.until_condition("talk", "Stalled", "BusUnavailable")
     assert "bus.enabled=true" in said["message"]
     await local.end()
-    local.start("two", "--bus", f"default/{SERVICE}")
-    await local.until(lambda: f"--bus default/{SERVICE}: there is no such Service" in local.log("two"))
-    spec: dict[str, Any] = {"clusterIP": "127.0.0.1", "ports": [{"port": 3129}], "selector": {"app": "b"}}
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVICE}, "spec": spec}
-    await local.client.create(local.path("services"), service)
-    plugin = await local.until_ready("talk")
-    held = {each["control"]: each for each in plugin["status"]["enforcement"]}
-    assert held["bus"]["level"] == "enforced"
-    assert f"default/{SERVICE}" in held["bus"]["by"]
-    policy = await local.client.get(local.path("networkpolicies", "crucible-talk"))
-    (rule,) = policy["spec"]["egress"]
-    assert rule["ports"] == [{"port": 3129, "protocol": "TCP"}]
-    assert rule["to"][0]["podSelector"] == {"matchLabels": {"app": "b"}}
+    await until_offered(local, "talk", "bus", SERVICE, 3129)
     # Who rebuilds labels from pods alone comes to the same.
     where = local.path("pods", "talk-0-1")
     await local.client.patch(where, {"metadata": {"labels": {LABEL: None}}})

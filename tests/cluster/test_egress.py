@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from beside import until_offered
 from ground import DEADLINE
 from way_out import SERVICE, WayOut, address_of, has_way_out, is_cut, said_back
 
@@ -160,19 +161,7 @@ async def test_a_plugin_is_refused_where_there_is_no_proxy_and_held_where_there_
     said = await local.until_condition("fetch", "Stalled", "EgressUnavailable")
     assert "egress.enabled=true" in said["message"]
     await local.end()
-    local.start("two", "--egress", f"default/{SERVICE}")
-    await local.until(lambda: f"--egress default/{SERVICE}: there is no such Service" in local.log("two"))
-    spec: dict[str, Any] = {"clusterIP": "127.0.0.1", "ports": [{"port": 3128}], "selector": {"app": "e"}}
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVICE}, "spec": spec}
-    await local.client.create(local.path("services"), service)
-    plugin = await local.until_ready("fetch")
-    held = {each["control"]: each for each in plugin["status"]["enforcement"]}
-    assert held["egress"]["level"] == "enforced"
-    assert f"default/{SERVICE}" in held["egress"]["by"]
-    policy = await local.client.get(local.path("networkpolicies", "crucible-fetch"))
-    (rule,) = policy["spec"]["egress"]
-    assert rule["ports"] == [{"port": 3128, "protocol": "TCP"}]
-    assert rule["to"][0]["podSelector"] == {"matchLabels": {"app": "e"}}
+    rule = await until_offered(local, "fetch", "egress", SERVICE, 3128)
     # Who rebuilds the rules from pods alone comes to the same.
     await local.client.patch(local.path("networkpolicies", "crucible-fetch"), {"spec": {"egress": [{}]}})
 

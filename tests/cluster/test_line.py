@@ -8,28 +8,15 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import pytest
 from ground import condition
-from meeting import Meeting
 from raw import Gone, Raw, words
 
 from crucible.bus.line import ASK, NOTICES
 from crucible.bus.wire import Frame, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from ground import LocalGround
-
-
-@pytest.fixture
-async def meeting(local: LocalGround) -> AsyncIterator[Meeting]:
-    found = Meeting(local)
-    try:
-        await found.open()
-        yield found
-    finally:
-        await found.close()
+    from meeting import Meeting
 
 
 class Program:

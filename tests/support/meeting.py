@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-import subprocess
-import sys
-import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beside import Beside, serve
 from ground import DEADLINE
 from raw import Raw
 
@@ -28,20 +25,17 @@ ACCOUNT = "crucible"
 LABEL = marks.DOOR_LABELS[Door.BUS]
 
 
-class Meeting:
+class Meeting(Beside):
     """One ``crucible broker``, and who comes to it."""
 
     def __init__(self, local: LocalGround, name: str = "broker", *more: str) -> None:
+        super().__init__(local.place / f"{name}.log")
         self.local = local
-        self.process: subprocess.Popen[bytes] | None = None
         self._more = more
-        self._log = local.place / f"{name}.log"
 
     async def open(self, *operator: str) -> None:
         """Make the Service, start the broker and an operator that was told of it, and whatever else."""
-        spec = {"clusterIP": "127.0.0.1", "ports": [{"port": 3129}], "selector": {"app": "bus"}}
-        body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVICE}, "spec": spec}
-        await self.local.client.create(self.local.path("services"), body)
+        await serve(self.local, SERVICE, 3129, "bus")
         self.begin()
         self.local.start("one", "--bus", f"{self.local.namespace}/{SERVICE}", *operator)
         await self.local.until(lambda: self.port("bus"), self.log)
@@ -91,39 +85,12 @@ class Meeting:
 
     def begin(self) -> None:
         """Start the broker; do not wait for it."""
-        argv = [str(Path(sys.executable).with_name("crucible")), "broker", "--address", "127.0.0.1"]
-        argv += ["--kubeconfig", str(self.local.kubeconfig()), "--wait", str(WAIT)]
-        argv += ["--operator", f"{self.local.namespace}/{ACCOUNT}"]
-        argv += ["--port", "0", "--health-port", "0", "--metrics-port", "0", *self._more]
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
-
-    def kill(self) -> None:
-        """End the broker, as a node that fails does."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(DEADLINE)
+        operator = f"{self.local.namespace}/{ACCOUNT}"
+        self.run(self.local, "broker", "--wait", str(WAIT), "--operator", operator, *self._more)
 
     async def close(self) -> None:
         self.kill()
         await Raw.hang_up()
-
-    def log(self) -> str:
-        """Return what the broker said."""
-        return self._log.read_text() if self._log.exists() else ""
-
-    def port(self, name: str) -> int:
-        """Return where it answers ``bus``, ``health`` or ``metrics``; 0 until it says so."""
-        found = re.findall(rf"answers on .*'{name}': (\d+)", self.log())
-        return int(found[-1]) if found else 0
-
-    async def figures(self) -> str:
-        """Return its metrics."""
-        return await asyncio.to_thread(self._ask, "metrics", "metrics")
-
-    def _ask(self, name: str, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port(name)}/{path}", timeout=DEADLINE) as answer:
-            return str(answer.read().decode())
 
     async def plugin(self, name: str, store: dict[str, str] | None = None, **bus: Any) -> dict[str, Any]:
         """Apply a plugin on the bus, and return its pod once it runs."""

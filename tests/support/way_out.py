@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import subprocess
-import sys
-import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from beside import Beside, serve
 from ground import DEADLINE
 
 from crucible.model.door import Door
@@ -26,55 +22,29 @@ WAIT = 3.0
 """Seconds that the proxy waits until it knows whose a connection is."""
 
 
-class WayOut:
+class WayOut(Beside):
     """One ``crucible egress``, and servers on this host's loopback that plugins may be let out to."""
 
     def __init__(self, local: LocalGround) -> None:
+        super().__init__(local.place / "egress.log")
         self.local = local
-        self.process: subprocess.Popen[bytes] | None = None
         self._servers: list[asyncio.Server] = []
         self._writers: list[asyncio.StreamWriter] = []
-        self._log = local.place / "egress.log"
 
     async def open(self, *arguments: str) -> None:
         """Make the Service, and start the proxy."""
-        spec = {"clusterIP": "127.0.0.1", "ports": [{"port": 3128}], "selector": {"app": "egress"}}
-        body = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVICE}, "spec": spec}
-        await self.local.client.create(self.local.path("services"), body)
-        argv = [str(Path(sys.executable).with_name("crucible")), "egress", "--address", "127.0.0.1"]
-        argv += ["--kubeconfig", str(self.local.kubeconfig()), "--wait", str(WAIT)]
-        argv += ["--port", "0", "--health-port", "0", "--metrics-port", "0", *arguments]
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+        await serve(self.local, SERVICE, 3128, "egress")
+        self.run(self.local, "egress", "--wait", str(WAIT), *arguments)
         self.local.start("one", "--egress", f"{self.local.namespace}/{SERVICE}")
         await self.local.until(lambda: self.port("proxy"), self.log)
 
     async def close(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(DEADLINE)
+        self.kill()
         for writer in self._writers:
             writer.transport.abort()
         await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
         for server in self._servers:
             server.close()
-
-    def log(self) -> str:
-        """Return what the proxy said."""
-        return self._log.read_text() if self._log.exists() else ""
-
-    def port(self, name: str) -> int:
-        """Return where it answers ``proxy``, ``health`` or ``metrics``; 0 until it says so."""
-        found = re.findall(rf"answers on .*'{name}': (\d+)", self.log())
-        return int(found[-1]) if found else 0
-
-    async def figures(self) -> str:
-        """Return its metrics."""
-        return await asyncio.to_thread(self._ask, "metrics", "metrics")
-
-    def _ask(self, name: str, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port(name)}/{path}", timeout=DEADLINE) as answer:
-            return str(answer.read().decode())
 
     async def echo(self) -> int:
         """Start a server that says what it hears; return its port."""
