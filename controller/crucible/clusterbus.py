@@ -18,15 +18,17 @@ from crucible.bus.broker import Broker
 from crucible.bus.gate import Gate, Visitor
 from crucible.bus.kept import KeptStores
 from crucible.bus.line import Line, operators_way
+from crucible.bus.roster import ANYWHERE
 from crucible.control.cluster import ClusterClient, find_endpoint
 from crucible.control.voice import ApiVoice
 from crucible.core.admission import admit
 from crucible.core.bus import is_on_bus, limit_event, member_of, refusal_event
-from crucible.core.doors import BUS_PORT
+from crucible.core.doors import BUS_PORT, CALLERS_PORT
 from crucible.errors import InvalidInput, InvalidManifest
 from crucible.figures import Heart
 from crucible.gathering import read_status
 from crucible.model import names
+from crucible.model.bus import HOST
 from crucible.model.door import Door, Doorway
 from crucible.model.plugin import Identity, read_identity
 from crucible.replicated import Replica
@@ -51,6 +53,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BACKLOG: Final = 512
+_LOOPBACK: Final = "127.0.0.1"
+_OUTSIDERS: Final = 64
+"""Connections of people outside, of all together."""
 _NEWS: Final = 600.0
 """Seconds between two events that say what a plugin does too much of."""
 
@@ -65,6 +70,9 @@ class BrokerOptions:
         certificates: folder with what it shows to plugins; None: it makes that itself.
         backbone: where its replicas meet; None: it is the only one.
         operator: ``NAMESPACE/SERVICEACCOUNT`` of the pods that are the operator's; empty: none are.
+        callers: namespaces in which who may forward ports to this pod may act, ``*`` each that is served;
+            empty: nobody does.
+        callers_port: where they find it, on the loopback.
     """
 
     serving: Serving
@@ -72,6 +80,8 @@ class BrokerOptions:
     certificates: Path | None = None
     backbone: Backbone | None = None
     operator: str = ""
+    callers: tuple[str, ...] = ()
+    callers_port: int = CALLERS_PORT
 
 
 def run(options: BrokerOptions) -> None:
@@ -98,15 +108,18 @@ async def _run(options: BrokerOptions) -> None:
         ports = await stack.enter_async_context(
             answering(desk, options.serving.health_port, options.serving.metrics_port)
         )
-        listener = _listen(options.serving.address, options.port)
-        log.info("answers on %s", {**ports, "bus": listener.getsockname()[1]})
+        doors = {"bus": (hub.gate, _listen(options.serving.address, options.port))}
+        if options.callers:
+            doors["callers"] = (hub.callers, _listen(_LOOPBACK, options.callers_port))
+        log.info("answers on %s", {**ports, **{name: at.getsockname()[1] for name, (_, at) in doors.items()}})
         async with asyncio.TaskGroup() as group:
-            serving_pods = group.create_task(hub.gate.serve(listener))
+            serving = {group.create_task(gate.serve(at)) for gate, at in doors.values()}
             tasks = [group.create_task(work) for work in hub.works()]
             await stop.wait()
             log.info("stops: whoever is connected is cut off")
-            serving_pods.cancel()
-            await asyncio.wait({serving_pods})
+            for task in serving:
+                task.cancel()
+            await asyncio.wait(serving)
             await hub.broker.far.farewell()
             for task in tasks:
                 task.cancel()
@@ -126,6 +139,7 @@ class Hub:
     Attributes:
         broker: of all pods.
         gate: how they come in.
+        callers: how people outside do, who may forward ports to this pod.
         vouching: how they know it.
         replica: which of several this is; None: the only one.
     """
@@ -150,6 +164,8 @@ class Hub:
             self.broker.calls.services.update(self._stores.services())
         self._client, self._served = client, options.serving.namespaces
         self.gate = Gate(self.broker, self._who, self.vouching.tls)
+        self.callers = Gate(self.broker, _outsider, self.vouching.tls, _OUTSIDERS)
+        self.broker.roster.outsiders = outsiders_of(options)
         self._staff = staff_of(options.operator)
         if self._staff is not None:
             self.vouching.want(self._staff.owner, wanted=True)
@@ -276,6 +292,32 @@ def staff_of(named: str) -> Staff | None:
     if not (namespace and slash and account):
         raise InvalidInput(f"--operator {named}: write NAMESPACE/SERVICEACCOUNT")
     return Staff(namespace, account)
+
+
+def outsiders_of(options: BrokerOptions) -> frozenset[str]:
+    """Return where people from outside may act: nowhere, unless somebody says so.
+
+    Raises:
+        InvalidInput: it is no namespace that is served, or nobody could know whom to believe.
+    """
+    served, asked = frozenset(options.serving.namespaces), frozenset(options.callers)
+    if asked and not options.operator:
+        raise InvalidInput(
+            "--callers: say --operator too, whose namespace is told who vouches for the broker"
+        )
+    if served and ANYWHERE in asked:
+        return served
+    unknown = sorted(asked - served) if served else []
+    if unknown:
+        raise InvalidInput(
+            f"--callers {unknown[0]}: plugins of that namespace are not served: add --namespace"
+        )
+    return asked
+
+
+async def _outsider(address: Address) -> Visitor | None:
+    """Let in who comes from the pod's own loopback: whoever may forward ports to it, and nobody else, can."""
+    return Visitor(Doorway(Door.BUS, "", HOST, HOST, "outside"), HOST) if address.is_loopback else None
 
 
 def _admitted(plugin: dict[str, Any]) -> Any:  # noqa: ANN401

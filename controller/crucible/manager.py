@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import yaml
 
-from crucible.bus.host import CallFailed, HostBus
+from crucible.bus.host import CallFailed, HostBus, door_beside
+from crucible.bus.host import Client as Bus
 from crucible.bus.wire import Priority
 from crucible.control.client import Client
 from crucible.control.kubeconfig import load_endpoint
 from crucible.embedded import EmbeddedPlane
-from crucible.errors import Conflict, InvalidInput, InvalidManifest, NotFound, Unavailable, Unsupported
+from crucible.errors import Conflict, InvalidInput, InvalidManifest, NotFound, Unavailable
 from crucible.manifests.folder import read_contents
 from crucible.manifests.resources import PLUGIN, RESOURCES
 from crucible.manifests.wanted import given_twice, wanted_of
 from crucible.model import names
 from crucible.model.door import Door, socket_name
 from crucible.model.status import format_time
+from crucible.outside import RELEASE, ClusterBus
 from crucible.settings import Places, default_root
 from crucible.standing import Message, PluginState, bytes_of, value_of
 
@@ -58,6 +60,7 @@ class PluginManager:
         kubeconfig: Path | str | None = None,
         context: str | None = None,
         namespace: str = "default",
+        release: str = RELEASE,
         backbone: Path | str | None = None,
     ) -> None:
         """Prepare; nothing starts yet.
@@ -68,6 +71,7 @@ class PluginManager:
             kubeconfig: of a cluster, or of a control plane that runs elsewhere; then nothing is started.
             context: of that file; None: its current one.
             namespace: where to act.
+            release: of a cluster, the namespace of its brokers, through one of which calls and messages go.
             backbone: file that says how the local control plane is joined to other machines; None: not.
         """
         self.namespace = namespace
@@ -76,10 +80,11 @@ class PluginManager:
         self._backbone = None if backbone is None else Path(backbone).absolute()
         self._kubeconfig = None if kubeconfig is None else Path(kubeconfig)
         self._context = context
+        self._release = release
         self._stack = AsyncExitStack()
         self._line = AsyncExitStack()
         self._client: Client | None = None
-        self._bus: HostBus | None = None
+        self._bus: Bus | None = None
         self._connecting = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -293,33 +298,29 @@ class PluginManager:
         """Listen to what the controller tells of a plugin, or of all: each payload is a CloudEvent."""
         return await self.subscribe(f"crucible.events.{plugin}.*")
 
-    async def _connected(self) -> HostBus:
+    async def _connected(self) -> Bus:
         """Return the connection to the bus, made when it is first needed, and again after it broke."""
         async with self._connecting:
             end = time.monotonic() + BUS_PATIENCE
             while self._bus is None or not self._bus.connected:
                 try:
                     await self._line.aclose()  # the one that broke
-                    self._bus = await self._line.enter_async_context(HostBus(self._door(), self.namespace))
+                    self._bus = await self._line.enter_async_context(self._way())
                 except Unavailable:
                     if time.monotonic() > end:
                         raise
                     await asyncio.sleep(_PAUSE)
             return self._bus
 
-    def _door(self) -> Path:
-        """Return the host application's door to the bus.
-
-        Raises:
-            Unsupported: the control plane is not one of this machine.
-        """
-        places = self._places
-        if self._kubeconfig is not None:
-            kubeconfig = self._kubeconfig.absolute()
-            places = Places(kubeconfig.parents[1])
-            if kubeconfig != places.kubeconfig:
-                raise Unsupported("the bus of a cluster cannot be reached from outside it")
-        return places.host / socket_name(Door.BUS)
+    def _way(self) -> Bus:
+        """Return a way to the bus: this machine's, or through the API server a cluster's."""
+        if self._kubeconfig is None:
+            return HostBus(self._places.host / socket_name(Door.BUS), self.namespace)
+        door = door_beside(self._kubeconfig)
+        if door is not None:
+            return HostBus(door, self.namespace)
+        endpoint = load_endpoint(self._kubeconfig, self._context)
+        return ClusterBus(endpoint, self._release, self.namespace)
 
     @property
     def _api(self) -> Client:

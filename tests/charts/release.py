@@ -66,7 +66,10 @@ EGRESS: Object = {
         "clusterIP": "10.96.0.77",
     },
 }
-BUS: Object = {**EGRESS, "bus": {"enabled": True, "clusterIP": "10.96.0.78"}}
+BUS: Object = {
+    **EGRESS,
+    "bus": {"enabled": True, "clusterIP": "10.96.0.78", "callers": {"namespaces": ["one", "two"]}},
+}
 REPLICATED: Object = {
     **EGRESS,
     "bus": {

@@ -10,10 +10,11 @@ import yaml
 from release import BUS, NAMESPACE, REPLICATED, REPOSITORY, Object, of_kind, pods
 from test_rights import rights
 
+from crucible import outside
 from crucible.backbone import secrets
 from crucible.backbone.secrets import Wanted, hosts
 from crucible.core import natsconfig
-from crucible.core.doors import BUS_PORT
+from crucible.core.doors import BUS_PORT, CALLERS_PORT
 from crucible.model.backbone import PORT
 from crucible.model.door import Door
 from crucible.runtimes.kubernetes import marks
@@ -135,6 +136,50 @@ def test_only_plugins_on_the_bus_reach_its_port_and_it_reaches_the_api_server_al
     assert server["to"] == [{"ipBlock": {"cidr": cidr}} for cidr in ("10.0.0.1/32", "fd00::1/128")]
 
 
+def test_nobody_comes_from_outside_unless_it_says_where_and_then_by_the_loopback_alone(
+    release: Release,
+) -> None:
+    shut = release.objects(PLAIN)
+    assert "callers" not in json.dumps(shut)
+    objects = release.objects({"bus": {"enabled": True, "callers": {"namespaces": ["one", "*"]}}})
+    (broker,) = named(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert [each for each in broker["args"] if "callers" in each] == ["--callers=one", "--callers=*"]
+    (port,) = (each for each in broker["ports"] if each["name"] == outside.PORT)
+    assert port["containerPort"] == CALLERS_PORT
+    spec = named(objects, "Deployment")["spec"]["template"]["spec"]
+    assert spec["hostNetwork"] is False, "its loopback is its own"
+    assert len(spec["containers"]) == 1, "and nobody else is on it"
+    ports = [port for one in of_kind(objects, "Service") for port in one["spec"]["ports"]]
+    assert not [port for port in ports if CALLERS_PORT in port.values() or "callers" in port.values()]
+    for policy in of_kind(objects, "NetworkPolicy"):
+        rules = (*policy["spec"].get("ingress", ()), *policy["spec"].get("egress", ()))
+        assert CALLERS_PORT not in {port["port"] for rule in rules for port in rule.get("ports", ())}
+    labels = named(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    wanted = dict(each.split("=") for each in outside.BROKERS.split(","))
+    assert wanted.items() <= labels.items()
+
+
+def test_who_may_come_from_outside_is_for_people_to_say(release: Release) -> None:
+    for values in (BUS, {**BUS, "watchNamespaces": ["one", "two"]}):
+        objects = release.objects(values)
+        role = named(objects, "Role", f"{NAME}-caller")
+        assert role["metadata"]["namespace"] == NAMESPACE
+        assert rights(role) == {
+            ("", "pods"): {"list"},
+            ("", "pods/portforward"): {"get", "create"},
+            ("", "configmaps"): {"get"},
+        }
+        assert role["rules"][-1]["resourceNames"] == [marks.AUTHORITY]
+        bound = [
+            one["roleRef"]["name"]
+            for kind in ("RoleBinding", "ClusterRoleBinding")
+            for one in of_kind(objects, kind)
+        ]
+        assert f"{NAME}-caller" not in bound
+    refused = release.refusal({**BUS, "watchNamespaces": ["one"]})
+    assert "bus.callers.namespaces: plugins of two are not served" in refused
+
+
 def test_its_service_selector_budget_and_pods_belong_together(release: Release) -> None:
     objects = release.objects(BUS)
     service, deployment = named(objects, "Service"), named(objects, "Deployment")
@@ -224,11 +269,15 @@ def test_replicas_meet_at_a_server_that_only_they_reach_and_nobody_needs_a_right
     assert claim["spec"]["resources"]["requests"]["storage"] == "20Gi"
 
 
-def test_the_example_of_the_docs_is_what_they_say(release: Release) -> None:
+def test_the_examples_of_the_docs_are_what_they_say(release: Release) -> None:
     values = yaml.safe_load((REPOSITORY / "docs/examples/kubernetes/replicated-bus.yaml").read_text())
     objects = release.objects(values)
     assert named(objects, "Deployment")["spec"]["replicas"] == 3
     assert of_kind(objects, "StatefulSet")
+    values = yaml.safe_load((REPOSITORY / "docs/examples/kubernetes/outside-bus.yaml").read_text())
+    objects = release.objects(values)
+    (broker,) = named(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert "--callers=team-a" in broker["args"]
 
 
 def test_a_server_of_ones_own_takes_the_place_of_ours(release: Release) -> None:

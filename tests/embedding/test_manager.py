@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from crucible.bus.host import CallFailed
-from crucible.errors import InvalidManifest, NotFound, Unsupported
+from crucible.errors import InvalidManifest, NotFound
 from crucible.manager import PluginManager
 from crucible.settings import Places
 from crucible.standing import PluginState
@@ -116,9 +116,9 @@ async def test_what_is_wrong_is_said_before_anything_is_sent(tmp_path: Path) -> 
         manager.discover(tmp_path / "nothing")
 
 
-async def test_the_bus_of_another_control_plane_is_refused(tmp_path: Path) -> None:
+async def test_a_kubeconfig_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
     manager = PluginManager(kubeconfig=tmp_path / "config")
-    with pytest.raises(Unsupported, match="cluster"):
+    with pytest.raises(NotFound, match="no kubeconfig"):
         await manager.call("demo.method")
 
 

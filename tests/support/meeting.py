@@ -74,6 +74,21 @@ class Meeting(Beside):
         path = self.local.path("endpointslices", f"{SERVICE}-a")
         await self.local.client.apply(path, body, "tests")
 
+    async def show_door(self, pod: str, *, named: bool = True) -> None:
+        """Make the broker's own pod, ready, in which people outside look for its door."""
+        labels = {"app.kubernetes.io/part-of": "crucible", "app.kubernetes.io/component": "bus"}
+        ports = [{"name": "callers", "containerPort": self.port("callers")}] if named else []
+        spec = {"containers": [{"name": "broker", "image": "crucible", "ports": ports}]}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod, "labels": labels}, "spec": spec}
+        await self.local.client.create(self.local.path("pods"), body)
+
+        async def runs() -> dict[str, Any] | None:
+            found = await self.local.client.get(self.local.path("pods", pod))
+            return found if found.get("status", {}).get("podIP") else None
+
+        made = await self.local.until(runs)
+        await self.local.kubelet.say(made, {"conditions": [{"type": "Ready", "status": "True"}]})
+
     async def until_it_speaks(self, identity: str = "one") -> None:
         """Wait until the operator has its line to the broker that was announced last."""
 

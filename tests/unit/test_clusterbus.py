@@ -13,9 +13,11 @@ import pytest
 from crucible import vouching
 from crucible.backbone.authority import fresh_authority, signed_by, utc_now
 from crucible.bus.ledger import Fault
-from crucible.clusterbus import BrokerOptions, Hub, figures
+from crucible.bus.roster import Roster
+from crucible.clusterbus import BrokerOptions, Hub, figures, outsiders_of
 from crucible.errors import InvalidInput
 from crucible.model import names
+from crucible.model.bus import HOST
 from crucible.runtimes.kubernetes import marks
 from crucible.serving import Serving
 
@@ -219,3 +221,41 @@ async def test_it_is_not_ready_before_it_knows_who_is_there() -> None:
     here, _ = hub()
     assert here.unready()
     assert not here.ill()
+
+
+def test_people_outside_may_act_nowhere_unless_it_is_said_and_never_where_nobody_is_served() -> None:
+    operator = "crucible-system/crucible"
+
+    def may(*callers: str, served: tuple[str, ...] = (), operator: str = operator) -> set[str]:
+        return set(
+            outsiders_of(BrokerOptions(Serving(namespaces=served), callers=callers, operator=operator))
+        )
+
+    assert may() == may(operator="") == may(served=("a",)) == set()
+    assert may("a", "b") == {"a", "b"}
+    assert may("a", served=("a", "b")) == {"a"}
+    assert may("*") == {"*"}
+    assert may("*", served=("a", "b")) == {"a", "b"}
+    with pytest.raises(InvalidInput, match="--callers c: plugins of that namespace are not served"):
+        may("a", "c", served=("a", "b"))
+    with pytest.raises(InvalidInput, match="say --operator too"):
+        may("a", operator="")
+
+
+async def test_an_outsiders_seat_is_there_where_it_may_act_and_goes_with_it() -> None:
+    client: Any = Client()
+    roster = Hub(client, BrokerOptions(Serving(), callers=("a",), operator="s/c")).broker.roster
+    assert not roster.outsiders_may_not("a")
+    assert "bus.callers.namespaces" in roster.outsiders_may_not("b")
+    assert "no methods" in roster.outsiders_may_not("a", {"open"})
+    speaker = roster.speaker("a", HOST)
+    assert speaker is not None
+    assert speaker.may_call("one.m")
+    assert roster.speaker("b", HOST) is None
+    assert roster.speaker("a", "one") is None, "a plugin that nobody knows"
+    seat = roster.host("a")
+    roster.left(seat)
+    assert roster.find("a", HOST) is None
+    assert Roster().speaker("a", HOST) is None, "of a machine nobody is another's host application"
+    shut, _ = hub()
+    assert shut.broker.roster.speaker("a", HOST) is None

@@ -125,10 +125,10 @@ class Broker:
                 self._cut(connection, Code.NOT_PERMITTED, "the plugin is gone")
         self.far.news()
 
-    def connect(self, doorway: Doorway) -> Connection | None:
+    def connect(self, doorway: Doorway, limit: int = CONNECTIONS_LIMIT) -> Connection | None:
         """Return a connection for somebody who came through a door; None when too many are in already."""
-        if len(self._doors.get(doorway.key, ())) >= CONNECTIONS_LIMIT:
-            why = f"{CONNECTIONS_LIMIT} connections are open already"
+        if len(self._doors.get(doorway.key, ())) >= limit:
+            why = f"{limit} connections are open already"
             self.ledger.fault(doorway.namespace, doorway.plugin, Fault.CONNECTIONS, why)
             return None
         return Connection(self, doorway, self._loop)
@@ -166,6 +166,7 @@ class Broker:
         seat = connection.seat
         if seat is not None and connection in seat.connections:
             seat.connections.remove(connection)
+            self.roster.left(seat)
             self.far.news()
         self.messages.left(connection)
         self.calls.left(connection)
@@ -252,7 +253,14 @@ class Broker:
         hello = read_hello(frame)
         doorway = connection.doorway
         if doorway.plugin == HOST:
-            seat: Seat | None = self.roster.host(hello.namespace or "default")
+            namespace = hello.namespace or "default"
+            why = self.roster.outsiders_may_not(namespace, hello.methods)
+            if why:
+                self._cut(connection, Code.NOT_PERMITTED, why)
+                return
+            seat: Seat | None = self.roster.host(namespace)
+            if self.roster.outsiders is not None:
+                log.info("somebody from outside of the cluster acts in %s", namespace)
         else:
             seat = self.roster.find(doorway.namespace, doorway.plugin)
         if seat is None or seat.member.uid != doorway.plugin_uid:

@@ -10,24 +10,28 @@ from crucible.bus.wire import Code, Frame, Kind
 from crucible.companions.link import page_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from crucible.bus.call import Call
     from crucible.bus.ledger import Ledger
-    from crucible.bus.roster import Seat
+    from crucible.bus.roster import Roster, Seat
 
 
-def figures(call: Call, seats: Iterable[Seat], ledger: Ledger) -> Frame:
+def figures(call: Call, roster: Roster, ledger: Ledger) -> Frame:
     """Answer with a page of figures, in the order of namespaces and names.
 
-    The header ``namespace`` names another one than the caller's, or ``*`` all; ``after`` is where to go on:
-    ``namespace/plugin``.
+    The header ``namespace`` names another one than the caller's, or ``*`` all where it may act; ``after`` is
+    where to go on: ``namespace/plugin``.
     """
     caller, headers = call.seat, call.frame.headers
     if not caller.is_host:
         return wire.error(call.frame.id, Code.NOT_PERMITTED, "figures are for the host application")
     wanted = headers.get("namespace", caller.member.namespace)
-    chosen = [seat for seat in seats if not seat.is_host and wanted in ("*", seat.member.namespace)]
+    chosen = [
+        seat
+        for seat in roster
+        if not seat.is_host
+        and wanted in ("*", seat.member.namespace)
+        and not roster.outsiders_may_not(seat.member.namespace)
+    ]
     told = [seat for seat in sorted(chosen, key=lambda seat: seat.key) if seat.key > headers.get("after", "")]
     page, more = page_of([_of(seat, ledger) for seat in told], 0)
     payload = json.dumps({"plugins": page, "more": more}, separators=(",", ":")).encode()

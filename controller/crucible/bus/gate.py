@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from crucible.bus.alive import watch
+from crucible.bus.broker import CONNECTIONS_LIMIT
 from crucible.bus.doors import Pace, begin
 from crucible.bus.ledger import Fault
 
@@ -26,8 +27,6 @@ _COMING: Final = 512
 """Connections that may be on their way in at once, of all: known to nobody yet, or at TLS's greetings."""
 _SILENT: Final = (15, 5, 3)
 """A pod whose node is gone says nothing of it: after half a minute its connection counts as gone."""
-_GREETING: Final = 8
-"""Of one pod at TLS's greetings."""
 _REST: Final = 0.25
 
 log = logging.getLogger(__name__)
@@ -65,6 +64,7 @@ class Gate:
         broker: Broker,
         who: Callable[[IPv4Address | IPv6Address], Awaitable[Visitor | None]],
         tls: ssl.SSLContext,
+        limit: int = CONNECTIONS_LIMIT,
     ) -> None:
         """Begin with nobody.
 
@@ -72,8 +72,10 @@ class Gate:
             broker: whom they come to.
             who: returns who has an address now; None where that is not sure.
             tls: how to speak.
+            limit: connections of one instance, and those of them at TLS's greetings.
         """
         self.strangers = 0
+        self._limit = limit
         self._broker = broker
         self._who = who
         self._tls = tls
@@ -139,8 +141,8 @@ class Gate:
 
     def _connection(self, guest: _Guest) -> Connection | None:
         """Return a connection for a pod; None where it has enough, or comes too often."""
-        if len(guest.greeting) >= _GREETING or not guest.pace.allows(asyncio.get_running_loop().time()):
+        if len(guest.greeting) >= self._limit or not guest.pace.allows(asyncio.get_running_loop().time()):
             doorway, why = guest.doorway, "too often one after the other"
             self._broker.ledger.fault(doorway.namespace, doorway.plugin, Fault.CONNECTIONS, why)
             return None
-        return self._broker.connect(guest.doorway)
+        return self._broker.connect(guest.doorway, self._limit)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Self
 from crucible.bus import wire
 from crucible.bus.wire import BrokenFrame, Code, Decoder, Frame, Kind
 from crucible.errors import Conflict, CrucibleError, InvalidInput, NotFound, Unavailable
+from crucible.model.door import Door, socket_name
+from crucible.settings import Places
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -233,6 +235,12 @@ class Client:
             answer = self._calls.get(frame.id)
             if answer is not None and not answer.done():
                 answer.set_result(frame)
+
+
+def door_beside(kubeconfig: Path) -> Path | None:
+    """Return the host application's door to the bus of a local control plane; None: it is no such."""
+    places = Places(kubeconfig.absolute().parent.parent)
+    return places.host / socket_name(Door.BUS) if kubeconfig.absolute() == places.kubeconfig else None
 
 
 class HostBus(Client):

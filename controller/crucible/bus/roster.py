@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SILENT: Final = "it has not offered any method on the bus"
 """Why somebody does not answer of whom nothing else is known."""
+ANYWHERE: Final = "*"
+"""In the place of namespaces: each that there is."""
 _REMEMBERED: Final = 512
 """Answers about permissions that a seat keeps; a client that asks for ever new names gains nothing."""
 
@@ -79,6 +81,10 @@ class Seat:
         return may_subscribe(self.member.grants, pattern)
 
 
+def _host(namespace: str) -> Member:
+    return Member(namespace, HOST, HOST, Grants(everything=True))
+
+
 def _remember(known: dict[str, bool], name: str, answer: bool) -> bool:
     if len(known) >= _REMEMBERED:
         known.clear()
@@ -87,11 +93,18 @@ def _remember(known: dict[str, bool], name: str, answer: bool) -> bool:
 
 
 class Roster:
-    """All seats of this machine."""
+    """All seats of this machine.
 
-    __slots__ = ("_seats",)
+    Attributes:
+        outsiders: where people from outside of the cluster may act, as its host application: namespaces, or
+            :data:`ANYWHERE`. None: this is no cluster, and who comes through the host application's door may
+            act in each.
+    """
+
+    __slots__ = ("_seats", "outsiders")
 
     def __init__(self) -> None:
+        self.outsiders: frozenset[str] | None = None
         self._seats: dict[tuple[str, str], Seat] = {}
 
     def __iter__(self) -> Iterator[Seat]:
@@ -103,8 +116,29 @@ class Roster:
 
     def host(self, namespace: str) -> Seat:
         """Return the host application's seat in a namespace."""
-        member = Member(namespace, HOST, HOST, Grants(everything=True))
+        member = _host(namespace)
         return self._seats.setdefault(member.key, Seat(member))
+
+    def outsiders_may_not(self, namespace: str, methods: Collection[str] = ()) -> str:
+        """Return why a host application may not act in a namespace, or offer methods; empty: it may."""
+        if self.outsiders is None:
+            return ""
+        if self.outsiders.isdisjoint((namespace, ANYWHERE)):
+            return f"nobody from outside may act in {namespace}: add it to the chart's bus.callers.namespaces"
+        return "who comes from outside of the cluster offers no methods" if methods else ""
+
+    def speaker(self, namespace: str, plugin: str) -> Seat | None:
+        """Return who speaks at another replica; None: nobody of that name may."""
+        if plugin != HOST:
+            return self.find(namespace, plugin)
+        if self.outsiders is None or self.outsiders_may_not(namespace):
+            return None
+        return Seat(_host(namespace))
+
+    def left(self, seat: Seat) -> None:
+        """Keep no seat of an outsider on which nobody is any more: they name what namespaces they like."""
+        if self.outsiders is not None and seat.is_host and not seat.connections:
+            self._seats.pop(seat.member.key, None)
 
     def update(self, members: Iterable[Member]) -> tuple[list[Seat], list[Seat]]:
         """Take the whole list of Plugins.

@@ -177,16 +177,16 @@ class Kindred:
 
     def may_enter(self, machine: str, what: backbone.Called) -> bool:  # noqa: ARG002 - the same
         """Say whether the caller's manifest, as it is known here, grants the call."""
-        seat = self._roster.find(what.namespace, what.caller)
+        seat = self._roster.speaker(what.namespace, what.caller)
         return seat is not None and seat.may_call(what.name)
 
     def caller(self, callers: Callers, machine: str, what: backbone.Called) -> Seat | None:  # noqa: ARG002
         """Return its very seat: to whom it calls it makes no difference where it is connected."""
-        return self._roster.find(what.namespace, what.caller)
+        return self._roster.speaker(what.namespace, what.caller)
 
     def may_tell(self, event: backbone.Event) -> bool:
         """Say whether the publisher's manifest grants it."""
-        seat = self._roster.find(event.namespace, event.plugin)
+        seat = self._roster.speaker(event.namespace, event.plugin)
         return seat is not None and seat.may_publish(event.subject)
 
     def called(self, plugin: str, machine: str) -> str:  # noqa: ARG002 - the same

@@ -14,6 +14,7 @@ Examples:
   crucible broker
   crucible broker --operator crucible-system/crucible
   crucible broker --namespace team-a --log-format json
+  crucible broker --operator crucible-system/crucible --callers team-a
   crucible broker --certificates /tls --backbone tls://nats:4222 --backbone-certificates /nats
   crucible operator --bus crucible-system/crucible-bus
 
@@ -64,6 +65,20 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             help="Whose pods are the operator's, which asks and tells plugins things here; none: it cannot.",
         ),
     ] = "",
+    callers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--callers",
+            metavar="NS",
+            help="Who may forward ports to this pod may act in this namespace, *: in each; repeatable.",
+        ),
+    ] = None,
+    callers_port: Annotated[
+        int,
+        typer.Option(
+            "--callers-port", metavar="PORT", min=0, max=65535, help="For them, on the loopback alone."
+        ),
+    ] = 3130,
 ) -> None:
     """Pass on what plugins' pods say to each other, as far as their manifests allow it, until SIGTERM."""
     if bool(backbone) != (backbone_certificates is not None):
@@ -80,5 +95,7 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
             certificates=certificates,
             backbone=backbone_at(backbone, backbone_certificates, copies) if backbone_certificates else None,
             operator=operator,
+            callers=tuple(dict.fromkeys(callers or ())),
+            callers_port=callers_port,
         )
     )

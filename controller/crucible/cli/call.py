@@ -6,25 +6,30 @@ import re
 import secrets
 import sys
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from crucible.cli.endpoint import Access, bus_of
-from crucible.cli.options import Data, DataOutput, Timeout, with_access
+from crucible.cli.options import Data, DataOutput, Release, Timeout, with_access
 from crucible.cli.terminal import one_line
 from crucible.cli.waiting import seconds_of
 from crucible.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from crucible.bus.host import Client
 
 EXAMPLES: Final = """\b
 Examples:
   crucible call tokenizer.split '{"text": "to be"}'
   crucible call tokenizer.split -o json --timeout 2s < text.json
   crucible call notes.reindex --priority low
+  crucible call tokenizer.split '{"text": "to be"}' --context prod -n team-a
 
 The payload is JSON: an argument, or - for standard input; without one the method gets none. Whoever
-runs the local control plane may call every plugin that is on the bus (spec.capabilities.bus, even if
-that is {}). What the method answers is printed; exit code 3: no such plugin or method, 4: refused,
+runs the local control plane, or may forward ports to a cluster's broker where its chart allows callers
+(bus.callers.namespaces), may call every plugin that is on the bus (spec.capabilities.bus, even if that
+is {}). What the method answers is printed; exit code 3: no such plugin or method, 4: refused,
 1: it failed, or was not there.
 """
 
@@ -53,21 +58,21 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         Urgency,
         typer.Option("--priority", metavar="critical|high|normal|low", help="More urgent calls go first."),
     ] = Urgency.NORMAL,
+    release: Release = None,
 ) -> None:
     """Call a method of a plugin, and print what it answers."""
     if not _NAME.fullmatch(method):
         raise InvalidInput(f"{method!r} is no PLUGIN.METHOD: say for example tokenizer.split")
     sent = _payload(sys.stdin.read() if payload == "-" else payload or "")
     limit = seconds_of(timeout)
-    answer = asyncio.run(_call(access, method, sent, limit, list(Urgency).index(priority)))
+    bus = bus_of(access, release)
+    answer = asyncio.run(_call(bus, method, sent, limit, list(Urgency).index(priority)))
     print(_shown(answer, output), end="")
 
 
-async def _call(access: Access, method: str, payload: bytes, timeout: float, priority: int) -> bytes:  # noqa: ASYNC109 - the call's deadline
-    from crucible.bus.host import HostBus  # noqa: PLC0415 - help does not need it
-
+async def _call(bus: "Client", method: str, payload: bytes, timeout: float, priority: int) -> bytes:  # noqa: ASYNC109 - the call's deadline
     headers = {"traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"}
-    async with HostBus(*bus_of(access)) as bus:
+    async with bus:
         frame = await bus.call(method, payload, timeout=timeout, priority=priority, headers=headers)
     return frame.payload
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crucible.control.kubeconfig import default_path, load_endpoint
-from crucible.errors import NotFound, Unavailable, Unsupported
-from crucible.model.door import Door, socket_name
+from crucible.errors import NotFound, Unavailable
 from crucible.settings import Places, default_root
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from crucible.bus.host import Client
     from crucible.control.kubeconfig import Endpoint
 
 
@@ -76,22 +77,58 @@ def endpoint_of(access: Access, environment: Mapping[str, str] = os.environ) -> 
         raise Unavailable(str(error)) from None
 
 
-def bus_of(access: Access, environment: Mapping[str, str] = os.environ) -> tuple[Path, str]:
-    """Return the host application's door to the bus, and the namespace to act in.
+@dataclass(frozen=True, slots=True)
+class Buses:
+    """The bus that a command means, as its host application: this machine's, or a cluster's.
+
+    Attributes:
+        namespace: where to act.
+        any: a way to it.
+        all: returns ways to each of its brokers; of a machine there is one.
+    """
+
+    namespace: str
+    any: Client
+    all: Callable[[], Awaitable[Sequence[Client]]]
+
+
+def bus_of(access: Access, release: str | None = None) -> Client:
+    """Return a way to the bus; raises as :func:`buses_of`."""
+    return buses_of(access, release).any
+
+
+def buses_of(
+    access: Access, release: str | None = None, environment: Mapping[str, str] = os.environ
+) -> Buses:
+    """Return ways to the bus; of a cluster through its API server.
+
+    Args:
+        access: which control plane, and where to act.
+        release: namespace of a cluster's brokers; None: ``$CRUCIBLE_RELEASE``, or the usual one.
+        environment: variables.
 
     Raises:
         Unavailable: there is no control plane.
-        Unsupported: it is not one of this machine.
     """
-    namespace = access.namespace or endpoint_of(access, environment).namespace
-    kubeconfig = kubeconfig_of(access, environment).absolute()
-    places = Places(kubeconfig.parents[1])
-    if kubeconfig != places.kubeconfig:
-        raise Unsupported(
-            f"{kubeconfig} is not the kubeconfig of a local control plane, whose bus lies beside it: "
-            "name its state folder with --state"
-        )
-    return places.host / socket_name(Door.BUS), namespace
+    from crucible.bus.host import HostBus, door_beside  # noqa: PLC0415 - help does not need it
+
+    endpoint, door = endpoint_of(access, environment), door_beside(kubeconfig_of(access, environment))
+    namespace = access.namespace or endpoint.namespace
+    if door is not None:
+        bus = HostBus(door, namespace)
+
+        async def alone() -> Sequence[Client]:
+            return (bus,)
+
+        return Buses(namespace, bus, alone)
+    from crucible.outside import RELEASE, ClusterBus, every_bus  # noqa: PLC0415 - the same
+
+    where = release or environment.get("CRUCIBLE_RELEASE") or RELEASE
+    return Buses(
+        namespace,
+        ClusterBus(endpoint, where, namespace),
+        partial(every_bus, endpoint, where, namespace),
+    )
 
 
 def _there(path: Path) -> bool:

@@ -19,8 +19,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from crucible.cli.terminal import harmless
-from crucible.control.answers import error_of
-from crucible.control.tls import tls_of
+from crucible.control.websocket import websocket
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 _PROTOCOL: Final = "v5.channel.k8s.io"
 _STDIN, _STDOUT, _STDERR, _STATUS, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
 _CHUNK: Final = 1 << 15
-_ERROR: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +67,8 @@ def enter(endpoint: Endpoint, entry: Entry) -> int:
 
 
 async def _enter(endpoint: Endpoint, entry: Entry) -> int:
-    headers = {"authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
-    url = f"{endpoint.server}{entry.path}?{entry.query}"
-    secure: Any = tls_of(endpoint) if endpoint.server.startswith("https") else False
-    refusal: list[str] = []
-    async with aiohttp.ClientSession(headers=headers, trace_configs=[_keep_words(refusal)]) as session:
-        try:
-            link = await session.ws_connect(url, protocols=(_PROTOCOL,), ssl=secure, max_msg_size=0)
-        except aiohttp.WSServerHandshakeError as error:
-            raise error_of(error.status, "".join(refusal)) from None
-        except aiohttp.ClientError as error:
-            raise Unavailable(f"{endpoint.server} does not answer: {error}") from None
-        async with link:
-            return await _converse(link, entry, endpoint.server)
-
-
-def _keep_words(refusal: list[str]) -> aiohttp.TraceConfig:
-    """Keep the body of an answer that is no WebSocket: aiohttp's error leaves it out."""
-
-    async def keep(_: object, __: object, ended: aiohttp.TraceRequestEndParams) -> None:
-        if ended.response.status >= _ERROR:
-            refusal.append(await ended.response.text())
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_end.append(keep)
-    return trace
+    async with websocket(endpoint, f"{entry.path}?{entry.query}", _PROTOCOL) as link:
+        return await _converse(link, entry, endpoint.server)
 
 
 async def _converse(link: aiohttp.ClientWebSocketResponse, entry: Entry, server: str) -> int:

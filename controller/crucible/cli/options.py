@@ -48,6 +48,14 @@ Timeout = Annotated[
     typer.Option("--timeout", metavar="TIME", help="How long to wait, like 30s or 2m.", show_default=True),
 ]
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Go on, line by line, as things change.")]
+Release = Annotated[
+    str | None,
+    typer.Option(
+        "--release",
+        metavar="NAME",
+        help="Of a cluster: the brokers' namespace. Default: $CRUCIBLE_RELEASE, or crucible-system.",
+    ),
+]
 AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="In every namespace.")]
 
 

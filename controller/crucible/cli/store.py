@@ -12,13 +12,13 @@ import typer
 
 from crucible.cli.endpoint import Access, bus_of
 from crucible.cli.exits import WrongUsage
-from crucible.cli.options import Data, DataOutput, with_access
+from crucible.cli.options import Data, DataOutput, Release, with_access
 from crucible.cli.table import table
 from crucible.cli.terminal import harmless, note
 from crucible.errors import NotFound
 
 if TYPE_CHECKING:
-    from crucible.bus.host import HostBus
+    from crucible.bus.host import Client
 
 EXAMPLES: Final = """\b
 Examples:
@@ -62,23 +62,22 @@ def command(  # noqa: PLR0913, PLR0917 - a command's options are its parameters
         typer.Option("--revision", metavar="N", min=0, help="Only in the place of this one; 0: of none."),
     ] = None,
     output: DataOutput = Data.TEXT,
+    release: Release = None,
 ) -> None:
     """Read and change what a plugin keeps in its store."""
     given = (key, value)
     if sum(each is not None for each in given) != _TAKES[verb]:
         raise WrongUsage(f"store {verb} PLUGIN {' '.join(('KEY', 'VALUE')[: _TAKES[verb]])}".rstrip())
-    asyncio.run(_run(access, verb, plugin, key or "", value or "", revision, output))
+    asyncio.run(_run(bus_of(access, release), verb, plugin, key or "", value or "", revision, output))
 
 
 async def _run(  # noqa: PLR0913, PLR0917 - the same
-    access: Access, verb: Verb, plugin: str, key: str, value: str, revision: int | None, output: Data
+    bus: "Client", verb: Verb, plugin: str, key: str, value: str, revision: int | None, output: Data
 ) -> None:
-    from crucible.bus.host import HostBus  # noqa: PLC0415 - help does not need it
-
     headers = {"plugin": plugin, **({"key": key} if key else {})}
     if revision is not None:
         headers["revision"] = str(revision)
-    async with HostBus(*bus_of(access)) as bus:
+    async with bus:
         match verb:
             case Verb.GET:
                 found = (await bus.call("$store.get", headers=headers)).payload
@@ -101,7 +100,7 @@ def for_terminal(value: bytes) -> bytes:
     return harmless(value.decode(errors="replace").removesuffix("\n")).encode() + b"\n"
 
 
-async def _list(bus: "HostBus", plugin: str) -> dict[str, Any]:
+async def _list(bus: "Client", plugin: str) -> dict[str, Any]:
     """Return every key of a store, and how full it is."""
     keys: list[dict[str, Any]] = []
     while True:
@@ -124,7 +123,7 @@ def _print_list(found: dict[str, Any], output: Data) -> None:
     note(f"{found['used']} of {found['size']} bytes are used")
 
 
-async def _export(bus: "HostBus", plugin: str) -> None:
+async def _export(bus: "Client", plugin: str) -> None:
     for entry in (await _list(bus, plugin))["keys"]:
         try:
             frame = await bus.call("$store.get", headers={"plugin": plugin, "key": entry["key"]})

@@ -11,7 +11,7 @@ from crucible.cli.endpoint import Access, endpoint_of
 from crucible.cli.exits import WrongUsage
 from crucible.cli.instances import InstanceName, read_name
 from crucible.cli.objects import plugin_path
-from crucible.cli.options import AllNamespaces, Data, DataOutput, Names, with_access
+from crucible.cli.options import AllNamespaces, Data, DataOutput, Names, Release, with_access
 from crucible.cli.printing import data_as
 from crucible.cli.table import span, table
 from crucible.cli.terminal import note
@@ -28,7 +28,7 @@ Examples:
 CPU is in thousandths of a core over the last second or more, MEMORY what the kernel could not simply drop.
 SENT to DENIED are what went through the egress proxy for all instances of the plugin together.
 Other control planes need a metrics server, and say no more than CPU and MEMORY. 'top bus' shows what
-plugins do on the bus of the local control plane.
+plugins do on the bus; on a cluster, whose chart has to allow it (bus.callers.namespaces), of all brokers.
 """
 _API: Final = "/apis/metrics.k8s.io/v1beta1"
 _COLUMNS: Final = ("INSTANCE", "CPU", "MEMORY", "PEAK", "PIDS", "DISK", "CPU TIME", "THROTTLED")
@@ -45,10 +45,11 @@ def command(
     plugins: Names = None,
     everywhere: AllNamespaces = False,
     output: DataOutput = Data.TEXT,
+    release: Release = None,
 ) -> None:
     """Show what the running instances of plugins use."""
     if list(plugins or ()) == [top_bus.NAME]:
-        top_bus.show(access, output, everywhere=everywhere)
+        top_bus.show(access, output, release, everywhere=everywhere)
         return
     if everywhere and plugins:
         raise WrongUsage("a name belongs to one namespace: drop --all-namespaces, or the names")

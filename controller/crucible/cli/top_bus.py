@@ -4,17 +4,18 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from crucible.cli.endpoint import Access, bus_of
+from crucible.cli.endpoint import Access, buses_of
 from crucible.cli.options import Data
 from crucible.cli.printing import data_as
 from crucible.cli.table import table
 from crucible.cli.terminal import note
 
 if TYPE_CHECKING:
-    from crucible.bus.host import HostBus
+    from crucible.bus.host import Client
+    from crucible.cli.endpoint import Buses
 
 NAME: Final = "bus"
 """What stands in the place of a plugin's name."""
@@ -29,10 +30,10 @@ _COLUMNS: Final = (
 Figures = Mapping[str, Any]
 
 
-def show(access: Access, output: Data, *, everywhere: bool) -> None:
+def show(access: Access, output: Data, release: str | None, *, everywhere: bool) -> None:
     """Print what plugins do on the bus."""
-    door, namespace = bus_of(access)
-    found = asyncio.run(_measure(door, namespace, "*" if everywhere else namespace))
+    buses = buses_of(access, release)
+    found = asyncio.run(_measure(buses, "*" if everywhere else buses.namespace))
     if output is not Data.TEXT:
         print(data_as({"items": found}, output), end="")
         return
@@ -43,15 +44,33 @@ def show(access: Access, output: Data, *, everywhere: bool) -> None:
     print("\n".join(table([heading, *(_row(each, everywhere=everywhere) for each in found)])))
 
 
-async def _measure(door: Path, namespace: str, wanted: str) -> list[Figures]:
-    """Look twice, and return the second look with rates a second."""
-    from crucible.bus.host import HostBus  # noqa: PLC0415 - help does not need it
-
-    async with HostBus(door, namespace) as bus:
-        first, began = await _look(bus, wanted), time.monotonic()
+async def _measure(buses: "Buses", wanted: str) -> list[Figures]:
+    """Look twice, and return the second look with rates a second; of several brokers, all together."""
+    async with AsyncExitStack() as stack:
+        brokers = [await stack.enter_async_context(each) for each in await buses.all()]
+        first, began = [await _look(each, wanted) for each in brokers], time.monotonic()
         await asyncio.sleep(SECONDS)
-        second, passed = await _look(bus, wanted), time.monotonic() - began
-    return with_rates(first, second, passed)
+        second, passed = [await _look(each, wanted) for each in brokers], time.monotonic() - began
+    return together([with_rates(*looks, passed) for looks in zip(first, second, strict=True)])
+
+
+def together(told: Sequence[Sequence[Figures]]) -> list[Figures]:
+    """Return what several brokers tell as one: each counts what is connected to it."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for figures in (each for one in told for each in one):
+        key = (figures["namespace"], figures["plugin"])
+        sums = found.get(key)
+        found[key] = dict(figures) if sums is None else {**figures, **_sum(sums, figures)}
+    return [found[key] for key in sorted(found)]
+
+
+def _sum(one: Figures, other: Figures) -> dict[str, Any]:
+    added: dict[str, Any] = {
+        name: one[name] + value for name, value in other.items() if isinstance(value, (int, float))
+    }
+    faults = {*one["faults"], *other["faults"]}
+    added["faults"] = {name: one["faults"].get(name, 0) + other["faults"].get(name, 0) for name in faults}
+    return added
 
 
 def with_rates(first: Sequence[Figures], second: Sequence[Figures], seconds: float) -> list[Figures]:
@@ -70,7 +89,7 @@ def _rate(now: int, then: int, seconds: float) -> float:
     return round((now - then if now >= then else now) / seconds, 1)
 
 
-async def _look(bus: "HostBus", namespace: str) -> list[Figures]:
+async def _look(bus: "Client", namespace: str) -> list[Figures]:
     found: list[Figures] = []
     more, headers = True, {"namespace": namespace}
     while more:

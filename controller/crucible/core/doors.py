@@ -16,6 +16,8 @@ PROXY_PORT: Final = 3128
 """Where an instance finds the egress proxy on the host that its runtime names to it."""
 BUS_PORT: Final = 3129
 """Where a pod finds the broker, at the host that it knows by the door's name."""
+CALLERS_PORT: Final = 3130
+"""Where people outside of a cluster find the broker, on its pod's loopback."""
 _NO_PROXY: Final = "localhost,127.0.0.1,::1"
 
 
