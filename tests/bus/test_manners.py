@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import random
 import sys
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 HELLO = wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[1]}'))
 
+METHODS = [f"m{number}" for number in range(257)]
 BREACHES = [
     b"GET / HTTP/1.1\r\n\r\n",
     b"\xff" * 64,
@@ -33,6 +35,9 @@ BREACHES = [
     wire.encode(Frame(Kind.HELLO, payload=b"{")),
     wire.encode(Frame(Kind.HELLO, payload=b"[" * 30_000)),
     wire.encode(Frame(Kind.HELLO, payload=b'{"wire":1}')),
+    wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[2]}')),
+    wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[1],"client":"' + b"x" * 33_000 + b'"}')),
+    wire.encode(Frame(Kind.HELLO, payload=json.dumps({"wire": [1], "methods": METHODS}).encode())),
     wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[1],"methods":["a b"]}')),
     wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[1],"methods":{}}')),
     wire.encode(Frame(Kind.HELLO, payload=b'{"wire":[1],"window":0}')),
@@ -62,6 +67,14 @@ async def test_who_breaks_the_rules_is_told_and_cut_off(bus: Bus, bytes_sent: by
     assert told[-1].name in ("Malformed", "TooLarge", "UnsupportedVersion")
     assert bus.faults("rude")["malformed"] == 1
     await client.close()
+
+
+async def test_who_speaks_another_version_is_told_which_one_is_spoken(bus: Bus) -> None:
+    client = await Raw.connect(bus.plugin("new"))
+    answer = await client.ask(Frame(Kind.HELLO, payload=b'{"wire":[2,3]}'))
+    assert (words(answer), answer.payload) == (("ERROR", 0, "UnsupportedVersion"), b"spoken here: 1")
+    both = await Raw.connect(bus.plugin("both"))
+    assert (await both.ask(Frame(Kind.HELLO, payload=b'{"wire":[2,1]}'))).kind == Kind.WELCOME
 
 
 async def test_random_bytes_do_no_harm(bus: Bus) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SHELLS = {"sh", "bash", "dash", "ash", "busybox", "perl", "su", "mount", "apt-get", "dpkg"}
 POINTS = ("config", "dev", "plugin", "proc", "sys", "tmp")
+LARGEST = {"python": 55, "javascript": 120, "wasm": 80, "binary": 8, "rune": 8}
+"""MiB of files that an image may hold."""
 EVERY_TYPE = pytest.mark.parametrize("type_", recipes.TYPES)
 
 
@@ -98,6 +100,12 @@ def test_the_image_lists_what_it_is_made_of(opened: Mapping[str, Opened], type_:
         assert (checksum["algorithm"], len(checksum["checksumValue"])) == ("SHA256", 64)
         assert part["versionInfo"]
         assert part["externalRefs"][0]["referenceLocator"].startswith("pkg:")
+
+
+@EVERY_TYPE
+def test_it_is_small(opened: Mapping[str, Opened], type_: str) -> None:
+    held = sum(member.size for member in opened[type_].members.values())
+    assert held <= LARGEST[type_] * 2**20
 
 
 @EVERY_TYPE

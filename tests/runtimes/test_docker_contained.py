@@ -12,6 +12,7 @@ from harness import FIRST, LIMITS, MIB, SECONDS, wait_for
 from test_process_contained import BOMB, FILES, FILLS, THREADS
 
 from crucible.errors import Conflict
+from crucible.model.instance import State
 from crucible.runtimes.docker.groups import Groups
 
 if TYPE_CHECKING:
@@ -94,6 +95,24 @@ async def test_usage_is_the_kernels_count_here_and_the_engines_where_that_is_els
     assert there.cpu >= here.cpu > 0
     assert abs(there.memory - here.memory) < LIMITS.memory / 2
     assert there.pids == here.pids
+
+
+async def test_a_start_is_two_requests_and_asks_for_nothing_twice(
+    docker: DockerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await docker.runtime.start(docker.workload("stay", name="before"), FIRST)  # the image is known by now
+    client, asked = docker.runtime._engine.client, []  # type: ignore[attr-defined]
+    request = client.request
+
+    def noted(method: str, url: str, **options: object) -> object:
+        asked.append((method.upper(), url.partition("/containers/")[2].split("/")[-1]))
+        return request(method, url, **options)
+
+    monkeypatch.setattr(client, "request", noted)
+    workload = docker.workload("stay")
+    await docker.runtime.start(workload, FIRST)
+    await docker.until(workload, lambda one: one.state is State.RUNNING)
+    assert asked == [("POST", "create"), ("POST", "start")]
 
 
 async def test_isolation_vm_is_the_engines_runtime_for_that_and_everything_else_its_usual_one(
