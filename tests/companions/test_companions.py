@@ -27,7 +27,7 @@ from crucible.model.door import Door, Doorway
 from crucible.runtimes.doors import bind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 SECONDS = 60.0
 ECHO = str(Path(__file__).parent.parent / "support" / "echo_companion.py")
@@ -368,11 +368,25 @@ async def test_one_that_nobody_will_come_for_ends(scene: Scene) -> None:
     scene.open()
 
 
+@pytest.fixture
+def in_a_group() -> Iterator[None]:
+    """Who starts companions is a member of a group that they must not be in."""
+    if os.geteuid() != 0:
+        yield
+        return
+    before = os.getgroups()
+    os.setgroups([1_890_123_456])
+    yield
+    os.setgroups(before)
+
+
+@pytest.mark.usefixtures("in_a_group")
 async def test_it_can_do_no_more_than_serve(scene: Scene, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("of the controller")
     scene.add("one")
-    lines = Path(f"/proc/{await scene.pid()}/status").read_text().splitlines()
+    pid = await scene.pid()
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     status = {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
     uid = scene.program.uid if os.geteuid() == 0 else os.geteuid()
     assert uid
@@ -381,6 +395,13 @@ async def test_it_can_do_no_more_than_serve(scene: Scene, tmp_path: Path) -> Non
     assert int(status["CapEff"], 16) == 0
     if os.geteuid() == 0:
         assert (int(status["CapBnd"], 16), status["Groups"]) == (0, "")
+    assert Path(f"/proc/{pid}/status").stat().st_uid == 0, "its user can look into it"
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in lines}
+    assert all(int(limit) <= 65536 for limit in limits["Max open files"])
+    assert limits["Max core file size"] in (["1"] * 2, ["0"] * 2)
+    assert limits["Max file size"] == ["1048576"] * 2
+    assert limits["Max data size"] == [str(program.MEMORY)] * 2
     found = await scene.companion.ask({"look": str(secret)})
     assert found["hosts"] == "worked"
     if landlock_version() == 0:

@@ -127,6 +127,15 @@ async def test_isolation_vm_is_the_engines_runtime_for_that_and_everything_else_
         assert (config["Runtime"] == other) == (isolation == "vm")
 
 
+async def test_a_program_that_is_not_there_is_an_end_with_a_reason(docker: DockerHarness) -> None:
+    source = docker.source("binary", {"present": "no program"})
+    for name in ("absent", "present"):
+        ended = await docker.run(docker.workload(name=name, type="binary", source=source, entrypoint=(name,)))
+        assert ended.exit is not None
+        assert f"the program cannot be executed: /plugin/{name}" in ended.exit.problem
+        assert ended.exit.code is None
+
+
 async def test_a_stranger_of_our_name_is_said_and_left_alone(docker: DockerHarness) -> None:
     workload = docker.workload("stay")
     name = docker.container(workload)

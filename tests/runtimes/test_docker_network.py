@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness import FIRST, LIMITS, MIB, wait_for
 
+from crucible.errors import Conflict
 from crucible.model.workload import Slot
 
 if TYPE_CHECKING:
@@ -196,3 +197,23 @@ async def test_a_relay_holds_no_privilege(docker: DockerHarness) -> None:
     status = inside(docker, "cat", f"/proc/{pid}/status")
     lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert (lines["Seccomp"], lines["NoNewPrivs"], int(lines["CapBnd"], 16)) == ("2", "1", 0)
+
+
+async def test_what_only_has_the_name_of_a_relay_or_a_network_is_said_and_left_alone(
+    docker: DockerHarness,
+) -> None:
+    workload = docker.script(SERVES, listen=(8080,), limits=ROOM)
+    network = f"crucible-{docker.control_plane}-{workload.plugin_uid}"
+    made = docker.client.create_network(network)  # which leads out
+    with pytest.raises(Conflict, match=f"a network that is not ours is named {network}"):
+        await docker.runtime.start(workload, FIRST)
+    assert docker.client.inspect_network(made["Id"])["Name"] == network
+    docker.client.remove_network(made["Id"])
+    stranger = docker.client.create_container("crucible/python:0.1.0", ["/x"], name=f"{network}-relay")
+    with pytest.raises(Conflict, match=f"a container that is not ours is named {network}-relay"):
+        await docker.runtime.start(workload, FIRST)
+    await docker.reopen()  # which surveys
+    assert docker.client.inspect_container(f"{network}-relay")["Id"] == stranger["Id"]
+    docker.client.remove_container(stranger["Id"])
+    await docker.runtime.start(workload, FIRST)
+    await wait_for(lambda: call(docker, workload) == "hello you", lambda: docker.engine.log()[-2000:])

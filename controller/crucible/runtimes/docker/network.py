@@ -127,6 +127,11 @@ def relay_name(control_plane: str, plugin_uid: str) -> str:
     return f"crucible-{control_plane}-{plugin_uid}-relay"
 
 
+def relay_labels(control_plane: str, plugin_uid: str) -> dict[str, str]:
+    """Return by what a plugin's relay is known, beside its name."""
+    return {marks.CONTROL_PLANE: control_plane, marks.PLUGIN_UID: plugin_uid, marks.ROLE: "relay"}
+
+
 def network_arguments(control_plane: str, plugin_uid: str, ports: tuple[int, ...]) -> dict[str, Any]:
     """Describe a plugin's own network: no way out, and no host at its gateway's address."""
     return {
@@ -184,9 +189,7 @@ def relay_body(
         "Cmd": [],
         "Env": [f"{name}={value}" for name, value in image.env],
         "Labels": {
-            marks.CONTROL_PLANE: control_plane,
-            marks.PLUGIN_UID: plugin_uid,
-            marks.ROLE: "relay",
+            **relay_labels(control_plane, plugin_uid),
             PORTS: ",".join(map(str, ports)),
             **({ROUTED: "yes"} if ROUTES in shown else {}),
         },

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from docker import errors
 
-from crucible.errors import CrucibleError, Unavailable
+from crucible.errors import Conflict, CrucibleError, Unavailable
 from crucible.model.door import DOORS, Door
 from crucible.runtimes.docker import labels as marks
 from crucible.runtimes.docker import network as bodies
 from crucible.runtimes.docker.network import cut_off
+from crucible.runtimes.docker.ownership import (
+    GONE,
+    IN_USE,
+    clear_container,
+    drop_network,
+    have_network,
+    tolerate,
+)
 from crucible.runtimes.docker.routes import Routes
 from crucible.runtimes.doors import Doors
 
@@ -26,10 +35,6 @@ if TYPE_CHECKING:
     from crucible.model.workload import Slot
     from crucible.runtimes.docker.body import Image
     from crucible.runtimes.docker.engine import Engine
-
-_THERE_ALREADY: Final = frozenset({403, 409})
-_GONE: Final = frozenset({304, 404, 409})
-_IN_USE: Final = frozenset({403})
 
 _log = logging.getLogger(__name__)
 
@@ -209,11 +214,10 @@ class Relays:
         client = self._engine.client
         own = bodies.network_name(self._control_plane, plugin_uid)
         with self._edge:  # engines before 25 make two of one name, when asked at once, and then find neither
-            _tolerate(_THERE_ALREADY, client.create_network, **bodies.edge_arguments(self._control_plane))
-        arguments = bodies.network_arguments(self._control_plane, plugin_uid, ports)
-        _tolerate(_THERE_ALREADY, client.create_network, **arguments)
+            have_network(client, bodies.edge_arguments(self._control_plane))
+        have_network(client, bodies.network_arguments(self._control_plane, plugin_uid, ports))
         name = bodies.relay_name(self._control_plane, plugin_uid)
-        _tolerate(_GONE, client.remove_container, name, force=True)
+        clear_container(client, name, bodies.relay_labels(self._control_plane, plugin_uid))
         out, published = bodies.OUT in ports, ports != (bodies.OUT,)
         shown = {DOORS: self._doors[plugin_uid].path} if out else {}
         if published:
@@ -232,29 +236,33 @@ class Relays:
         raise Unavailable(f"the relay {name} ended at once: see the engine's log")
 
     def _remove(self, plugin_uid: str, *, last: bool) -> None:
-        client = self._engine.client
-        name = bodies.relay_name(self._control_plane, plugin_uid)
-        _tolerate(_GONE, client.remove_container, name, force=True)
-        _tolerate(_GONE, client.remove_network, bodies.network_name(self._control_plane, plugin_uid))
+        client, plane = self._engine.client, self._control_plane
+        with contextlib.suppress(Conflict):  # what is somebody else's stays
+            clear_container(
+                client, bodies.relay_name(plane, plugin_uid), bodies.relay_labels(plane, plugin_uid)
+            )
+        with contextlib.suppress(Conflict):
+            drop_network(client, bodies.network_arguments(plane, plugin_uid, ()), GONE)
         if last:
             self._drop_edge()
 
     def _drop_edge(self) -> None:
         """Remove the network of all relays. Another plugin's relay may be on its way in; then it stays."""
-        edge = bodies.edge_name(self._control_plane)
-        with self._edge:
-            _tolerate(_GONE | _IN_USE, self._engine.client.remove_network, edge)
+        with self._edge, contextlib.suppress(Conflict):
+            drop_network(self._engine.client, bodies.edge_arguments(self._control_plane), GONE | IN_USE)
 
     def _drop_doubles(self) -> None:
         """Remove all but one of networks that bear one name; by that, none of them could be used."""
         client = self._engine.client
         mark = f"{marks.CONTROL_PLANE}={self._control_plane}"
         with self._edge:
-            found = client.networks(filters={"label": mark})
+            ours = f"crucible-{self._control_plane}-"
+            listed = client.networks(filters={"label": mark})
+            found = [entry for entry in listed if entry["Name"].startswith(ours)]
             left = Counter(entry["Name"] for entry in found)
             for entry in found:
                 # One that is in use stays, and the others of its name go.
-                if left[entry["Name"]] > 1 and _tolerate(_IN_USE, client.remove_network, entry["Id"]):
+                if left[entry["Name"]] > 1 and tolerate(IN_USE, client.remove_network, entry["Id"]):
                     left[entry["Name"]] -= 1
 
     def _look(self) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[int, ...]], bool, frozenset[str]]:
@@ -280,14 +288,3 @@ class Relays:
         }
         there = frozenset(word for entry in listed for word in (entry["Id"], entry["Name"]))
         return relays, networks, bodies.edge_name(plane) in there, there
-
-
-def _tolerate(codes: frozenset[int], function: Callable[..., object], *words: str, **options: Any) -> bool:  # noqa: ANN401
-    """Ask for what may be so already: answers with these codes are as good. Return whether it was done."""
-    try:
-        function(*words, **options)
-    except errors.APIError as error:
-        if error.status_code not in codes:
-            raise
-        return False
-    return True
