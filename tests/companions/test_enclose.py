@@ -26,9 +26,16 @@ INSIDE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+static void limited(const char *what, int which) {
+    struct rlimit limit;
+    printf("%s %lld\n", what, getrlimit(which, &limit) ? -1LL : (long long)limit.rlim_max);
+}
 
 static void tried(const char *what, int answer) { printf("%s %d\n", what, answer < 0 ? errno : 0); }
 
@@ -41,6 +48,11 @@ static int at(int port, int (*verb)(int, const struct sockaddr *, socklen_t)) {
 int main(int count, char **words) {
     printf("uid %d\n", (int)getuid());
     printf("gid %d\n", (int)getegid());
+    printf("groups %d\n", getgroups(0, NULL));
+    printf("filtered %d\n", prctl(PR_GET_SECCOMP));
+    printf("renounced %d\n", prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
+    limited("files", RLIMIT_NOFILE);
+    limited("written", RLIMIT_FSIZE);
     tried("own", open("own", O_CREAT | O_WRONLY, 0600));
     tried("folder", mkdir("more", 0700));
     tried("outside", open(words[3], O_RDONLY));
@@ -97,6 +109,8 @@ def _run(tell: int, program: Path, own: Path, uid: int | None, words: list[str])
     """Become the program; a child of a fork must not go on as the test."""
     try:
         os.dup2(tell, 1)
+        if uid is not None:
+            os.setgroups([UID + 1])  # of whoever starts it, and not its own
         opened = [os.open(place, os.O_RDONLY | os.O_CLOEXEC) for place in (program, own)]
         become(uid, opened[1], opened[0], int(words[0]), ["inside", *words], {})
     except BaseException as error:  # noqa: BLE001 - it is told, and ends here
@@ -111,6 +125,10 @@ def test_it_reaches_its_folder_and_its_port_and_nothing_else(tmp_path: Path, pro
     found = enclosed(tmp_path, program, uid)
     if uid is not None:
         assert (found["uid"], found["gid"], found["become"]) == (uid, uid, errno.EPERM)
+        assert found["groups"] == 0
+    assert (found["filtered"], found["renounced"]) == (2, 1)
+    assert 0 < found["files"] <= 65536
+    assert found["written"] == 1 << 36
     assert {name for name in ("own", "folder", "listen") if found[name]} == set()
     for refused in ("outside", "write", "etc", "proc", "elsewhere", "connect", "run"):
         assert found[refused] == errno.EACCES, refused
