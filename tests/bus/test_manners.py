@@ -15,7 +15,7 @@ import pytest
 from raw import Gone, Raw, words
 from sandboxless import until
 
-from crucible.bus import doors, wire
+from crucible.bus import doors, ledger, wire
 from crucible.bus.connection import Connection
 from crucible.bus.room import Room
 from crucible.bus.wire import Frame, Kind
@@ -275,7 +275,10 @@ while True:
 """
 
 
-async def test_a_flooder_delays_others_only_so_much(bus: Bus) -> None:
+async def test_a_flooder_delays_others_only_so_much_and_is_told_of(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "FLOOD", 100)
     asked = await bus.add("echo", "say")
     asker = await bus.add("asker", call=("echo.say",))
     message = wire.encode(Frame(Kind.PUBLISH, 0, "noise", b"x" * 64, priority=wire.Priority.CRITICAL))
@@ -294,11 +297,13 @@ async def test_a_flooder_delays_others_only_so_much(bus: Bus) -> None:
             asked.send(Frame(Kind.ANSWER, (await asked.next()).id))
             await asker.next()
             waits.append(time.perf_counter() - began)
+        await until(lambda: "flood" in bus.faults("flooder"))
     finally:
         flooder.kill()
         await flooder.wait()
     assert bus.broker.ledger.of("here", "flooder").published > 200
     assert sorted(waits)[len(waits) // 2] < 1
+    assert (bus.faults("asker"), bus.faults("echo")) == ({}, {})
 
 
 async def test_gone_is_what_a_closed_connection_is(bus: Bus) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from crucible.bus import wire
 from crucible.bus.calls import Calls
-from crucible.bus.connection import Connection
+from crucible.bus.connection import READ_BATCH, Connection
 from crucible.bus.far import Far
 from crucible.bus.figures import figures
 from crucible.bus.hello import read_hello, welcome
@@ -189,6 +189,8 @@ class Broker:
 
     def backlogged(self, connection: Connection) -> None:
         """There is more of it than one turn may take."""
+        if connection.seat is not None and connection.pending >= READ_BATCH:
+            self.ledger.held_back(*connection.seat.member.key)
         self._backlogged.append(connection)
         self._call_soon()
 

@@ -18,6 +18,10 @@ QUIET: Final = 10.0
 REFUSALS: Final = 32
 """Different refusals of one plugin that are told within :data:`REFUSALS_SECONDS`, each once."""
 REFUSALS_SECONDS: Final = 600.0
+FLOOD: Final = 20_000
+"""So often within :data:`FLOOD_SECONDS` a plugin is held back, with 16 frames that wait, before it is told:
+32,000 frames a second, which is more than one that waits for answers ever sends."""
+FLOOD_SECONDS: Final = 10.0
 
 log = logging.getLogger("crucible.bus")
 
@@ -33,6 +37,7 @@ class Fault(StrEnum):
     CONNECTIONS = "connections"
     STRANGER = "stranger"
     STORE_FULL = "storeFull"
+    FLOOD = "flood"
 
 
 _SAID: Final = {
@@ -44,6 +49,7 @@ _SAID: Final = {
     Fault.CONNECTIONS: "connects to the bus more often than it may",
     Fault.STRANGER: "another user tried its socket",
     Fault.STORE_FULL: "its store is full",
+    Fault.FLOOD: "sends without end and is held back",
 }
 
 
@@ -60,6 +66,7 @@ class Account:
         last: what was last the matter with each.
         told: when each was last logged.
         refusals: what it was refused, and when that was last told.
+        held: how often it was held back since ``held_since``.
     """
 
     calls: int = 0
@@ -70,6 +77,8 @@ class Account:
     last: dict[Fault, str] = field(default_factory=dict)
     told: dict[Fault, float] = field(default_factory=dict)
     refusals: dict[str, float] = field(default_factory=dict)
+    held: int = 0
+    held_since: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures."""
@@ -124,6 +133,15 @@ class Ledger:
             account.told[fault] = now
             log.warning("%s/%s: %s: %s", namespace, plugin, _SAID[fault], detail[:TOLD])
             self.heard(namespace, plugin)
+
+    def held_back(self, namespace: str, plugin: str) -> None:
+        """Note that a plugin is not read on until the frames it sent were handled; who floods is told of."""
+        account, now = self.of(namespace, plugin), self._now()
+        if now - account.held_since > FLOOD_SECONDS:
+            account.held, account.held_since = 0, now
+        account.held += 1
+        if account.held == FLOOD:
+            self.fault(namespace, plugin, Fault.FLOOD, f"{FLOOD} times in {now - account.held_since:.0f} s")
 
     def _tell_refusal(self, namespace: str, plugin: str, account: Account, what: str) -> None:
         now = self._now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crucible.bus.ledger import QUIET, REFUSALS, REFUSALS_SECONDS, Fault, Ledger
+from crucible.bus.ledger import FLOOD, FLOOD_SECONDS, QUIET, REFUSALS, REFUSALS_SECONDS, Fault, Ledger
 
 if TYPE_CHECKING:
     import pytest
@@ -43,3 +43,21 @@ def test_the_same_fault_again_and_again_is_counted_and_told_once_in_a_while(
     now[0] += QUIET
     ledger.fault("here", "flooder", Fault.MALFORMED, "once more")
     assert (heard, len(caplog.records)) == (["flooder"] * 3, 3)
+
+
+def test_who_floods_is_told_of_and_who_bursts_is_not() -> None:
+    now = [1000.0]
+    ledger = Ledger(lambda: now[0])
+    for _ in range(3):  # bursts, each of them less than so many
+        for _ in range(FLOOD - 1):
+            ledger.held_back("here", "busy")
+        now[0] += FLOOD_SECONDS + 1
+    assert ledger.of("here", "busy").faults == {}
+    for _ in range(3 * FLOOD):
+        now[0] += FLOOD_SECONDS / 2 / FLOOD
+        ledger.held_back("here", "flooder")
+    account = ledger.of("here", "flooder")
+    assert account.faults[Fault.FLOOD] == 2
+    assert account.notices()[0].startswith(
+        "sends without end and is held back (2 times; last: 20000 times in"
+    )
