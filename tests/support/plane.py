@@ -86,11 +86,9 @@ class Plane:
                 raise AssertionError(f"the controller ended with {self.process.returncode}:\n{self.log()}")
             try:
                 async with Client(load_endpoint(self.places.kubeconfig)) as client:
-                    await client.get("/readyz?verbose=json")
+                    await client.get("/version")
             except (NotFound, Unavailable):
                 return False
-            except ValueError:
-                return True
             return True
 
         await until(answers)
