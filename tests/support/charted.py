@@ -122,9 +122,9 @@ class Charted(RealGround):
             path = self.within("secrets", secret["metadata"]["name"])
             await self.client.apply(path, secret, "crucible-tests")
 
-    async def tool(self, name: str, *argv: str, stdin: str = "") -> str:
+    async def tool(self, name: str, *argv: str, stdin: str = "", fine: tuple[int, ...] = (0,)) -> str:
         """Run ``helm`` or ``kubectl`` on the cluster; return what it printed."""
-        return await run(TOOLS / name, *argv, stdin=stdin)
+        return await run(TOOLS / name, *argv, stdin=stdin, fine=fine)
 
     async def until_whole(self) -> None:
         """Wait until everything of the release has all its replicas, and none too many."""
@@ -150,10 +150,10 @@ class Charted(RealGround):
         found = (await self.client.get(self.within("pods"), {"labelSelector": selector}))["items"]
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
-    async def inside(self, pod: str, container: str, program: str) -> str:
+    async def inside(self, pod: str, container: str, program: str, fine: tuple[int, ...] = (0,)) -> str:
         """Run a Python program in a container of the operator's image; return what it printed."""
         where = ("-n", self.release, pod, "-c", container)
-        return await self.tool("kubectl", "exec", *where, "--", self.python, "-I", "-c", program)
+        return await self.tool("kubectl", "exec", *where, "--", self.python, "-I", "-c", program, fine=fine)
 
     async def _uninstall(self) -> None:
         await self.tool("helm", "uninstall", NAME, "-n", self.release)
@@ -232,11 +232,11 @@ class Charted(RealGround):
         return "posing"
 
 
-async def run(program: Path, *argv: str, stdin: str = "") -> str:
+async def run(program: Path, *argv: str, stdin: str = "", fine: tuple[int, ...] = (0,)) -> str:
     """Run a program to its end; return what it printed.
 
     Raises:
-        AssertionError: it failed, with what it said to that.
+        AssertionError: its exit status is none that is fine, with what it said to that.
     """
 
     def done() -> subprocess.CompletedProcess[str]:
@@ -245,7 +245,7 @@ async def run(program: Path, *argv: str, stdin: str = "") -> str:
         )
 
     ended = await asyncio.to_thread(done)
-    assert ended.returncode == 0, f"{program.name} {' '.join(argv)}: {ended.stderr}{ended.stdout}"
+    assert ended.returncode in fine, f"{program.name} {' '.join(argv)}: {ended.stderr}{ended.stdout}"
     return ended.stdout
 
 
