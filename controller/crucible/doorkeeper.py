@@ -271,6 +271,17 @@ def programs(places: Places, control_plane: str) -> dict[Door, Program]:
     }
 
 
+def broker_runs(places: Places, control_plane: str) -> bool:
+    """Return whether the broker of a control plane runs, be that stopped or not."""
+    found = starting.reach(programs(places, control_plane)[Door.BUS])
+    if found is None:
+        return False
+    found.one.close()
+    if found.pidfd is not None:
+        os.close(found.pidfd)
+    return True
+
+
 async def end_companions(places: Places, control_plane: str, told: Callable[[str], None]) -> None:
     """End whatever serves doors; the controller and all instances are gone.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+from crucible.bus.shelf import Shelf
+from crucible.model.bus import Grants, Member
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,3 +141,35 @@ def test_a_backup_of_a_running_control_plane_brings_it_back(crucible: Any, up: A
     up("--secrets-key", str(tmp_path / "key"))
     exported = crucible("export", *here).out
     assert ("name: kept" in exported, "name: late" in exported) == (True, False)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="plugins start with every control enforced only where root runs"
+)
+def test_what_is_in_stores_comes_back_with_a_backup(
+    crucible: Any, up: Any, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    here, copy, app = ("--state", str(tmp_path / "state")), str(tmp_path / "copy"), tmp_path / "app"
+    app.mkdir()
+    (app / "main.py").write_text(PROGRAM % 1)
+    granted = "  resources: {memory: 32Mi}\n  capabilities: {bus: {}, store: {size: 1Mi}}\n"
+    (app / "plugin.yaml").write_text(PLUGIN + granted)
+    log = up()
+    try:
+        assert crucible("apply", "-f", str(app / "plugin.yaml"), "--wait", *here).code == 0, log.read_text()
+        eventually(lambda: crucible("store", "put", "app", "kept", "1", *here).code == 0, log.read_text)
+        assert "1 stores" in crucible("backup", copy, *here).out
+        assert crucible("store", "put", "app", "kept", "2", *here).code == 0
+        uid = json.loads(crucible("get", "app", "-o", "json", *here).out)["metadata"]["uid"]
+        up.end()
+        running = crucible("restore", copy, "--force", *here)
+        assert (running.code, "the broker runs still" in running.err) == (1, True), running
+    finally:
+        up.end()
+        assert crucible("down", *here).code == 0
+    assert crucible("restore", copy, "--force", *here).code == 0
+    folder = os.open(tmp_path / "state/bus/data", os.O_RDONLY | os.O_DIRECTORY)
+    shelf = Shelf(folder)
+    assert shelf.open(Member("default", "app", uid, Grants(store=2**20))).get("kept") == (1, b"1")
+    shelf.close()
+    os.close(folder)

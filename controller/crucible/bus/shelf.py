@@ -52,7 +52,7 @@ class Shelf:
             self._shut(bucket)
             bucket = None
         if bucket is None:
-            name = _file_of(member.key)
+            name = file_of(member.key)
             before = _read_about(self._folder, name)
             if before.get("uid", member.uid) != member.uid and not before.get("keep"):
                 os.unlink(name, dir_fd=self._folder)
@@ -88,7 +88,7 @@ class Shelf:
     def note(self, members: Iterable[Member]) -> None:
         """Bring what files say of these Plugins up to date, where there are files: it is all that lasts."""
         for member in members:
-            before = _read_about(self._folder, _file_of(member.key))
+            before = _read_about(self._folder, file_of(member.key))
             if before.get("uid") == member.uid and before.get("keep") != member.grants.keep_store:
                 with contextlib.suppress(OSError):  # no room: it is written with whatever is written next
                     self.open(member).sync()
@@ -132,7 +132,8 @@ class Shelf:
         bucket.close()
 
 
-def _file_of(key: tuple[str, str]) -> str:
+def file_of(key: tuple[str, str]) -> str:
+    """Return the name of the file of a plugin's store, by namespace and name."""
     return hashlib.sha256("/".join(key).encode()).hexdigest()[:40]
 
 

@@ -9,11 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
-from crucible.backbone.papers import PAPERS
-from crucible.cli.backup import RULES, told
+from crucible.cli.backup import ROOMS, RULES, STORES, told
+from crucible.control import growing
 from crucible.control.backup import DATABASE
 from crucible.control.papers import place_papers
-from crucible.errors import InvalidInput, NotFound
+from crucible.errors import Conflict, InvalidInput, NotFound
 from crucible.settings import Places, default_root
 
 EXAMPLES: Final = """\b
@@ -21,8 +21,9 @@ Examples:
   crucible restore monday.backup
   crucible restore --force --state ./state monday.backup
 
-The control plane must be stopped. What it kept before stays beside it as control.db.before-restore,
-and so do the files of the backbone's authority.
+The control plane must be stopped, and where the backup holds stores the broker too: 'crucible down' ends
+both. What was kept before stays beside it as control.db.before-restore, and so do the files of the
+backbone's authority and plugins' stores.
 Clients see a newer state: versions never go back.
 """
 
@@ -40,6 +41,9 @@ def command(
     from crucible.control.apiserver.unpacking import Unpacked, place_sources, unpack  # noqa: PLC0415
 
     def place(found: Unpacked) -> None:
+        if found.kept.stores is not None:
+            _expect_no_broker(places)
+            growing.place(found.stores, places.root / STORES.place)
         place_sources(found, places.sources)
         place_papers(found.papers, found.kept.papers, places.backbone)
 
@@ -49,10 +53,28 @@ def command(
     present = places.control / DATABASE
     if present.exists() and not force:
         raise InvalidInput(f"{present} exists: put the backup in its place with --force")
+    stores = places.root / STORES.place
+    if growing.names_in(STORES, stores) and not force:
+        raise InvalidInput(
+            f"{stores} holds plugins' stores: put those of the backup in their place with --force"
+        )
     with _draft_in(places.root) as draft:
-        found = unpack(file.absolute(), draft, RULES, PAPERS)
+        found = unpack(file.absolute(), draft, RULES, ROOMS)
         restore_backup(places.control, found.database, lambda: place(found))
     print(f"{file} restored: {told(found.kept)}; start the control plane with 'crucible up'")
+
+
+def _expect_no_broker(places: Places) -> None:
+    """Make sure that nobody writes to the stores.
+
+    Raises:
+        Conflict: the broker runs, for it outlives the control plane.
+    """
+    from crucible.doorkeeper import broker_runs  # noqa: PLC0415 - it loads much, and help does not need it
+
+    mark = places.root / "id"
+    if mark.is_file() and broker_runs(places, mark.read_text().strip()):
+        raise Conflict("the broker runs still, and has the stores open: end it first with 'crucible down'")
 
 
 @contextmanager

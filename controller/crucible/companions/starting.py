@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import struct
 import subprocess
 from dataclasses import dataclass
@@ -186,14 +187,22 @@ def _run(program: Program, listener: int, folder: int) -> int:
 
 
 def _open_data(program: Program, folder: int) -> int | None:
-    """Open, and make where it is not there, the folder for what must last; the companion's user owns it."""
+    """Open, and make where it is not there, the folder for what must last; the companion's user owns it.
+
+    So are its files, where the folder was brought here by somebody else: out of a backup, or from elsewhere.
+    """
     if not program.keeps:
         return None
     with contextlib.suppress(FileExistsError):
         os.mkdir(_DATA, 0o700, dir_fd=folder)
     data = os.open(_DATA, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    if program.uid is not None:
-        os.fchown(data, program.uid, program.uid)
+    uid = program.uid
+    if uid is not None and os.fstat(data).st_uid != uid:
+        for name in os.listdir(data):  # noqa: PTH208 - there is a descriptor, not a path
+            about = os.stat(name, dir_fd=data, follow_symlinks=False)
+            if stat.S_ISREG(about.st_mode) and about.st_nlink == 1:
+                os.chown(name, uid, uid, dir_fd=data, follow_symlinks=False)
+        os.fchown(data, uid, uid)
     return data
 
 

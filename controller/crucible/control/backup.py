@@ -1,12 +1,15 @@
-"""One file that holds all a local control plane keeps: its database, and the snapshots of plugins' sources.
+"""One file that holds all a local control plane keeps: its database, plugins' sources and their stores.
 
 The database is copied by a reader beside its one owner, or while that is stopped. SQLite's write-ahead log
 lets another process read one consistent moment while the owner writes on, and every write the API server
 answered is in the log before it answers. Snapshots never change, so it is enough that none of that moment is
 gone before it was read; where one is, all is done again.
 
+Stores are copied after that, each as it is at one moment: none is older than what the database says.
+
 The file is a plain tar: ``backup.json`` (what to expect), ``control.db``, then the files of other rooms that
-cannot be made again (``backbone/ca.key``), and ``sources/DIGEST/PATH``.
+cannot be made again (``backbone/ca.key``), those that only grow (``stores/NAME``), and
+``sources/DIGEST/PATH``.
 """
 
 from __future__ import annotations
@@ -20,14 +23,16 @@ import sqlite3
 import tarfile
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
+from crucible.control.growing import Reading, names_in, standing
 from crucible.errors import CrucibleError, InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from crucible.control.growing import Growing
     from crucible.control.papers import Papers
 
 DATABASE: Final = "control.db"
@@ -63,20 +68,36 @@ class Kept:
         sources: how many snapshots.
         damaged: snapshots that are not what their names say, so they are not in it.
         papers: files of another room.
+        stores: files of another room that only grow; None: it is of a release that kept none of them.
     """
 
     objects: int
     sources: int
     damaged: tuple[str, ...] = ()
     papers: tuple[str, ...] = ()
+    stores: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What else there is to keep, in folders beside the database's: the caller knows.
+
+    Attributes:
+        papers: small files; None: none are kept.
+        stores: files that only grow; None: none are kept.
+    """
+
+    papers: Papers | None = None
+    stores: Growing | None = None
+
+
+NO_ROOMS: Final = Rooms()
 
 
 def write_backup(
-    control: Path, sources: Path, target: Path, rules: SourceRules, papers: Papers | None = None
+    control: Path, sources: Path, target: Path, rules: SourceRules, rooms: Rooms = NO_ROOMS
 ) -> Kept:
-    """Copy a database and the snapshots it needs to one file, mode 0600, whole or not at all.
-
-    Papers lie in a folder beside the database's.
+    """Copy a database, the snapshots it needs and what rooms keep to one file, mode 0600, whole or not.
 
     Raises:
         NotFound: there is no database.
@@ -84,7 +105,11 @@ def write_backup(
     """
     source = control / DATABASE
     if not source.is_file():
-        raise NotFound(f"there is no control plane's database at {source}: name its folder with --state")
+        raise NotFound(
+            f"there is no control plane's database at {source}: name its folder with --state; what a cluster "
+            "holds is its own to back up"
+        )
+    papers = rooms.papers
     folder = control.parent / papers.name if papers is not None else control
     along = [folder / name for name in papers.found_in(folder)] if papers is not None else []
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
@@ -92,7 +117,7 @@ def write_backup(
     try:
         for path in (draft, copy):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        kept = _write(source, sources, copy, draft, rules, along)
+        kept = _write(source, sources, copy, _Draft(draft, along, rooms.stores, control.parent), rules)
         draft.replace(target)
     except (sqlite3.Error, tarfile.TarError) as error:
         raise InvalidInput(f"{source}: cannot be copied to {target}: {error}") from None
@@ -104,17 +129,26 @@ def write_backup(
     return kept
 
 
-def _write(  # noqa: PLR0913, PLR0917 - what comes from where, and where it goes
-    source: Path, sources: Path, copy: Path, draft: Path, rules: SourceRules, papers: Sequence[Path]
-) -> Kept:
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What a backup becomes: its file, and what of other rooms goes into it."""
+
+    path: Path
+    papers: Sequence[Path]
+    stores: Growing | None
+    root: Path
+
+
+def _write(source: Path, sources: Path, copy: Path, draft: _Draft, rules: SourceRules) -> Kept:
     """Fill the draft, until nothing went that was there before the database was copied."""
     missing: set[str] = set()
+    stores: tuple[str, ...] | None = None
     for _ in range(_TRIES):
         before = _snapshots(sources)
         _copy_database(source, copy)
         stored = {name for name in sorted(_snapshots(sources)) if _is_whole(sources / name, rules)}
         try:
-            _pack(draft, copy, sources, stored, papers)
+            stores = _pack(draft, copy, sources, stored)
         except FileNotFoundError:
             continue
         missing = before - stored
@@ -123,7 +157,8 @@ def _write(  # noqa: PLR0913, PLR0917 - what comes from where, and where it goes
     else:
         if not missing:
             raise InvalidInput(f"{sources}: changes faster than it can be copied: try again")
-    return Kept(objects_in(copy), len(stored), tuple(sorted(missing)), tuple(path.name for path in papers))
+    along = tuple(path.name for path in draft.papers)
+    return Kept(objects_in(copy), len(stored), tuple(sorted(missing)), along, stores)
 
 
 def _snapshots(sources: Path) -> set[str]:
@@ -147,24 +182,45 @@ def _copy_database(source: Path, copy: Path) -> None:
             target.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
 
 
-def _pack(draft: Path, database: Path, sources: Path, stored: set[str], papers: Sequence[Path]) -> None:
+def _pack(draft: _Draft, database: Path, sources: Path, stored: set[str]) -> tuple[str, ...] | None:
+    """Write all into the draft; return which files that only grow are in it."""
     with (
-        draft.open("wb") as file,
+        draft.path.open("wb") as file,
         tarfile.open(fileobj=file, mode="w:", format=tarfile.PAX_FORMAT) as archive,
     ):
-        told = {"format": FORMAT, "sources": sorted(stored), "papers": [path.name for path in papers]}
+        told: dict[str, Any] = {
+            "format": FORMAT,
+            "sources": sorted(stored),
+            "papers": [path.name for path in draft.papers],
+        }
+        if draft.stores is not None:
+            told["stores"] = draft.stores.name
         index = json.dumps(told).encode()
         archive.addfile(_entry(INDEX, len(index)), io.BytesIO(index))
         with database.open("rb") as content:
             archive.addfile(_entry(DATABASE, database.stat().st_size), content)
-        for path in papers:
+        for path in draft.papers:
             data = path.read_bytes()
             archive.addfile(_entry(f"{path.parent.name}/{path.name}", len(data)), io.BytesIO(data))
+        stores = None if draft.stores is None else _pack_stores(archive, draft.stores, draft.root)
         for name in sorted(stored):
             _pack_snapshot(archive, sources / name, name)
         archive.close()
         file.flush()
         os.fsync(file.fileno())
+    return stores
+
+
+def _pack_stores(archive: tarfile.TarFile, rules: Growing, root: Path) -> tuple[str, ...]:
+    """Copy each as far as it was whole when it was looked at, a piece at a time."""
+    packed: list[str] = []
+    for name in names_in(rules, root / rules.place):
+        with standing(rules, root / rules.place, name) as found:
+            if found is not None:
+                content = cast("IO[bytes]", Reading(found.file))
+                archive.addfile(_entry(f"{rules.name}/{name}", found.size), content)
+                packed.append(name)
+    return tuple(packed)
 
 
 def _pack_snapshot(archive: tarfile.TarFile, folder: Path, name: str) -> None:

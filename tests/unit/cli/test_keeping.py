@@ -161,6 +161,22 @@ def test_a_backup_is_one_private_file_and_never_written_over(
     assert crucible("backup", str(tmp_path / "no" / "b"), "--state", str(state)).code == 4
 
 
+def test_stores_are_not_written_over_without_a_word(crucible: Any, state: Path, tmp_path: Path) -> None:
+    copy, other = tmp_path / "copy.db", tmp_path / "other"
+    assert "NATS" in crucible("backup", "--help").out
+    crucible("backup", str(copy), "--state", str(state))
+    (other / "bus" / "data").mkdir(parents=True)
+    (other / "bus" / "data" / ("0" * 40)).write_bytes(b"somebody's")
+    refused = crucible("restore", str(copy), "--state", str(other))
+    assert (refused.code, "holds plugins' stores" in refused.err) == (4, True)
+    assert [path.name for path in other.iterdir()] == ["bus"]
+
+
+def test_what_is_of_a_cluster_is_said_not_to_be_saved(crucible: Any, tmp_path: Path) -> None:
+    none = crucible("backup", str(tmp_path / "b"), "--state", str(tmp_path / "none"))
+    assert (none.code, "what a cluster holds is its own to back up" in none.err) == (3, True)
+
+
 def test_only_a_whole_backup_is_restored(crucible: Any, state: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     crucible("backup", str(copy), "--state", str(state))

@@ -21,7 +21,7 @@ from crucible.backbone.papers import PAPERS
 from crucible.cli.backup import RULES
 from crucible.control import backup
 from crucible.control.apiserver.unpacking import place_sources, unpack
-from crucible.control.backup import Kept, write_backup
+from crucible.control.backup import Kept, Rooms, write_backup
 from crucible.control.papers import place_papers
 from crucible.core.admission import admit
 from crucible.errors import InvalidInput, NotFound
@@ -155,7 +155,7 @@ def test_the_authority_of_the_backbone_goes_along_and_what_was_there_stays_besid
     control: Path, backbone: Path, tmp_path: Path
 ) -> None:
     names = ("ca.crt", "ca.key", "own.json", "machines.json")
-    assert write_backup(control, tmp_path / "none", tmp_path / "b", RULES, PAPERS).papers == names
+    assert write_backup(control, tmp_path / "none", tmp_path / "b", RULES, Rooms(PAPERS)).papers == names
     with tarfile.open(tmp_path / "b") as archive:
         wanted = ["backup.json", "control.db", *(f"backbone/{name}" for name in names)]
         assert archive.getnames() == wanted
@@ -164,7 +164,7 @@ def test_the_authority_of_the_backbone_goes_along_and_what_was_there_stays_besid
     other.mkdir()
     mine = authority_in(other, utc_now())
     (tmp_path / "draft").mkdir()
-    found = unpack(tmp_path / "b", tmp_path / "draft", RULES, PAPERS)
+    found = unpack(tmp_path / "b", tmp_path / "draft", RULES, Rooms(PAPERS))
     place_papers(found.papers, found.kept.papers, other)
     assert {name: (other / name).read_text() for name in names} == before
     assert {(other / name).stat().st_mode & 0o777 for name in names} == {0o600}
@@ -179,10 +179,10 @@ def test_an_authority_that_is_damaged_is_not_taken_for_a_whole_one(
     authority_in(tmp_path / "another", utc_now())
     shutil.copy(tmp_path / "another/ca.key", backbone / "ca.key")
     with pytest.raises(InvalidInput, match=r"ca\.key is not the key of ca\.crt"):
-        write_backup(control, tmp_path / "none", tmp_path / "b", RULES, PAPERS)
+        write_backup(control, tmp_path / "none", tmp_path / "b", RULES, Rooms(PAPERS))
     (backbone / "ca.key").unlink()
     with pytest.raises(InvalidInput, match=r"ca\.key: there is no such file"):
-        write_backup(control, tmp_path / "none", tmp_path / "b", RULES, PAPERS)
+        write_backup(control, tmp_path / "none", tmp_path / "b", RULES, Rooms(PAPERS))
     assert not (tmp_path / "b").exists()
 
 
@@ -200,7 +200,7 @@ PAPERS_AMISS: dict[str, Callable[[dict[str, bytes], list[str]], None]] = {
 @pytest.mark.parametrize("how", PAPERS_AMISS)
 @pytest.mark.usefixtures("backbone")
 def test_papers_that_a_backup_never_holds_are_refused(control: Path, tmp_path: Path, how: str) -> None:
-    write_backup(control, tmp_path / "none", tmp_path / "b", RULES, PAPERS)
+    write_backup(control, tmp_path / "none", tmp_path / "b", RULES, Rooms(PAPERS))
     with tarfile.open(tmp_path / "b") as archive:
         files = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
     index = json.loads(files.pop("backup.json"))
@@ -208,7 +208,7 @@ def test_papers_that_a_backup_never_holds_are_refused(control: Path, tmp_path: P
     path = pack(tmp_path / "bad", [("backup.json", json.dumps(index).encode()), *files.items()])
     (tmp_path / "draft").mkdir()
     with pytest.raises(InvalidInput, match="refused"):
-        unpack(path, tmp_path / "draft", RULES, PAPERS)
+        unpack(path, tmp_path / "draft", RULES, Rooms(PAPERS))
 
 
 @pytest.fixture

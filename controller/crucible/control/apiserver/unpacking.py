@@ -10,10 +10,21 @@ import json
 import os
 import shutil
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from crucible.control.backup import DATABASE, DIGEST, FORMAT, INDEX, SOURCES, Kept, objects_in
+from crucible.control.backup import (
+    DATABASE,
+    DIGEST,
+    FORMAT,
+    INDEX,
+    NO_ROOMS,
+    SOURCES,
+    Kept,
+    Rooms,
+    objects_in,
+)
+from crucible.control.growing import check
 from crucible.control.papers import SIZE_LIMIT
 from crucible.errors import CrucibleError, InvalidInput, NotFound
 
@@ -22,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crucible.control.backup import SourceRules
-    from crucible.control.papers import Papers
+    from crucible.control.growing import Growing
 
 _SQLITE: Final = b"SQLite format 3\x00"
 _INDEX_LIMIT: Final = 16 * 2**20
@@ -36,16 +47,18 @@ class Unpacked:
         database: where its database is.
         sources: the folder of its snapshots; it may hold none.
         papers: the folder of the papers that ``kept`` names.
+        stores: the folder of the stores that ``kept`` names.
         kept: how much it holds.
     """
 
     database: Path
     sources: Path
     papers: Path
+    stores: Path
     kept: Kept
 
 
-def unpack(path: Path, draft: Path, rules: SourceRules, papers: Papers | None = None) -> Unpacked:
+def unpack(path: Path, draft: Path, rules: SourceRules, rooms: Rooms = NO_ROOMS) -> Unpacked:
     """Take a backup apart into an empty folder of ours. One that is a database alone stays where it is.
 
     Raises:
@@ -56,19 +69,20 @@ def unpack(path: Path, draft: Path, rules: SourceRules, papers: Papers | None = 
         raise NotFound(f"{path}: there is no such file")
     with path.open("rb") as file:
         if file.read(len(_SQLITE)) == _SQLITE:
-            return Unpacked(path, draft / SOURCES, draft, Kept(objects_in(path), 0))
+            return Unpacked(path, draft / SOURCES, draft, draft, Kept(objects_in(path), 0))
     try:
         with tarfile.open(path, "r:") as archive:
-            expected, along = _take_apart(archive, draft, rules, papers)
+            found = _take_apart(archive, draft, rules, rooms)
     except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidInput(f"{path} is not a whole backup of a control plane: {error}") from None
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be unpacked into {draft}: {error.strerror or error}") from None
     except InvalidInput as error:
         raise InvalidInput(f"{path} is refused: {error}") from None
-    kept = Kept(objects_in(draft / DATABASE), len(expected), papers=along)
-    place = draft / papers.name if papers is not None else draft
-    return Unpacked(draft / DATABASE, draft / SOURCES, place, kept)
+    kept = Kept(objects_in(draft / DATABASE), len(found.sources), papers=found.papers, stores=found.stores)
+    papers = draft / rooms.papers.name if rooms.papers is not None else draft
+    stores = draft / rooms.stores.name if rooms.stores is not None else draft
+    return Unpacked(draft / DATABASE, draft / SOURCES, papers, stores, kept)
 
 
 def place_sources(found: Unpacked, sources: Path) -> None:
@@ -79,27 +93,56 @@ def place_sources(found: Unpacked, sources: Path) -> None:
             folder.rename(sources / folder.name)
 
 
-def _take_apart(
-    archive: tarfile.TarFile, draft: Path, rules: SourceRules, papers: Papers | None
-) -> tuple[list[str], tuple[str, ...]]:
-    """Write what an archive holds; return the digests and the papers, each of which was found and checked."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an archive says it holds: digests of snapshots, names of papers, and of stores."""
+
+    sources: list[str]
+    papers: tuple[str, ...]
+    stores: tuple[str, ...] | None
+
+
+def _take_apart(archive: tarfile.TarFile, draft: Path, rules: SourceRules, rooms: Rooms) -> _Found:
+    """Write what an archive holds; return what that is, each of which was found and checked."""
     members = iter(archive)
-    expected, along = _index(archive, next(members, None), papers.files if papers is not None else ())
+    papers = rooms.papers
+    expected = _index(archive, next(members, None), rooms)
     database = next(members, None)
     if database is None or database.name != DATABASE:
         raise InvalidInput(f"{DATABASE} does not follow {INDEX}")
     with (draft / DATABASE).open("xb") as file:
         os.fchmod(file.fileno(), 0o600)
         shutil.copyfileobj(_content(archive, database), file)
-    if papers is not None and along:
-        _take_papers(archive, members, draft / papers.name, along)
+    if papers is not None and expected.papers:
+        _take_papers(archive, members, draft / papers.name, expected.papers)
         papers.check(draft / papers.name)
     remaining = _Ahead(members)
-    for digest in expected:
+    stores = expected.stores
+    if rooms.stores is not None and stores is not None:
+        stores = _take_stores(archive, remaining, draft / rooms.stores.name, rooms.stores)
+    for digest in expected.sources:
         _take_snapshot(archive, remaining, draft / SOURCES / digest, rules)
     if remaining.next is not None:
         raise InvalidInput(f"{remaining.next.name!r} is not one of its snapshots")
-    return expected, along
+    return replace(expected, stores=stores)
+
+
+def _take_stores(archive: tarfile.TarFile, members: _Ahead, folder: Path, rules: Growing) -> tuple[str, ...]:
+    """Write files that only grow, each of which is held against its name."""
+    folder.mkdir(mode=0o700)
+    names: list[str] = []
+    for member in members.below(f"{rules.name}/"):
+        name = member.name.removeprefix(f"{rules.name}/")
+        if rules.names.fullmatch(name) is None or len(names) >= rules.count or name in names[-1:]:
+            raise InvalidInput(f"{member.name!r} is in no backup")
+        if member.size > rules.size:
+            raise InvalidInput(f"{member.name!r} is larger than it may be")
+        with (folder / name).open("xb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            shutil.copyfileobj(_content(archive, member), file)
+        check(rules, folder, name)
+        names.append(name)
+    return tuple(names)
 
 
 def _take_papers(
@@ -129,14 +172,13 @@ class _Ahead:
             yield found
 
 
-def _index(
-    archive: tarfile.TarFile, member: tarfile.TarInfo | None, papers: tuple[str, ...]
-) -> tuple[list[str], tuple[str, ...]]:
+def _index(archive: tarfile.TarFile, member: tarfile.TarInfo | None, rooms: Rooms) -> _Found:
     if member is None or member.name != INDEX or member.size > _INDEX_LIMIT:
         raise InvalidInput(f"it does not begin with {INDEX}")
     try:
         told: Any = json.loads(_content(archive, member).read())
         version, sources, along = told["format"], told["sources"], told.get("papers", [])
+        stores = told.get("stores")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInput(f"{INDEX} cannot be read: {error}") from None
     if version != FORMAT:
@@ -144,10 +186,11 @@ def _index(
     names = [name for name in sources if isinstance(name, str) and DIGEST.fullmatch(name)]
     if names != sources or names != sorted(set(names)):
         raise InvalidInput(f"{INDEX} does not name snapshots")
+    papers = rooms.papers.files if rooms.papers is not None else ()
     known = [name for name in papers if isinstance(along, list) and name in along]
-    if along != known:
+    if along != known or stores not in (None, rooms.stores and rooms.stores.name):
         raise InvalidInput(f"{INDEX} names what is in no backup")
-    return names, tuple(known)
+    return _Found(names, tuple(known), None if stores is None else ())
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
