@@ -242,3 +242,17 @@ async def test_without_a_backbone_durable_events_say_what_is_missing(pair: Pair)
     await until(lambda: pair.alpha.far.nats is not None)
     answer = await put(notes, 3, "notes.saved")  # nobody made the stream
     assert (words(answer), b"keeps no events" in answer.payload) == (("ERROR", 3, "Unavailable"), True)
+
+
+async def test_an_event_whose_headers_leave_no_room_is_taken_without_them(pair: Pair) -> None:
+    """Who takes it gets headers of the broker's besides: it would come again and again."""
+    editor, notes = await meet(pair)
+    await pair.backbone.make_streams("here")
+    await begin(pair.alpha, notes, 1)
+    for ident, (payload, pad) in enumerate(((b"full", 4069), (b"more", 4050), (b"good", 9))):
+        await put(editor, 1 + 2 * ident, "notes.saved", payload, pad="x" * pad)
+    for ident, (payload, padded) in enumerate(((b"full", False), (b"more", False), (b"good", True))):
+        found = await notes.ask(take(3 + 2 * ident))
+        assert (words(found)[0], found.payload, "pad" in found.headers) == ("ANSWER", payload, padded)
+        assert (found.headers["subject"], found.headers["from"]) == ("notes.saved", "editor@beta")
+        assert found.headers["sequence"] == str(1 + ident)

@@ -82,3 +82,27 @@ async def test_a_container_that_always_writes_leaves_others_their_turn() -> None
         stream = commands.Stream("id", ours, None)  # type: ignore[arg-type] # nobody asks the engine
         one = commands.DockerExec(None, "container", stream, tty=False)  # type: ignore[arg-type]
         assert await others_had_their_turn(one.output())
+
+
+async def test_a_command_that_speaks_as_the_engine_does_has_it_asked_once() -> None:
+    asked: list[str] = []
+
+    class Engine:
+        class client:  # noqa: N801 - as the engine has it
+            inspect_container = None
+
+        async def call(self, _: object, container: str) -> dict[str, dict[str, bool]]:
+            asked.append(container)
+            return {"State": {"Running": True}}
+
+    ours, theirs = socket.socketpair()
+    said = b"OCI runtime exec failed: or is it"
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.send((b"\1\0\0\0" + len(said).to_bytes(4, "big") + said) * 100)
+        theirs.shutdown(socket.SHUT_WR)
+        stream = commands.Stream("id", ours, None)  # type: ignore[arg-type] # nothing is closed
+        one = commands.DockerExec(Engine(), "container", stream, tty=False)  # type: ignore[arg-type]
+        heard = [text async for _, text in one.output()]
+    assert heard == [said] * 100
+    assert asked == ["container"]

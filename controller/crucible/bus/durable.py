@@ -216,7 +216,7 @@ class Durable:
             found = self._event(call, message, pattern)
             if found is not None and sequence:
                 self._open_one((namespace, consumer, sequence), message.reply)
-                return found._replace(headers={**found.headers, "sequence": sequence})
+                return found._replace(headers=_told({**found.headers, "sequence": sequence}))
             if sequence:
                 connection.publish("", wire.Priority.HIGH, message.reply, b"+TERM")
 
@@ -331,6 +331,15 @@ def _check(call: Call, pattern: str) -> None:
     if not call.seat.may_subscribe(pattern):
         why = f"the manifest lacks spec.capabilities.bus.subscribe: [{pattern}]"
         raise Refused(Code.NOT_PERMITTED, why)
+
+
+def _told(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return what an event is told with: without its own headers where those leave ours no room."""
+    try:
+        wire.encode_headers(headers)
+    except wire.BrokenFrame:
+        return {name: headers[name] for name in ("subject", "from", "sequence")}
+    return headers
 
 
 def _sequence_of(reply: str, stream: str, consumer: str) -> str:

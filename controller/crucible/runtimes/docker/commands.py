@@ -101,6 +101,7 @@ class DockerExec:
         self._socket = stream.socket
         self._tty = tty
         self._absent = False
+        self._first = True
 
     async def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """Yield chunks with their stream."""
@@ -172,8 +173,12 @@ class DockerExec:
             await asyncio.sleep(_POLL)
 
     async def _judge(self, channel: int, text: bytes) -> tuple[int, bytes]:
-        """Put the engine's own word that the command cannot be executed where it belongs: on stderr."""
-        if not text.startswith(b"OCI runtime exec failed"):
+        """Put the engine's own word that the command cannot be executed where it belongs: on stderr.
+
+        It is all there is then; what comes later is the command's, whatever it looks like.
+        """
+        first, self._first = self._first, False
+        if not first or not text.startswith(b"OCI runtime exec failed"):
             return channel, text
         self._absent = b"not found" in text or b"no such file" in text
         if any(word.encode() in text for word in _NOT_RUN) or await self._runs():

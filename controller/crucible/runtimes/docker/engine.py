@@ -125,6 +125,7 @@ class Engine:
             self._client.close()
 
     def _connect(self) -> Facts:
+        refuse_plain(self.url, os.environ)
         knock(self.url)
         patience = min(self._settings.patience, 5)
         with contextlib.closing(Client(self.url, "1.24", patience, 1)) as first:
@@ -156,6 +157,19 @@ def shut(stream: object) -> None:
     if response is not None:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             response.close()
+
+
+def refuse_plain(url: str, environment: Mapping[str, str]) -> None:
+    """Refuse to say in plain text what the environment wants said by TLS, which is not set up here.
+
+    Raises:
+        Unavailable: it wants that.
+    """
+    if environment.get("DOCKER_TLS_VERIFY") and not url.startswith("unix://"):
+        raise Unavailable(
+            f"DOCKER_TLS_VERIFY wants {url} to be spoken to by TLS, which is not done here, and in plain "
+            "text it is not spoken to: set DOCKER_HOST to a socket of this machine, or use --runtime process"
+        )
 
 
 def refuse_imitation(found: Mapping[str, Any]) -> None:

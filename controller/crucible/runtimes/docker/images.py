@@ -95,6 +95,8 @@ class Images:
         self._known = {name: known for name, known in self._known.items() if known.id != image}
 
     async def _look(self, reference: str) -> dict[str, Any] | None:
+        if {"", ".", ".."} & set(reference.split("/")):  # it becomes a part of the path that is asked for
+            raise InvalidSource(f"{reference} names no image: a part of it is empty, or dots")
         try:
             found: dict[str, Any] = await self._engine.call(self._engine.client.inspect_image, reference)
         except errors.ImageNotFound:

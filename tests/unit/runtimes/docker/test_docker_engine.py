@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import socketserver
 import threading
 from http.server import BaseHTTPRequestHandler
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from crucible.core.bpf import AUDIT_ARCH
-from crucible.errors import Unavailable
-from crucible.runtimes.docker.engine import Engine, machines
+from crucible.errors import InvalidSource, Unavailable
+from crucible.model.source import PullPolicy
+from crucible.runtimes.docker.engine import Engine, machines, refuse_plain
+from crucible.runtimes.docker.images import Images
 from crucible.runtimes.docker.settings import DockerSettings
 
 if TYPE_CHECKING:
@@ -122,3 +125,29 @@ async def test_what_is_asked_aside_does_not_wait_for_a_busy_pool(engine: Engine)
 )
 def test_a_profile_is_for_the_engines_machine(said: str | None, kinds: tuple[str, ...]) -> None:
     assert machines({"Architecture": said}) == kinds
+
+
+async def test_what_is_to_go_by_tls_is_not_said_in_plain_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        engine = Engine(DockerSettings(tmp_path, "plane", url=url))
+        with pytest.raises(Unavailable, match="DOCKER_TLS_VERIFY wants"):
+            await engine.connect()
+        engine.close()
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody came
+            server.accept()
+    refuse_plain("unix:///run/docker.sock", {"DOCKER_TLS_VERIFY": "1"})
+    refuse_plain(url, {})
+
+
+@pytest.mark.parametrize("reference", ["x/../../info", "../info", "x//y", "./x", "x/"])
+async def test_no_name_of_an_image_asks_for_something_else(tmp_path: Path, reference: str) -> None:
+    settings = DockerSettings(tmp_path, "plane", url=f"unix://{tmp_path}/none.sock")
+    engine = Engine(settings)
+    with pytest.raises(InvalidSource, match="names no image"):
+        await Images(engine, settings, lambda _: None).resolve(reference, PullPolicy.NEVER, "uid")
+    engine.close()
