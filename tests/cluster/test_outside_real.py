@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 import yaml
+from brokers import BROKERS, Brokers
 from charted import Charted
 from ground import DEADLINE
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.cluster
 
+CALLERS = 3130
 ROLE = "crucible-bus-caller"
 RBAC = "rbac.authorization.k8s.io"
 SPLIT = """
@@ -124,6 +126,23 @@ class Cluster(Charted):
         return await self.until(answered, lambda: "split does not answer from outside")
 
 
+class Replicated(Brokers, Cluster):
+    """Two such brokers, which are one."""
+
+    values: ClassVar[dict[str, Any]] = {
+        **Brokers.values,
+        "bus": {**Brokers.values["bus"], **Cluster.values["bus"]},
+    }
+
+
+@pytest.fixture
+async def replicated(tmp_path: Path) -> AsyncIterator[Replicated]:
+    place = Replicated(tmp_path)
+    async with place:
+        await place.install()
+        yield place
+
+
 @pytest.fixture
 async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     place = Cluster(tmp_path)
@@ -184,3 +203,32 @@ async def test_who_is_bound_to_the_role_calls_and_hears_and_nobody_else_comes_to
         return False
 
     await cluster.until(refused, lambda: "who lost the right to forward ports is let in")
+
+
+async def test_whoever_comes_from_outside_reaches_plugins_of_every_broker_and_outlives_a_killed_one(
+    replicated: Replicated,
+) -> None:
+    bus = {"publish": ["notes.*"]}
+    await replicated.apply("split", source={"inline": {"main.py": SPLIT}}, capabilities={"bus": bus})
+    await replicated.until_ready("split")
+    friend = await replicated.person("friend", bound=True)
+    came: set[str] = set()
+
+    async def from_all() -> bool:
+        """Come anew, to a broker at random, until somebody came to each; every one is answered."""
+        async with replicated.manager(friend) as manager:
+            answer = await replicated.served(manager, [1])
+            assert answer == {"said": [1], "caller": "$host"}
+            came.update(name for name, there in (await replicated.connections(CALLERS)).items() if there)
+        return len(came) == BROKERS
+
+    await replicated.until(from_all, lambda: f"nobody comes to the other than {came}")
+    async with replicated.manager(friend) as manager:
+        await replicated.kill("bus", await replicated.broker_of("split"))
+        # Pods believe another broker at once: the authority is in a Secret.
+        assert (await replicated.served(manager, [2]))["said"] == [2]
+
+        heard = await manager.subscribe("notes.*")
+        await manager.call("split.tell", "again")
+        async with asyncio.timeout(DEADLINE):
+            assert (await anext(heard)).payload == "again"

@@ -38,15 +38,15 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
     if open(f"/proc/{pid}/comm").read().strip() == "nats-server":
         os.kill(int(pid), signal.SIGKILL)
 """
-_CONNECTIONS = f"""
+_CONNECTIONS = """
 import ipaddress, struct
 for table in ("tcp", "tcp6"):
-    for line in open(f"/proc/net/{{table}}").readlines()[1:]:
+    for line in open(f"/proc/net/{table}").readlines()[1:]:
         (local, remote, state) = line.split()[1:4]
-        if state == "01" and int(local.rpartition(":")[2], 16) == {PORT}:
+        if state == "01" and int(local.rpartition(":")[2], 16) == PORT:
             host, _, port = remote.partition(":")
             words = [int(host[at : at + 8], 16) for at in range(0, len(host), 8)]
-            address = ipaddress.ip_address(struct.pack(f"={{len(words)}}I", *words))
+            address = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))
             print(getattr(address, "ipv4_mapped", None) or address, int(port, 16))
 """
 _FIGURES = """
@@ -90,12 +90,12 @@ class Brokers(Charted):
 
         await self.until(joined, lambda: "the brokers do not meet")
 
-    async def connections(self) -> dict[str, set[tuple[str, str]]]:
-        """Return who is connected to each broker, as address and port."""
+    async def connections(self, port: int = PORT) -> dict[str, set[tuple[str, str]]]:
+        """Return who is connected to a port of each broker, as address and port."""
         found = {}
         for name in await self.names():
-            lines = (await self.inside(name, "broker", _CONNECTIONS)).splitlines()
-            found[name] = {(address, port) for address, _, port in (line.partition(" ") for line in lines)}
+            lines = (await self.inside(name, "broker", _CONNECTIONS.replace("PORT", str(port)))).splitlines()
+            found[name] = {(host, theirs) for host, _, theirs in (line.partition(" ") for line in lines)}
         return found
 
     async def leader(self) -> str:
