@@ -18,7 +18,6 @@ PAYLOAD_LIMIT: Final = 8 * 1024 * 1024
 PING: Final = b"PING\r\n"
 PONG: Final = b"PONG\r\n"
 _END: Final = b"\r\n"
-_WITH_REPLY: Final = 4
 
 
 class Message(NamedTuple):

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 
 from crucible.core import subjects
 from crucible.model.backbone import ANY, Share
-from crucible.model.bus import HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -194,8 +193,3 @@ def may_tell(share: Share | None, machine: str, subject: str) -> bool:
 def stranger(plugin: str, machine: str) -> str:
     """Return who somebody of another machine is here, as ``from``: no plugin of ours has such a name."""
     return f"{plugin}@{machine}"
-
-
-def is_speaker(name: str) -> bool:
-    """Say whether it is the name of a plugin, or of the host application."""
-    return name == HOST or _SPEAKER.fullmatch(name) is not None

@@ -6,9 +6,7 @@ no such call.
 
 from __future__ import annotations
 
-from typing import Final, Literal
-
-type_of_machine = Literal["x86_64", "aarch64"]
+from typing import Final
 
 _TABLE: Final = """
 read 0 63; write 1 64; open 2 -; close 3 57; stat 4 -; fstat 5 80; lstat 6 -; poll 7 -; lseek 8 62;

@@ -139,10 +139,6 @@ class FakeHost:
         """End an instance with a status, or by a signal."""
         self.end(plugin_uid, slot, Exit(at=self.now(), code=code, signal=signal))
 
-    def run_out_of_memory(self, plugin_uid: str, slot: Slot) -> None:
-        """End an instance as the kernel does when it goes over its memory limit."""
-        self.end(plugin_uid, slot, Exit(at=self.now(), signal=_KILL, oom=True))
-
     def end(self, plugin_uid: str, slot: Slot, end: Exit) -> None:
         """End an instance in any way, and tell its controller."""
         self.finish(self.cell(plugin_uid, slot), end)

@@ -120,10 +120,6 @@ class Catalog:
         """Any version of a collection's resource."""
         return next((r for r in self.resources if r.collection == collection), None)
 
-    def by_kind(self, api_version: str, kind: str) -> Resource | None:
-        """The resource of a kind."""
-        return next((r for r in self.resources if r.api_version == api_version and r.kind == kind), None)
-
     def versions(self) -> dict[str, list[str]]:
         """Versions of every group, in the order they were declared."""
         found: dict[str, list[str]] = {}
