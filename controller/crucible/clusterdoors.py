@@ -12,6 +12,7 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from crucible.bus import asking
 from crucible.bus.liaison import NEWS
 from crucible.bus.lines import Lines, Place
 from crucible.core.bus import is_on_bus
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from crucible.runtimes.kubernetes.cluster import Cluster
     from crucible.runtimes.kubernetes.settings import DoorService
 
-_CONFIGURE: Final = 5.0
-"""Seconds in which a plugin has to have taken a new configuration."""
-_TOLD: Final = 300
 _EVENTS: Final = 4096
 """Events that may wait to be published; the same are Events of Kubernetes, which are not lost."""
 _PATIENCE: Final = 15.0
@@ -95,20 +93,11 @@ class ClusterDoors:
         Raises:
             Unavailable: it, or a broker, cannot be called now.
         """
-        key = f"{plugin_uid}/{slot}/{Door.BUS}"
-        code, text = await self.lines.call(key, "$config", config, _CONFIGURE)
-        if code in {"Unavailable", "Overloaded"}:
-            raise Unavailable(text)
-        return f"{code}: {text}"[:_TOLD] if code else ""
+        return await asking.configure(self.lines, plugin_uid, slot, config)
 
     async def open_calls(self, plugin_uid: str, slots: Sequence[Slot]) -> Mapping[int, int | None]:
         """Ask how many calls instances have that are given no new ones; None where nobody can say."""
-        keys = {slot.attempt: f"{plugin_uid}/{slot}/{Door.BUS}" for slot in slots}
-        try:
-            found = await self.lines.open_calls(list(keys.values()))
-        except Unavailable:
-            return dict.fromkeys(keys)
-        return {attempt: found.get(key) for attempt, key in keys.items()}
+        return await asking.open_calls(self.lines, plugin_uid, slots)
 
     def forget(self, plugin_uid: str) -> None:
         """Say that a Plugin is gone."""

@@ -14,6 +14,7 @@ import uuid
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from crucible.bus import asking
 from crucible.bus.liaison import Liaison
 from crucible.bus.linedoor import LineDoor
 from crucible.companions import starting
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
     from crucible.settings import Places
 
 
-_CONFIGURE: Final = 5.0
-"""Seconds in which a plugin has to have taken a new configuration."""
-_TOLD: Final = 300
 _SPOKEN: Final = {"bus": "broker", "egress": "egress proxy"}
 
 log = logging.getLogger(__name__)
@@ -145,25 +143,13 @@ class Doorkeeper:
         """Call an instance on the bus with its new configuration.
 
         Raises:
-            Unavailable: it, or the broker, cannot be called now.
+            Unavailable: it, or a broker, cannot be called now.
         """
-        key = f"{plugin_uid}/{slot}/{Door.BUS}"
-        code, text = await self.liaison.call(key, "$config", config, _CONFIGURE)
-        if code in {"Unavailable", "Overloaded"}:
-            raise Unavailable(text)
-        return f"{code}: {text}"[:_TOLD] if code else ""
+        return await asking.configure(self.liaison, plugin_uid, slot, config)
 
     async def open_calls(self, plugin_uid: str, slots: Sequence[Slot]) -> Mapping[int, int | None]:
-        """Ask the broker how many calls instances have that are given no new ones.
-
-        None where it does not answer: it may be busy, and they too.
-        """
-        keys = {slot.attempt: f"{plugin_uid}/{slot}/{Door.BUS}" for slot in slots}
-        try:
-            found = await self.liaison.open_calls(list(keys.values()))
-        except Unavailable:
-            return dict.fromkeys(keys)
-        return {attempt: found.get(key) for attempt, key in keys.items()}
+        """Ask how many calls instances have that are given no new ones; None where nobody can say."""
+        return await asking.open_calls(self.liaison, plugin_uid, slots)
 
     def forget(self, plugin_uid: str) -> None:
         """Say that a Plugin is gone."""

@@ -11,7 +11,7 @@ from crucible.bus.members import Members, digest_of
 from crucible.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from crucible.model.backbone import Joining
     from crucible.model.bus import Member
@@ -194,7 +194,7 @@ class Liaison:
         """
         return await self._broker.ask({"far": 0})
 
-    async def open_calls(self, keys: list[str]) -> Mapping[str, int | None]:
+    async def open_calls(self, keys: Sequence[str]) -> Mapping[str, int | None]:
         """Return how many calls are open with who is behind doors, by door.
 
         None: the broker has not heard yet that nothing new goes there.
@@ -202,7 +202,7 @@ class Liaison:
         Raises:
             Unavailable: the broker does not run.
         """
-        found = (await self._broker.ask({"open": keys})).get("open")
+        found = (await self._broker.ask({"open": list(keys)})).get("open")
         return found if isinstance(found, dict) else {}
 
     async def figures(self) -> list[Mapping[str, Any]]:
