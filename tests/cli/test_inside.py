@@ -102,7 +102,11 @@ def test_a_terminal_reaches_through_to_the_command(
     assert speaker
     ours, theirs = pty.openpty()
     fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 97, 0, 0))
-    script = "import os; print(os.get_terminal_size()); print('got', input())"
+    # Its size comes a moment after the start, as a message of its own.
+    script = (
+        "import os\nwhile os.get_terminal_size().lines != 31: pass\n"
+        "print(os.get_terminal_size()); print('got', input())"
+    )
     process = subprocess.Popen(
         [*command, "exec", "demo", "-it", "--", PYTHON, "-c", script],
         stdin=theirs,

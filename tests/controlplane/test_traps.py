@@ -212,6 +212,14 @@ async def test_applying_the_same_again_writes_nothing_however_late(probe: Probe)
     assert again.body == first.body
 
 
+async def test_who_applied_the_only_label_may_take_it_back(probe: Probe) -> None:
+    made = await probe.apply("labelled", "m", {"metadata": {"labels": {"team": "a"}}, "spec": {"image": "x"}})
+    assert made.body["metadata"]["labels"] == {"team": "a"}
+    now = await probe.apply("labelled", "m", {"spec": {"image": "x"}})
+    assert (now.code, now.body["metadata"]["uid"]) == (200, made.body["metadata"]["uid"])
+    assert "labels" not in now.body["metadata"]
+
+
 async def test_items_of_keyed_lists_go_whole_and_dots_are_where_they_belong(probe: Probe) -> None:
     await probe.apply(
         "keyed", "m1", {"spec": {"image": "x", "env": [{"name": "A", "value": "1"}, {"name": "B"}]}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from . import status
 from .fieldsets import (
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .fieldsets import Path, Paths
     from .jsontypes import Json, Object
     from .structural import Schema
+
+
+_STAYS: Final[Paths] = frozenset({("f:metadata",)})
+"""What an object is never without, though who applied the last label or annotation takes it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def apply(live: Object, entries: tuple[Entry, ...], schema: Schema, wanted: Appl
     body = merge(live, wanted.config, schema)
     if before:
         managed = claimed.union(*(e.paths for e in others))
-        gone = with_named_parents(before, schema) - with_named_parents(managed, schema)
+        gone = with_named_parents(before, schema) - with_named_parents(managed, schema) - _STAYS
         body = without(body, gone, schema, managed)
     diff = compare(live, body, schema)
     conflicts = [(e.writer, path) for e in others for path in sorted(e.paths & diff.written)]
