@@ -187,6 +187,46 @@ async def test_plugins_that_an_engine_without_its_networks_cut_off_are_made_anew
         await once_each(own, plane, 1)
 
 
+IMAGES = {
+    "unreachable": ({"image": "127.0.0.1:1/x:1"}, "the registry of 127.0.0.1:1/x:1 does not answer"),
+    "kept-away": (
+        {"image": "none/such:1", "imagePullPolicy": "Never"},
+        "load or pull it, or change the policy",
+    ),
+    "misspelt": ({"image": "x@sha256:" + "0" * 64, "imagePullPolicy": "Never"}, "is not on this engine"),
+}
+
+
+async def test_images_that_cannot_be_had_are_said_on_their_plugins_and_others_run(
+    engine: engines.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with plane_of(tmp_path, engine.url, monkeypatch) as plane:
+        plane.start()
+        await plane.ready()
+        listens = {"type": "service", "entrypoint": [], "capabilities": {"network": {"listen": [8080]}}}
+        async with plane.client() as client:
+            for name, (source, _) in IMAGES.items():
+                await client.create(PLUGINS, manifest(name, source=source, **listens))
+            await client.create(PLUGINS, manifest("well", **WIDE))
+
+        async def said() -> bool:
+            found = await ready(plane)
+            return found.get("well", ("",))[0] == "True" and all(
+                found.get(name, ("", "", ""))[0] == "False" and words in found[name][2]
+                for name, (_, words) in IMAGES.items()
+            )
+
+        await until(said, 90, plane.log)
+        async with plane.client() as client:
+            for name in ("well", *IMAGES):
+                await client.delete(f"{PLUGINS}/{name}")
+
+        async def gone() -> bool:
+            return not await ready(plane)
+
+        await until(gone, 90, plane.log)
+
+
 def ids(engine: engines.Engine) -> set[str]:
     """Return the ids of all containers that run."""
     with contextlib.closing(engines.client(engine.url)) as client:
@@ -249,6 +289,15 @@ async def test_what_speaks_something_else_is_named(tmp_path: Path, answer: Any, 
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("url", ["ssh://nobody@127.0.0.1", "npipe://x", "fd://", "tcp://[::1", "tcp://x:y"])
+async def test_what_is_no_address_of_an_engine_is_named_with_what_one_looks_like(
+    tmp_path: Path, url: str
+) -> None:
+    assert await outage(tmp_path, url) == (
+        f"no Docker engine is reached at {url} from here: set DOCKER_HOST to unix://PATH or tcp://HOST:PORT"
+    )
 
 
 async def test_no_engine_and_no_permission_each_have_their_fix(tmp_path: Path) -> None:

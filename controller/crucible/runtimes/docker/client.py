@@ -42,12 +42,13 @@ class Client(docker.APIClient):
             Unavailable: what ``docker login`` wrote cannot be read.
         """
         try:
-            super().__init__(url, version=version, timeout=patience, num_pools=2, max_pool_size=parallel)
+            auth.load_config()  # as the SDK does, where it cannot be told from what else goes wrong
         except _UNREADABLE as error:
             raise Unavailable(
                 f"{_file()} is no configuration of Docker's ({error}): mend it, or move it away and "
                 "`docker login` again"
             ) from error
+        super().__init__(url, version=version, timeout=patience, num_pools=2, max_pool_size=parallel)
         here = url.startswith("unix://")
         self._transport = Transport(url.removeprefix("unix://")) if here else None
 

@@ -10,6 +10,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 from docker import errors
@@ -29,6 +30,7 @@ NEWEST: Final = (1, 47)
 """Versions of Docker's API this runtime is written to."""
 USUAL_SOCKET: Final = "unix:///var/run/docker.sock"
 
+_SCHEMES: Final = frozenset({"unix", "http+unix", "tcp", "http", "https"})
 _KNOCK_SECONDS: Final = 5.0
 
 P = ParamSpec("P")
@@ -125,6 +127,7 @@ class Engine:
             self._client.close()
 
     def _connect(self) -> Facts:
+        refuse_address(self.url)
         refuse_plain(self.url, os.environ)
         knock(self.url)
         patience = min(self._settings.patience, 5)
@@ -207,6 +210,22 @@ def agreed(oldest: str, newest: str) -> str:
             f"and this release speaks {_text(NEWEST)}: upgrade crucible"
         )
     return _text(min(high, NEWEST))
+
+
+def refuse_address(url: str) -> None:
+    """Refuse what is no address of an engine, or one that is not spoken to here.
+
+    Raises:
+        Unavailable: it is that.
+    """
+    try:
+        scheme, port = urlsplit(url).scheme if "://" in url else "tcp", urlsplit(url).port
+    except ValueError:
+        scheme, port = "", None
+    if scheme not in _SCHEMES or port == 0:
+        raise Unavailable(
+            f"no Docker engine is reached at {url} from here: set DOCKER_HOST to unix://PATH or tcp://HOST:PORT"
+        )
 
 
 def knock(url: str) -> None:
