@@ -307,6 +307,7 @@ async def test_no_engine_and_no_permission_each_have_their_fix(tmp_path: Path) -
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # where another user may go
         place = Path(folder)
         (place / "docker").mkdir()
+        os.chown(place / "docker", 65534, 65534)
         server = impostor(place / "s", {})
         (place / "s").chmod(0o600)
         place.chmod(0o755)
