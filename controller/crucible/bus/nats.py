@@ -10,7 +10,6 @@ import contextlib
 import logging
 import secrets
 import ssl
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from crucible.bus import natswire
@@ -29,8 +28,6 @@ ALIVE: Final = 2.0
 """Seconds between two questions whether it is there; one that leaves two unanswered is not."""
 REFUSALS: Final = 16
 """Different things that a server refuses and that are remembered."""
-_PAST: Final = 256
-"""Ended takes that are remembered."""
 _HIGH_WATER: Final = 256 * 1024
 _ROOM: Final = 64 * 1024
 """Bytes that are read at once."""
@@ -68,7 +65,8 @@ class Nats(Pipe):
         self._answers: dict[str, asyncio.Future[Message]] = {}
         self._taken: dict[int, asyncio.Future[Message]] = {}
         self._followers: dict[int, Callable[[Message], None]] = {}
-        self._past: deque[int] = deque(maxlen=_PAST)
+        self._past: set[int] = set()
+        """Takes that ended, until the server has said what it says after all that comes for them."""
         self._inbox = f"_INBOX.{name}.{secrets.token_hex(8)}"
         self._number = 0
         self._sid = 0
@@ -193,7 +191,7 @@ class Nats(Pipe):
             return None
         finally:
             del self._taken[sid]
-            self._past.append(sid)
+            self._past.add(sid)
             self._write(natswire.unsubscribe(sid))
 
     async def flush(self) -> None:
@@ -237,7 +235,7 @@ class Nats(Pipe):
         answer = self._taken.get(message.sid) or self._answers.get(message.subject)
         if answer is not None and not answer.done():
             answer.set_result(message)
-        elif message.sid in self._past:
+        elif message.sid in self._past or message.sid in self._taken:
             if message.reply and not message.status:
                 self._write(natswire.publish(message.reply, b"-NAK"))  # too late for who asked: give it back
         elif answer is None:
@@ -267,7 +265,9 @@ class Nats(Pipe):
             self.close("the server does not answer any more")
             return
         self._unanswered += 1
-        self._reached.append(self._loop.create_future())
+        past, reached = frozenset(self._past), self._loop.create_future()
+        reached.add_done_callback(lambda _: self._past.difference_update(past))
+        self._reached.append(reached)
         self._write(natswire.PING)
         self._timer = self._loop.call_later(ALIVE, self._look)
 
