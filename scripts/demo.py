@@ -28,7 +28,7 @@ from crucible.errors import CrucibleError
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ("python", "javascript", "binary")
-SECONDS = 20.0
+SECONDS = 60.0
 ATTEMPTS = 50
 
 
@@ -87,7 +87,7 @@ def whole(show: Show, on: Stage) -> None:
         leak(show, on, accepted)
         break_out(show, on, accepted)
     finally:
-        on.crucible("delete", "--all", "--timeout", "40s")
+        on.crucible("delete", "--all", "--timeout", "120s")
     clear_away(show, on)
 
 

@@ -23,8 +23,8 @@ from crucible.settings import Places
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-START_SECONDS = 30.0
-STOP_SECONDS = 15.0
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
 
 
 class NotSeen(Exception):
@@ -58,7 +58,7 @@ class Stage:
             capture_output=True,
             text=True,
             check=False,
-            timeout=90,
+            timeout=180,
         )
         if done.returncode != code:
             what = (done.stderr or done.stdout).strip()
