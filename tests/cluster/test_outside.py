@@ -17,6 +17,7 @@ from meeting import Meeting
 from raw import Gone, Raw
 from replicas import Natted
 
+from crucible import manager as managers
 from crucible import outside as reaching
 from crucible.bus.host import CallFailed
 from crucible.bus.wire import Frame, Kind
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from faults import Answer
     from ground import LocalGround
+
+    from crucible.standing import Message
 
 SECRET = "the-words-that-nobody-on-the-way-may-read"
 CALLERS = ("--callers", "default", "--callers-port", "0")
@@ -98,6 +101,11 @@ class Scene:
             await program.close()
 
 
+async def following(messages: AsyncIterator[Message]) -> Message:
+    async with asyncio.timeout(DEADLINE):
+        return await anext(messages)
+
+
 @pytest.fixture
 async def scene(local: LocalGround) -> AsyncIterator[Scene]:
     async with Forwarding(load_endpoint(local.place / "control" / "kubeconfig")) as outside:
@@ -126,15 +134,15 @@ async def test_people_outside_call_hear_and_look_and_nothing_of_it_can_be_read_o
     async with scene.manager() as manager:
         events = await manager.events("split")
         await scene.run(meeting, "split")
-        event = await anext(events)
+        event = await following(events)
         assert (event.sender, event.payload["data"]["plugin"]) == ("$controller", "split")
         assert await manager.call("split.words", [SECRET]) == {"caller": "$host", "said": [SECRET]}
         heard = await manager.subscribe("notes.*")
         assert await manager.publish("notes.mine", SECRET) == 1
-        mine = await anext(heard)
+        mine = await following(heard)
         assert (mine.subject, mine.sender, mine.payload) == ("notes.mine", "$host", SECRET)
         await manager.call("split.tell", SECRET)
-        told = await anext(heard)
+        told = await following(heard)
         assert (told.subject, told.sender, told.payload) == ("notes.saved", "split", SECRET)
         with pytest.raises(NotFound):
             await manager.call("nobody.words")
@@ -231,9 +239,13 @@ async def test_who_may_not_is_told_what_it_takes(scene: Scene, meeting: Meeting)
 
     await scene.local.until(renewed, meeting.log)
     await remake()
-    await scene.local.client.patch(ca, {"data": {"ca.crt": shown}})
-    code, _, err = await scene.crucible("call", "split.words")
-    assert (code, "CERTIFICATE_VERIFY_FAILED" in err) == (5, True), err
+
+    async def disbelieved() -> bool:
+        await scene.local.client.patch(ca, {"data": {"ca.crt": shown}})  # which the broker puts right again
+        code, _, err = await scene.crucible("call", "split.words")
+        return (code, "CERTIFICATE_VERIFY_FAILED" in err) == (5, True)
+
+    await scene.local.until(disbelieved, meeting.log)
 
 
 @pytest.fixture
@@ -262,7 +274,8 @@ async def replicas(local: LocalGround) -> AsyncIterator[tuple[Meeting, Meeting]]
 async def test_any_replica_will_do_and_when_one_goes_calls_end_typed_and_the_next_finds_another(
     scene: Scene, replicas: tuple[Meeting, Meeting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reaching, "_REACH", 2.0)
+    monkeypatch.setattr(reaching, "_REACH", 4.0)
+    monkeypatch.setattr(managers, "BUS_PATIENCE", DEADLINE)
     one, two = replicas
     await scene.run(one, "split", {"size": "64Ki"})
     await one.show_door("bus-1")
@@ -275,17 +288,15 @@ async def test_any_replica_will_do_and_when_one_goes_calls_end_typed_and_the_nex
     async with scene.manager() as manager:
         await manager.wait_on_bus("split")
         assert (await manager.call("split.words", 2))["caller"] == "$host"
-        assert scene.outside.forwarded == ["bus-1", "bus-2"]
+        assert set(scene.outside.forwarded[1:]) == {"bus-2"}
         heard = await manager.subscribe("notes.*")
         await manager.call("split.tell", 3)
-        assert (await anext(heard)).payload == 3
+        assert (await following(heard)).payload == 3
         scene.outside.silent.clear()
         code, _, err = await scene.crucible("store", "put", "split", "total", "7")
         assert code == 0, err
         code, out, err = await scene.crucible("store", "get", "split", "total")
         assert (code, out) == (0, "7"), err
-        code, out, err = await scene.crucible("store", "export", "split")
-        assert json.loads(out or "{}")["value"] == 7, err
         code, out, err = await scene.crucible("top", "bus", "-o", "json")
         (figures,) = [each for each in json.loads(out or "{}")["items"] if each["plugin"] == "split"]
         assert (figures["connections"], {"bus-1", "bus-2"} <= set(scene.outside.forwarded)) == (1, True), err
@@ -297,7 +308,7 @@ async def test_any_replica_will_do_and_when_one_goes_calls_end_typed_and_the_nex
         with pytest.raises(CallFailed, match="Unavailable"):
             await open_call
         with pytest.raises(Unavailable):
-            await anext(heard)
+            await following(heard)
         scene.outside.silent.clear()
         assert (await manager.call("split.words", 4))["said"] == 4
         assert scene.outside.forwarded[-1] == "bus-1"

@@ -23,7 +23,7 @@ PROTOCOL: Final = "v4.channel.k8s.io"
 DATA: Final = 0
 ERROR: Final = 1
 _CHUNK: Final = 32 * 1024
-_BEAT: Final = 10.0
+_BEAT: Final = 20.0
 """Seconds after which the other end is asked whether it is there; it has half of that to say so."""
 _TOLD: Final = 500
 
