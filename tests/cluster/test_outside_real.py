@@ -129,11 +129,6 @@ class Cluster(Charted):
 class Replicated(Brokers, Cluster):
     """Two such brokers, which are one."""
 
-    values: ClassVar[dict[str, Any]] = {
-        **Brokers.values,
-        "bus": {**Brokers.values["bus"], **Cluster.values["bus"]},
-    }
-
 
 @pytest.fixture
 async def replicated(tmp_path: Path) -> AsyncIterator[Replicated]:

@@ -109,6 +109,24 @@ with plugin:
         else:
             say(missing=missing, stale=stale, put=len(put), kept=len(kept))
 """
+REACH = """
+import json, os, socket, time
+from crucible_plugin import Plugin
+
+def reached(host, port):
+    try:
+        socket.create_connection((host, port), 8).close()
+    except OSError as error:
+        return f"failed: {error}"
+    return "reached"
+
+plugin = Plugin()
+while True:  # for a network takes its time to hear of a pod
+    found = {name: reached(*where) for name, where in plugin.config["where"].items()}
+    print(json.dumps(found), flush=True)
+    time.sleep(1)
+"""
+_DOOR = "its door for people"
 GRANTED = {"call": ["split.words", "split.missing"], "publish": ["notes.*"]}
 
 
@@ -224,3 +242,37 @@ async def test_certificates_are_renewed_while_nobodys_connection_ends(brokers: B
     await load.until_more()
     found = await load.settled()
     assert {each.partition(": ")[2] for each in found["bad"]} <= {"Unavailable"}, found
+
+
+async def test_none_but_brokers_reach_nats_and_nobody_in_the_network_the_door_for_people_outside(
+    brokers: Brokers,
+) -> None:
+    (nats,), (broker, *_) = await brokers.parts("nats"), await brokers.parts("bus")
+    there, bus = nats["status"]["podIP"], broker["status"]["podIP"]
+    service = await brokers.client.get(brokers.within("services", "crucible-bus-nats"))
+    where = {
+        "nats": (service["spec"]["clusterIP"], 4222),
+        "its pod": (there, 4222),
+        "its monitoring": (there, 8222),
+        "broker": (bus, 3129),
+        _DOOR: (bus, 3130),
+        "its figures": (bus, 9090),
+    }
+    source = {"inline": {"main.py": REACH}}
+    await brokers.apply("reach", source=source, capabilities={"bus": {}}, config={"where": where})
+    await brokers.until_ready("reach")
+    (pod,) = await brokers.running("reach")
+    names = (pod["metadata"]["name"], await brokers.pose(pod, labelled=False))
+    last: dict[str, Any] = {}
+
+    async def reach(name: str, wanted: set[str]) -> bool:
+        last.update(await brokers.tried(name))
+        return {place for place, how in last.items() if how == "reached"} == wanted
+
+    try:
+        await brokers.until(lambda: reach(names[1], {"its figures"}))
+    except AssertionError as error:
+        if {place for place, how in last.items() if how == "reached"} == set(where) - {_DOOR}:
+            pytest.skip(f"this cluster's network enforces no NetworkPolicy: {last}")
+        raise AssertionError(f"a stranger: {last}") from error
+    await brokers.until(lambda: reach(names[0], {"broker"}), lambda: f"a plugin: {last}")

@@ -63,7 +63,12 @@ class Brokers(Charted):
     part = "bus"
     values: ClassVar[dict[str, Any]] = {
         "replicas": OPERATORS,
-        "bus": {"enabled": True, "replicas": BROKERS, "nats": {"enabled": True, "storage": {"size": "1Gi"}}},
+        "bus": {
+            "enabled": True,
+            "replicas": BROKERS,
+            "nats": {"enabled": True, "storage": {"size": "1Gi"}},
+            "callers": {"namespaces": ["*"]},
+        },
     }
 
     async def install(self) -> None:

@@ -213,12 +213,10 @@ class Charted(RealGround):
                 parts += [f"--- {name} {each['name']}", *lines[-40:]]
         return "\n".join(parts)
 
-    async def pose(self, pod: dict[str, Any]) -> str:
-        """Make a pod that is like a plugin's in all but its owner; return its name."""
-        labels = {
-            name: pod["metadata"]["labels"][name]
-            for name in ("app.kubernetes.io/managed-by", f"crucible.dev/{self.part}")
-        }
+    async def pose(self, pod: dict[str, Any], *, labelled: bool = True) -> str:
+        """Make a pod that is like a plugin's in all but its owner, or its labels too; return its name."""
+        names = ("app.kubernetes.io/managed-by", f"crucible.dev/{self.part}") if labelled else ()
+        labels = {name: pod["metadata"]["labels"][name] for name in names}
         spec = copy.deepcopy(pod["spec"])
         for field in ("nodeName", "serviceAccountName", "serviceAccount", "tolerations", "priority"):
             spec.pop(field, None)
