@@ -166,7 +166,14 @@ async def serve(options: UpOptions, stop: asyncio.Event) -> None:
         stack.callback(beating.cancel)
         server.tell_figures(
             lambda: figures(
-                Standing(loops.objects(), loops.turns, chronicle.counts, heart.age, bool(runtime.outage))
+                Standing(
+                    loops.objects(),
+                    loops.turns,
+                    chronicle.counts,
+                    heart.age,
+                    bool(runtime.outage),
+                    shut=bool(doors.shut),
+                )
             )
         )
         server.listen(lambda key: _ring_for_secret(loops, key))

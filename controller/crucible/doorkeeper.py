@@ -107,6 +107,11 @@ class Doorkeeper:
         """The broker runs."""
         return self._bus.running
 
+    @property
+    def shut(self) -> str:
+        """Why other machines cannot come to the broker directly though they may; empty: they can."""
+        return self._entrances.lines.problem
+
     async def close(self) -> None:
         """Let go. The broker goes on."""
         await self._crew.close()

@@ -58,6 +58,7 @@ class Standing:
         age: seconds since the event loop last turned.
         outage: instances cannot be followed now.
         leader: this controller is the one that acts.
+        shut: other machines cannot come to this one's broker directly though they may.
     """
 
     plugins: Sequence[Mapping[str, Any]]
@@ -66,6 +67,7 @@ class Standing:
     age: float
     outage: bool
     leader: bool = True
+    shut: bool = False
 
 
 def figures(standing: Standing) -> str:
@@ -92,6 +94,12 @@ def figures(standing: Standing) -> str:
             ),
             plain("crucible_restarts", "gauge", "Restarts of the plugins there are, summed up.", restarts),
             plain("crucible_outage", "gauge", "1 while instances cannot be followed.", standing.outage),
+            plain(
+                "crucible_lines_shut",
+                "gauge",
+                "1 while machines of the backbone cannot come directly though they may.",
+                standing.shut,
+            ),
             Family(
                 "crucible_condition_transitions_total",
                 "counter",

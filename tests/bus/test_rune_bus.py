@@ -15,12 +15,14 @@ from sandboxless import until
 from crucible.bus.wire import Frame, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from raw import Raw
 
     from conftest import Bus
+
+    Start = Callable[[Path | None, str], Awaitable["Program"]]
 
 EXAMPLE = rune.REPOSITORY / "plugin-images/rune/example-bus/src/main.rn"
 RELAY = """
@@ -86,11 +88,25 @@ class Program:
 
 
 @pytest.fixture
-async def relay(bus: Bus, tmp_path: Path, host: Path) -> AsyncIterator[Program]:
-    program = await Program.start(host, tmp_path, bus.plugin("relay", **GRANTS), RELAY)
+async def start(bus: Bus, tmp_path: Path, host: Path) -> AsyncIterator[Start]:
+    """Starts scripts, and ends each before its broker, whatever becomes of the test."""
+    del bus
+    begun: list[Program] = []
+
+    async def begin(place: Path | None, text: str) -> Program:
+        begun.append(await Program.start(host, tmp_path, place, text))
+        return begun[-1]
+
+    yield begin
+    for program in begun:
+        await program.close()
+
+
+@pytest.fixture
+async def relay(bus: Bus, start: Start) -> Program:
+    program = await start(bus.plugin("relay", **GRANTS), RELAY)
     await bus.ready("relay")
-    yield program
-    await program.close()
+    return program
 
 
 async def capitals(client: Raw) -> None:
@@ -158,9 +174,9 @@ async def test_when_the_broker_cut_it_off_it_connects_anew(bus: Bus, relay: Prog
 
 
 @pytest.mark.usefixtures("stores")
-async def test_the_example_counts_in_its_store(bus: Bus, tmp_path: Path, host: Path) -> None:
+async def test_the_example_counts_in_its_store(bus: Bus, start: Start) -> None:
     grants: dict[str, Any] = {"publish": ("summaries.made",), "store": 10_000}
-    program = await Program.start(host, tmp_path, bus.plugin("summarizer", **grants), EXAMPLE.read_text())
+    await start(bus.plugin("summarizer", **grants), EXAMPLE.read_text())
     await bus.ready("summarizer")
     client = await bus.join(bus.host, namespace="here")
     await client.ask(Frame(Kind.SUBSCRIBE, 1, "summaries.*"))
@@ -177,11 +193,10 @@ async def test_the_example_counts_in_its_store(bus: Bus, tmp_path: Path, host: P
     bus.grant("summarizer", store=10_000)
     denied = await client.call(11, "summarizer.summary", b'{"text":""}')
     assert denied.name == "NotPermitted"
-    await program.close()
 
 
 @pytest.mark.usefixtures("stores")
-async def test_a_store_is_changed_under_its_revisions(bus: Bus, tmp_path: Path, host: Path) -> None:
+async def test_a_store_is_changed_under_its_revisions(bus: Bus, start: Start) -> None:
     script = """
         pub fn main() {
             println!("{:?}", crucible::get("a"));
@@ -195,7 +210,7 @@ async def test_a_store_is_changed_under_its_revisions(bus: Bus, tmp_path: Path, 
             println!("{:?}", crucible::get("a b"));
             println!("{:?}", crucible::next(0.0));
         }"""
-    program = await Program.start(host, tmp_path, bus.plugin("notes", store=10_000), script)
+    program = await start(bus.plugin("notes", store=10_000), script)
     code, out, said = await program.ended()
     assert code == 0, said
     lines = out.splitlines()
@@ -213,7 +228,7 @@ async def test_a_store_is_changed_under_its_revisions(bus: Bus, tmp_path: Path, 
     assert lines[8].startswith('Err("Malformed: header key')
 
 
-async def test_messages_that_find_no_room_are_counted(bus: Bus, tmp_path: Path, host: Path) -> None:
+async def test_messages_that_find_no_room_are_counted(bus: Bus, start: Start) -> None:
     script = """
         pub fn main() {
             crucible::open(["none"])?;
@@ -223,7 +238,7 @@ async def test_messages_that_find_no_room_are_counted(bus: Bus, tmp_path: Path, 
             crucible::call("caps.up", ())?;
             Ok(crucible::next(60.0)?.unwrap().missed)
         }"""
-    running = await Program.start(host, tmp_path, bus.plugin("idle", **GRANTS), script)
+    running = await start(bus.plugin("idle", **GRANTS), script)
     server = await bus.add("caps", "up", publish=("news.*",))
     for told in (70, 1):
         asked = await server.next()
@@ -231,9 +246,7 @@ async def test_messages_that_find_no_room_are_counted(bus: Bus, tmp_path: Path, 
     assert (await running.ended())[0] == 6
 
 
-async def test_what_is_not_granted_or_not_there_is_an_error_to_the_script(
-    bus: Bus, tmp_path: Path, host: Path
-) -> None:
+async def test_what_is_not_granted_or_not_there_is_an_error_to_the_script(bus: Bus, start: Start) -> None:
     script = """
         pub fn main() {
             println!("{:?}", crucible::call("caps.up", ()));
@@ -244,8 +257,8 @@ async def test_what_is_not_granted_or_not_there_is_an_error_to_the_script(
             println!("{:?}", crucible::put_event("told.x", (), None));
             println!("{:?}", crucible::take_event("news.*", "main", None, 1.0));
         }"""
-    _, out, _ = await (await Program.start(host, tmp_path, bus.plugin("poor"), script)).ended()
+    _, out, _ = await (await start(bus.plugin("poor"), script)).ended()
     assert [line[:18] for line in out.splitlines()] == ['Err("NotPermitted:'] * 7
     assert bus.faults("poor") == {"refused": 7}
-    _, out, _ = await (await Program.start(host, tmp_path, None, script)).ended()
+    _, out, _ = await (await start(None, script)).ended()
     assert out.startswith('Err("Unavailable: this plugin has no bus')

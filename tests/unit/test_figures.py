@@ -15,7 +15,7 @@ def test_plugins_turns_restarts_and_changes_are_told() -> None:
         {},
     ]
     changes = Counter({("Ready", "False", "BackOff"): 3})
-    lines = figures(Standing(plugins, 7, changes, 0.5, outage=True, leader=False)).splitlines()
+    lines = figures(Standing(plugins, 7, changes, 0.5, outage=True, leader=False, shut=True)).splitlines()
     assert {
         "crucible_leader 0",
         "crucible_loop_age_seconds 0.5",
@@ -25,6 +25,7 @@ def test_plugins_turns_restarts_and_changes_are_told() -> None:
         "crucible_reconciles_total 7",
         "crucible_restarts 2",
         "crucible_outage 1",
+        "crucible_lines_shut 1",
         'crucible_condition_transitions_total{condition="Ready",status="False",reason="BackOff"} 3',
         "# TYPE crucible_condition_transitions_total counter",
     } <= set(lines)

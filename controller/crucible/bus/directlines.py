@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from crucible.bus import credentials, news
@@ -45,6 +46,7 @@ _COMING_OF_ONE: Final = 8
 _REST: Final = 0.25
 _GOODBYE: Final = 2.0
 _SCRATCH: Final = 64 * 1024
+_TOLD: Final = 300
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +136,13 @@ class DirectLines:
         said = joining.meeting
         return Meeting(said.identity, said.host, said.port if self._listeners else 0)
 
+    @property
+    def shut(self) -> bool:
+        """Others are to come to this machine directly, and cannot: its port could not be bound."""
+        joining = self._joining
+        meant = joining is not None and joining.meeting is not None and joining.meeting.port > 0
+        return meant and joining is not None and bool(joining.listen) and not self._listeners
+
     def look(self, peer: Peer) -> None:
         """See to it that there is a line to a machine, if it can be met and is not to come itself."""
         ours, theirs = self.meeting, peer.meeting
@@ -142,13 +151,14 @@ class DirectLines:
             return
         address = address_of(theirs, self._joining.host, self._joining.listen)
         kept = self._keeping.get(peer.name)
-        if kept is not None and kept[0] == (address, theirs):
+        if kept is not None and kept[0] == (address, theirs) and not kept[1].done():
             return
         self._give_up(peer.name)
         if address is not None:
             waits = TURN if ours.port and peer.name < self._ground.machine else 0.0
             task = self._loop.create_task(self._keep(peer, address, theirs, waits))
             self._keeping[peer.name] = ((address, theirs), task)
+            task.add_done_callback(partial(self._kept, peer.name))
 
     def part(self, peer: Peer, why: str) -> None:
         """Have no line to a machine any more: it is gone, or we have nothing to do with it."""
@@ -165,6 +175,20 @@ class DirectLines:
         line = self._dialled.pop(machine, None)
         if line is not None:
             line.close("it is not wanted any more")
+
+    def _kept(self, machine: str, task: asyncio.Task[None]) -> None:
+        """Begin anew what nobody foresaw the end of; what was cancelled has ended as it should."""
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        log.error("the direct line to %s is not kept any more", machine, exc_info=error)
+        self.why[machine] = f"it failed: {error}"[:_TOLD]
+        self._loop.call_later(_RETRY_LONGEST, self._look_again, machine)
+
+    def _look_again(self, machine: str) -> None:
+        kept, peer = self._keeping.get(machine), self._ground.met(machine)
+        if kept is not None and kept[1].done() and peer is not None:
+            self.look(peer)
 
     # Dialling.
 

@@ -119,7 +119,13 @@ class Far:
             for peer in sorted(self._peers.values(), key=lambda peer: peer.name)
         ]
         refused = [] if self._nats is None else list(self._nats.refused)
-        return {"machine": self.machine, "problem": self.problem, "refused": refused, "peers": others}
+        return {
+            "machine": self.machine,
+            "problem": self.problem,
+            "refused": refused,
+            "shut": self.lines.shut,
+            "peers": others,
+        }
 
     def met(self, machine: str) -> Peer | None:
         """Return a machine that we have to do with and that is there; None: there is no such."""

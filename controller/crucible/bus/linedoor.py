@@ -19,11 +19,14 @@ class LineDoor:
     """Where this machine lets others in, as its settings say; shut until then."""
 
     def __init__(self) -> None:
+        self.problem = ""
+        """Why nobody can come by it though somebody may; empty: it is open, or shut on purpose."""
         self._at: tuple[str, int] | None = None
 
     def move(self, joining: Joining | None) -> bool:
         """Be where the settings say now; True when that is another place."""
         before, self._at = self._at, None
+        self.problem = ""
         if joining is not None and joining.meeting is not None and joining.listen:
             self._at = (joining.listen, joining.meeting.port)
         return before != self._at
@@ -46,10 +49,13 @@ class LineDoor:
         host, port = self._at
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            return (socket.create_server((host, port), family=family, backlog=_QUEUE),)
+            opened = socket.create_server((host, port), family=family, backlog=_QUEUE)
         except OSError as error:
             where = f"[{host}]" if ":" in host else host
-            raise Unavailable(
+            self.problem = (
                 f"other machines cannot come directly to {where}:{port} ({error.strerror or error}): "
                 "say another address with lines in the backbone's settings"
-            ) from error
+            )
+            raise Unavailable(self.problem) from error
+        self.problem = ""
+        return (opened,)

@@ -125,6 +125,11 @@ async def _status(places: Places, output: Data) -> None:
     print(f"{found['machine']} is on the backbone, and sees {len(rows) or 'no'} other machines")
     if rows:
         print("\n".join(table([_SEEN, *rows])))
+    if found.get("shut"):
+        note(
+            "other machines cannot come here directly: the port of 'lines' could not be bound, as the log of "
+            "crucible up says; their calls go through the server"
+        )
     for one in found["peers"]:
         if one["why"]:
             note(f"no direct line to {one['machine']}: {one['why']}")

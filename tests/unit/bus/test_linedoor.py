@@ -38,6 +38,11 @@ def test_it_is_bound_at_its_address_alone_and_one_that_is_taken_is_said(host: st
     found, port = listener.getsockname()[:2]
     assert found == host
     door.move(joining(host, port))
+    assert door.problem == ""
     with pytest.raises(Unavailable, match="lines in the backbone's settings"):
         door.listeners()  # somebody has it
+    assert "cannot come directly" in door.problem
     listener.close()
+    (again,) = door.listeners()
+    assert door.problem == ""
+    again.close()
