@@ -169,6 +169,20 @@ async def test_a_trace_is_carried_on(bus: Bus, any_talk: Talk) -> None:
     assert await any_talk.call("log", 8, headers={"traceparent": "00-nonsense"}) is None
 
 
+async def test_a_caller_leaves_what_is_said_on_its_behalf_room_for_headers(bus: Bus, any_talk: Talk) -> None:
+    gate = await bus.add("gate", "open")
+    traceparent = f"00-{'a' * 32}-{'b' * 16}-01"
+    for length, passed in ((512, True), (513, False), (3900, False)):
+        any_talk.ask(
+            "relay", {"to": "gate.open"}, headers={"traceparent": traceparent, "tracestate": "x" * length}
+        )
+        asked = await gate.next()
+        assert asked.headers["traceparent"].split("-")[1] == "a" * 32
+        assert ("tracestate" in asked.headers) is passed
+        gate.send(Frame(Kind.ANSWER, asked.id))
+        await any_talk.raw.next()
+
+
 async def test_a_method_that_yields_streams_as_far_as_its_caller_wants(talk: Talk) -> None:
     assert await talk.call("count", 3) == [0, 1, 2]
     ident = talk.ask("count", 3, flags=1)

@@ -13,6 +13,9 @@ _PARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-|\Z)"
 )
 
+_STATE: Final = 512
+"""Characters of a ``tracestate`` that are passed on: a longer one would leave other headers no room."""
+
 
 class Trace(NamedTuple):
     """One span of a trace."""
@@ -38,4 +41,5 @@ def trace_of(headers: Mapping[str, str]) -> Trace | None:
     found = _PARENT.match(headers.get("traceparent", ""))
     if found is None:
         return None
-    return Trace(found[1], os.urandom(8).hex(), found[2], headers.get("tracestate", ""))
+    state = headers.get("tracestate", "")
+    return Trace(found[1], os.urandom(8).hex(), found[2], state if len(state) <= _STATE else "")

@@ -6,13 +6,14 @@ const { randomBytes } = require("node:crypto");
 
 const current = new AsyncLocalStorage();
 const PARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-|$)/;
+/** Characters of a tracestate that are passed on: a longer one would leave other headers no room. */
+const STATE = 512;
 
 /** Return a span below the one that came with a frame; undefined when none came. */
 function spanOf(headers) {
   const match = PARENT.exec(headers.traceparent ?? "");
-  return (
-    match && { traceId: match[1], spanId: randomBytes(8).toString("hex"), flags: match[2], state: headers.tracestate }
-  );
+  const state = headers.tracestate?.length <= STATE ? headers.tracestate : undefined;
+  return match && { traceId: match[1], spanId: randomBytes(8).toString("hex"), flags: match[2], state };
 }
 
 /** Return what goes with what is said as part of the current work. */

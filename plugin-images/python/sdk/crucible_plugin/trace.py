@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _PARTS = 4
 _LENGTHS = (2, 32, 16, 2)
+_STATE = 512
+"""Characters of a ``tracestate`` that are passed on: a longer one would leave other headers no room."""
 
 
 class Trace:
@@ -22,7 +24,7 @@ class Trace:
         trace_id: 32 hex digits, the same in all plugins that take part.
         span_id: 16 hex digits, this piece of work.
         flags: two hex digits; ``01``: recorded.
-        state: vendors' own, passed on as it came.
+        state: vendors' own, passed on as it came; empty where that was long.
     """
 
     __slots__ = ("flags", "span_id", "state", "trace_id")
@@ -63,7 +65,8 @@ def trace_of(headers: Mapping[str, str]) -> Trace | None:
     trace_id, span_id = parts[1:3]
     if not trace_id.strip("0") or not span_id.strip("0"):
         return None
-    return Trace(trace_id, os.urandom(8).hex(), parts[3], headers.get("tracestate", ""))
+    state = headers.get("tracestate", "")
+    return Trace(trace_id, os.urandom(8).hex(), parts[3], state if len(state) <= _STATE else "")
 
 
 def _is_hex(text: str, length: int) -> bool:

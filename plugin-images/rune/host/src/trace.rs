@@ -2,6 +2,9 @@
 
 use crate::wire::Frame;
 
+/// Bytes of a `tracestate` that are passed on: a longer one would leave other headers no room.
+const STATE: usize = 512;
+
 /// One span of a trace.
 #[derive(Clone)]
 pub struct Trace {
@@ -25,7 +28,7 @@ impl Trace {
             trace_id: (*trace_id).to_owned(),
             span_id: random_span(),
             flags: (*flags).to_owned(),
-            state: frame.header("tracestate").to_owned(),
+            state: Some(frame.header("tracestate")).filter(|state| state.len() <= STATE).unwrap_or_default().to_owned(),
         })
     }
 
