@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from crucible.model.decision import Event
     from crucible.model.volume import HostVolume
     from crucible.packages.sources import Images
+    from crucible.ports import Voice
     from crucible.runtimes.base import Runtime
     from crucible.runtimes.secrets import SecretsOf
     from crucible.settings import Places
@@ -164,27 +165,8 @@ async def serve(options: UpOptions, stop: asyncio.Event) -> None:
         loops = Loops(ports)
         beating = asyncio.create_task(heart.go_on())
         stack.callback(beating.cancel)
-        server.tell_figures(
-            lambda: figures(
-                Standing(
-                    loops.objects(),
-                    loops.turns,
-                    chronicle.counts,
-                    heart.age,
-                    bool(runtime.outage),
-                    shut=bool(doors.shut),
-                )
-            )
-        )
+        server.tell_figures(lambda: figures(_standing(loops, chronicle, heart, runtime, doors)))
         server.listen(lambda key: _ring_for_secret(loops, key))
-
-        telling: set[asyncio.Task[None]] = set()
-
-        def say(plugin_uid: str, event: Event) -> None:
-            plugin = loops.find(plugin_uid)
-            if plugin is not None:
-                telling.add(task := asyncio.create_task(told.tell(read_identity(plugin), event)))
-                task.add_done_callback(telling.discard)
 
         def changed(plugin_uid: str) -> None:
             loops.ring(plugin_uid)
@@ -193,13 +175,39 @@ async def serve(options: UpOptions, stop: asyncio.Event) -> None:
 
         await runtime.open(changed)
         stack.push_async_callback(runtime.close)
-        doors.open(loops.ring, say)
+        doors.open(loops.ring, _recorder(loops, told))
         stack.push_async_callback(doors.close)
         keeper = asyncio.create_task(_keep_backbone(options, doors))
         stack.callback(keeper.cancel)
         pods.tell()
         sweeping = partial(_sweep_for_ever, client, ports, loops, doors)
         await _operate(options, client, loops, sweeping, stop)
+
+
+def _standing(
+    loops: Loops, chronicle: Chronicle, heart: Heart, runtime: Runtime, doors: Doorkeeper
+) -> Standing:
+    return Standing(
+        loops.objects(),
+        loops.turns,
+        chronicle.counts,
+        heart.age,
+        bool(runtime.outage),
+        shut=bool(doors.shut),
+    )
+
+
+def _recorder(loops: Loops, voice: Voice) -> Callable[[str, Event], None]:
+    """Return what records an event of a Plugin, by uid, and waits for nobody."""
+    telling: set[asyncio.Task[None]] = set()
+
+    def record(plugin_uid: str, event: Event) -> None:
+        plugin = loops.find(plugin_uid)
+        if plugin is not None:
+            telling.add(task := asyncio.create_task(voice.tell(read_identity(plugin), event)))
+            task.add_done_callback(telling.discard)
+
+    return record
 
 
 async def _keep_backbone(options: UpOptions, doors: Doorkeeper) -> None:
