@@ -1,6 +1,6 @@
 """An event loop whose clock jumps to whatever is due next: waits of minutes take no time at all.
 
-What would wait for ever fails at once, for nothing is due any more.
+What would wait for ever fails at once, for nothing is due any more; so does what would go on for ever.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+
+_LONGEST = 500_000.0
+"""Seconds of its own clock after which nobody waits for an end any more."""
 
 
 class _Jumping(selectors.DefaultSelector):
@@ -26,6 +30,8 @@ class _Jumping(selectors.DefaultSelector):
             if timeout is None:
                 raise RuntimeError("everybody waits, and nothing will ever happen")
             self.now += timeout
+            if self.now > _LONGEST:
+                raise RuntimeError("it goes on for ever")
         return found
 
 

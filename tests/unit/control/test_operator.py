@@ -261,7 +261,7 @@ class Kopf:
             raise
 
     async def _watch(self) -> None:
-        while True:
+        while asyncio.get_running_loop().time() < 100_000:  # else a test that fails would not end
             try:
                 await asyncio.sleep(10_000)
             except asyncio.CancelledError:
