@@ -61,7 +61,7 @@ async def test_without_metrics_such_a_probe_is_refused_with_what_to_install(loca
 
     local.faults.answer = answer
     local.start()
-    await local.apply("p", health=FRUGAL)
+    await local.apply("p", health=FRUGAL, resources={"memory": "128Mi"})
     await local.until_condition(
         "p", "Stalled", "ProbeUnavailable", "does not offer resource", "metrics-server"
     )
