@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
+import tempfile
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +17,7 @@ from harness import FIRST
 
 from crucible.errors import InvalidSource
 from crucible.model.source import PullPolicy
+from crucible.model.volume import HostVolume, Mount
 
 if TYPE_CHECKING:
     from harness_docker import DockerHarness
@@ -115,3 +119,32 @@ async def test_no_image_makes_us_read_a_folder_for_its_list_of_groups(docker: Do
     assert most < 8 << 20
     assert ended.exit is not None
     assert "/etc/group is no file, or too large to be looked at" in ended.exit.problem
+
+
+async def test_no_volume_of_an_image_lies_in_a_granted_one_by_a_link(docker: DockerHarness) -> None:
+    """The engine would make it there, as root, while others may put links in its way."""
+    notes = Path(tempfile.mkdtemp(prefix="crucible-volume-"))
+    try:
+        docker.volumes = (HostVolume("notes", notes.resolve(), writable=True),)
+        await docker.reopen()
+        tag = build(
+            docker, "linked", "ADD tree.tar /\nVOLUME /x/cache", **{"tree.tar": link("x", "/data/notes")}
+        )
+        workload = await plugin(docker, tag, "")
+        mounts = (Mount("notes", "/data/notes", writable=True),)
+        ended = await docker.run(replace(workload, mounts=mounts))
+        assert ended.exit is not None
+        assert "VOLUME /x/cache is /data/notes/cache, by a link, and lies in" in ended.exit.problem
+        assert list(notes.iterdir()) == []
+    finally:
+        shutil.rmtree(notes)
+
+
+def link(name: str, target: str) -> bytes:
+    """Return an archive that holds a link and no more."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname = tarfile.SYMTYPE, target
+        tar.addfile(entry)
+    return out.getvalue()

@@ -27,7 +27,7 @@ from crucible.runtimes.secrets import open_secrets
 from crucible.runtimes.volumes import find_volumes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from crucible.model.instance import Instance
@@ -198,7 +198,35 @@ class Starter:
         self._containers.know(held, made["Id"])  # before it starts, so that its events find it
         if not held.type_image:
             groups_allow(client, made["Id"])
+            volumes_allow(client, made["Id"], request["HostConfig"])
         client.start(made["Id"])
+
+
+def volumes_allow(client: Client, container: str, host: Mapping[str, Any]) -> None:
+    """Look where a whole image's volumes are, past its links: in no folder that others of the host write to.
+
+    Raises:
+        InvalidSource: one is; the engine would make it there, as root, wherever a link leads by then.
+    """
+    shared = [mount["Target"] for mount in host["Mounts"] if not mount["ReadOnly"]]
+    for volume in host["Tmpfs"] if shared else ():
+        real = _past_links(client, container, volume)
+        for place in shared:
+            if real.is_relative_to(place):
+                raise InvalidSource(
+                    f"the image's VOLUME {volume} is {real}, by a link, and lies in {place}, where the plugin "
+                    "is shown a folder of this host: remove the VOLUME or the link, or change the mount"
+                )
+
+
+def _past_links(client: Client, container: str, path: str) -> PurePosixPath:
+    at = PurePosixPath("/")
+    for name in PurePosixPath(path).parts[1:]:
+        at /= name
+        stat = client.stat(container, str(at))
+        if stat is not None and stat["linkTarget"]:
+            at = PurePosixPath(stat["linkTarget"])
+    return at
 
 
 def show_names(path: Path) -> None:
