@@ -214,7 +214,7 @@ def volumes_allow(client: Client, container: str, host: Mapping[str, Any]) -> No
         for place in shared:
             if real.is_relative_to(place):
                 raise InvalidSource(
-                    f"the image's VOLUME {volume} is {real}, by a link, and lies in {place}, where the plugin "
+                    f"the image's VOLUME {volume} is {real}, by a link, and lies in {place}, where it "
                     "is shown a folder of this host: remove the VOLUME or the link, or change the mount"
                 )
 
