@@ -97,7 +97,7 @@ def test_all_that_the_broker_loads_is_there(made: Made) -> None:
 
 
 def test_every_option_that_the_chart_gives_is_one_it_takes(made: Made, release: Release) -> None:
-    deployments = of_kind(release.objects({**BUS, "watchNamespaces": ["one"]}), "Deployment")
+    deployments = of_kind(release.objects({**BUS, "watchNamespaces": ["one", "two"]}), "Deployment")
     given = [one["spec"]["template"]["spec"]["containers"][0]["args"] for one in deployments]
     assert {args[0] for args in given} == {"operator", "egress", "broker"}
     for command, *args in given:

@@ -20,6 +20,8 @@ OTHERS = {
     "kube_pod_container_status_restarts_total",
     "up",
 }
+# Of a control plane of one machine, which no chart watches.
+ELSEWHERE = {"crucible_lines_shut"}
 PHASES = re.compile(r'phase=~?"([\w|]+)"')
 METRIC = re.compile(r"\b(\w+)\{")
 
@@ -67,7 +69,9 @@ def test_the_dashboard_asks_for_figures_that_are_told(release: Release) -> None:
     for panel in panels:
         for target in panel["targets"]:
             assert set(METRIC.findall(target["expr"])) <= told() | OTHERS
-    assert {name for panel in panels for name in METRIC.findall(panel["targets"][0]["expr"])} >= told()
+    assert {name for panel in panels for name in METRIC.findall(panel["targets"][0]["expr"])} >= (
+        told() - ELSEWHERE
+    )
 
 
 def test_panels_stand_beside_each_other(release: Release) -> None:

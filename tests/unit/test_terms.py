@@ -8,8 +8,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-import clockwork
 import pytest
+import virtualclock
 
 from crucible.errors import Unavailable
 from crucible.terms import EXIT, Patience, Term, lead, timed_end
@@ -91,9 +91,9 @@ class Scene:
 
 def test_a_term_ends_when_the_lease_is_lost_and_the_lease_is_given_up_when_it_is_told_to_stop() -> None:
     lost = Scene(_obedient, lasts=50)
-    assert clockwork.run(lost.lead()) == pytest.approx(50)
+    assert virtualclock.run(lost.lead()) == pytest.approx(50)
     told = Scene(_obedient, lasts=5000, stop=20)
-    assert clockwork.run(told.lead()) == pytest.approx(20)
+    assert virtualclock.run(told.lead()) == pytest.approx(20)
     assert told.lease.released
     assert not lost.left
     assert not told.left
@@ -107,7 +107,7 @@ def test_a_term_that_does_not_end_is_cut_off_and_said_to_be_at_where_it_waits(
         await asyncio.get_running_loop().create_future()
 
     scene = Scene(waits_for_what_never_comes, lasts=50)
-    assert clockwork.run(scene.lead()) == pytest.approx(50 + PATIENCE.ending)
+    assert virtualclock.run(scene.lead()) == pytest.approx(50 + PATIENCE.ending)
     assert not scene.left
     assert "waits_for_what_never_comes line" in caplog.text
 
@@ -122,7 +122,7 @@ def test_one_that_takes_no_notice_of_one_cancellation_is_cancelled_again() -> No
                 continue
 
     scene = Scene(drops_the_first, lasts=50)
-    assert clockwork.run(scene.lead()) < 50 + PATIENCE.ending + PATIENCE.cutting
+    assert virtualclock.run(scene.lead()) < 50 + PATIENCE.ending + PATIENCE.cutting
     assert not scene.left
 
 
@@ -132,7 +132,7 @@ def test_the_process_is_left_when_a_term_can_neither_go_on_nor_end() -> None:
         await _unstoppable()
 
     scene = Scene(hangs, lasts=50)
-    clockwork.run(scene.end())
+    virtualclock.run(scene.end())
     assert scene.took == pytest.approx(50 + PATIENCE.ending + PATIENCE.cutting)
     assert len(scene.left) == 1
     assert "_unstoppable line" in scene.left[0]
@@ -141,7 +141,7 @@ def test_the_process_is_left_when_a_term_can_neither_go_on_nor_end() -> None:
 def test_the_process_is_left_when_the_renewal_cannot_be_ended() -> None:
     scene = Scene(_obedient, lasts=500, stop=5)
     scene.lease.deaf = True
-    clockwork.run(scene.end())
+    virtualclock.run(scene.end())
     assert len(scene.left) == 1
     assert "the renewal of the lease" in scene.left[0]
 
@@ -152,7 +152,7 @@ def test_a_term_that_does_not_begin_is_over_and_says_why() -> None:
 
     scene = Scene(never_watches, lasts=5000)
     with pytest.raises(Unavailable, match=r"not watched within 120 s.*never_watches line"):
-        clockwork.run(scene.lead())
+        virtualclock.run(scene.lead())
     assert scene.lease.released
     assert not scene.left
 
@@ -163,11 +163,11 @@ def test_what_nobody_foresaw_is_raised_whoever_of_the_two_it_ended() -> None:
         raise KeyError("metadata")
 
     with pytest.raises(KeyError, match="metadata"):
-        clockwork.run(Scene(fails, lasts=50).lead())
+        virtualclock.run(Scene(fails, lasts=50).lead())
     renewal = Scene(_obedient, lasts=50)
     renewal.lease.failing = ValueError("no lease")
     with pytest.raises(ValueError, match="no lease"):
-        clockwork.run(renewal.lead())
+        virtualclock.run(renewal.lead())
 
 
 def test_an_end_by_a_cancellation_that_nobody_asked_for_is_a_defect() -> None:
@@ -176,7 +176,7 @@ def test_an_end_by_a_cancellation_that_nobody_asked_for_is_a_defect() -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(RuntimeError, match="the term was cancelled by itself"):
-        clockwork.run(Scene(cancels_itself, lasts=50).lead())
+        virtualclock.run(Scene(cancels_itself, lasts=50).lead())
 
 
 def _process(program: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ import socket
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import clockwork
+import virtualclock
 
 from crucible.bus.directlines import DirectLines
 from crucible.model.backbone import Joining, Meeting
@@ -66,7 +66,7 @@ def test_what_nobody_foresaw_is_told_and_the_line_is_kept_anew(
         lines.part(ground.peer, "it is gone")  # type: ignore[arg-type]
         await asyncio.sleep(0)
 
-    clockwork.run(main())
+    virtualclock.run(main())
     assert "is not kept any more" in caplog.text
 
 
@@ -88,7 +88,7 @@ def test_one_that_has_ended_is_no_reason_not_to_look(monkeypatch: pytest.MonkeyP
         lines.part(ground.peer, "it is gone")  # type: ignore[arg-type]
         await asyncio.sleep(0)
 
-    clockwork.run(main())
+    virtualclock.run(main())
 
 
 def test_it_is_shut_while_others_are_to_come_and_no_port_is_bound() -> None:

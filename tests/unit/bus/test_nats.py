@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import clockwork
+import virtualclock
 
 from crucible.bus import natswire
 from crucible.bus.nats import ALIVE, Nats
@@ -48,7 +48,7 @@ def test_what_comes_too_late_is_given_back_however_many_takes_ended_since() -> N
         assert heard == []
         nats.close()
 
-    clockwork.run(main())
+    virtualclock.run(main())
 
 
 def test_ended_takes_are_forgotten_once_nothing_can_come_for_them() -> None:
@@ -71,7 +71,7 @@ def test_ended_takes_are_forgotten_once_nothing_can_come_for_them() -> None:
         assert nats._past == set()
         nats.close()
 
-    clockwork.run(main())
+    virtualclock.run(main())
 
 
 def test_what_comes_after_the_take_was_given_up_in_the_same_turn_is_given_back() -> None:
@@ -91,4 +91,4 @@ def test_what_comes_after_the_take_was_given_up_in_the_same_turn_is_given_back()
         assert heard == []
         nats.close()
 
-    clockwork.run(main())
+    virtualclock.run(main())

@@ -4,8 +4,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-import clockwork
 import pytest
+import virtualclock
 from build import UID, plugin
 from revisions import KeptRevisions
 
@@ -288,7 +288,7 @@ def test_a_cancellation_that_kopf_drops_is_said_again(drops: int, monkeypatch: p
         )
         assert kopf.watcher.done()
 
-    assert clockwork.run(main()) < 1 + 5 * (drops + 1)
+    assert virtualclock.run(main()) < 1 + 5 * (drops + 1)
     assert begun
 
 
@@ -309,7 +309,7 @@ def test_kopf_that_does_not_end_is_an_error_and_no_wait(monkeypatch: pytest.Monk
                 await asyncio.sleep(0)
 
     with pytest.raises(RuntimeError, match=r"kopf does not end: .*watcher for plugins"):
-        clockwork.run(main())
+        virtualclock.run(main())
 
 
 def test_the_loops_end_with_a_term_that_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,4 +330,4 @@ def test_the_loops_end_with_a_term_that_is_cut_off(monkeypatch: pytest.MonkeyPat
         assert working.cancelled()
         assert not scene.loops.uids()
 
-    clockwork.run(main())
+    virtualclock.run(main())

@@ -7,8 +7,8 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import clockwork
 import pytest
+import virtualclock
 
 from crucible.errors import NotFound
 from crucible.runtimes.kubernetes import KubernetesRuntime, KubernetesSettings
@@ -53,7 +53,7 @@ def test_opening_fails_where_what_follows_pods_has_ended_instead_of_waiting_for_
             await runtime.close()
 
     with pytest.raises(RuntimeError, match="what follows /api/v1/pods ended: KeyError"):
-        clockwork.run(main())
+        virtualclock.run(main())
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
@@ -76,7 +76,7 @@ def test_it_does_not_stand_once_a_work_has_ended_however_that_was(how: str) -> N
             await runtime.close()
 
     with pytest.raises(RuntimeError, match=r"the upkeep (was cancelled|ended: AttributeError)"):
-        clockwork.run(main())
+        virtualclock.run(main())
 
 
 def test_one_that_is_closed_is_not_broken() -> None:
@@ -87,4 +87,4 @@ def test_one_that_is_closed_is_not_broken() -> None:
         await runtime.close()
         assert not runtime.broken
 
-    clockwork.run(main())
+    virtualclock.run(main())
