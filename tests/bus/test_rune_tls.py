@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from imagelib import rune
-from raw import DEADLINE, Gone
+from raw import DEADLINE, Gone, turn_away
 from sandboxless import until
 
 from crucible.backbone.authority import Authority, fresh_authority, utc_now
@@ -142,6 +142,19 @@ async def test_a_script_calls_and_is_called_through_it_however_much_is_said(
     answering.cancel()
 
 
+async def test_a_script_that_is_let_to_the_broker_late_is_served_as_if_it_had_been_at_once(
+    hall: Hall, bus: Bus
+) -> None:
+    answering = asyncio.create_task(capitals(await bus.add("caps", "up")))
+    listener = socket.create_server(("127.0.0.1", 0))
+    process = await hall.run(f"tls://127.0.0.1:{listener.getsockname()[1]}")
+    await turn_away(listener, 2)
+    hall.open(listener, "127.0.0.1")
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.readline(), DEADLINE) == b"X\n"
+    answering.cancel()
+
+
 async def test_whoever_is_not_vouched_for_under_that_name_in_this_version_is_told_nothing(
     hall: Hall, tmp_path: Path
 ) -> None:
@@ -153,9 +166,17 @@ async def test_whoever_is_not_vouched_for_under_that_name_in_this_version_is_tol
     assert "No such file" in await hall.refusal(right, str(tmp_path / "nowhere.crt"))
     assert "not valid for name" in await hall.refusal(hall.by_tcp("bus"))
     assert "not valid for name" in await hall.refusal(hall.by_path("bus"))
-    assert "TLS to the bus" in await hall.refusal(hall.by_tcp("127.0.0.1", old=True))
     assert "names no nobody" in await hall.refusal("tls://nobody:1")
     assert "it should be a path" in await hall.refusal("tls://127.0.0.1")
     seat = hall.bus.broker.roster.find("here", "script")
     assert seat is not None
     await until(lambda: not seat.connections)
+
+    def faults() -> int:
+        counted = [each for each in hall.bus.broker.ledger.to_json() if each["plugin"] == "script"]
+        return sum(sum(each["faults"].values()) for each in counted)
+
+    before = faults()
+    await hall.run(hall.by_tcp("127.0.0.1", old=True))
+    await until(lambda: faults() > before + 1)  # it comes again, as who was turned away, and is not content
+    assert not seat.connections

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from raw import DEADLINE, Gone, words
+from raw import DEADLINE, Gone, turn_away, words
 from sandboxless import REPOSITORY, until
 
+from crucible.backbone.authority import fresh_authority, utc_now
 from crucible.bus import wire
+from crucible.bus.credentials import serving
+from crucible.bus.doors import Entrance
 from crucible.bus.wire import Frame, Kind
+from crucible.model.door import Door, Doorway
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -97,14 +102,16 @@ class Program:
         self.process = process
 
     @classmethod
-    async def start(cls, folder: Path, bus: Path | None, text: str, *options: str) -> Program:
+    async def start(
+        cls, folder: Path, bus: Path | str | None, text: str, *options: str, authority: str = ""
+    ) -> Program:
         for name in ("plugin", "config", "tmp"):
             (folder / name).mkdir(exist_ok=True)
         (folder / "plugin/main.wat").write_text(text)
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-B", HOST, "--root", folder, *options, "--", "/plugin/main.wat"),
             stderr=asyncio.subprocess.PIPE,
-            env={} if bus is None else {"CRUCIBLE_BUS": str(bus)},
+            env={} if bus is None else {"CRUCIBLE_BUS": str(bus), "CRUCIBLE_BUS_CA": authority},
         )
         return cls(process)
 
@@ -170,6 +177,26 @@ async def test_it_hears_and_tells_and_takes_its_configuration(bus: Bus) -> None:
         assert answer.kind == expected
     assert (await bus.ask("relay", "$ping", b"there?")).payload == b"there?"
     assert (await bus.ask("relay", "$unknown", b"")).name == "NoSuchMethod"
+
+
+async def test_a_program_that_is_let_to_the_broker_late_is_served_as_if_it_had_been_at_once(
+    bus: Bus, tmp_path: Path
+) -> None:
+    bus.plugin("relay", **GRANTS)
+    authority = fresh_authority("crucible-bus-ca", utc_now())
+    (tmp_path / "ca.crt").write_text(authority.certificate)
+    issued = authority.server(("127.0.0.1",), utc_now())
+    listener = socket.create_server(("127.0.0.1", 0))
+    address = f"tls://127.0.0.1:{listener.getsockname()[1]}"
+    program = await Program.start(tmp_path, address, RELAY, authority=str(tmp_path / "ca.crt"))
+    try:
+        await turn_away(listener, 2)
+        doorway = Doorway(Door.BUS, "here", "relay", "uid-here-relay", "0-2")
+        context = serving(issued.certificate, issued.key)
+        bus.doors[doorway.key] = Entrance(bus.broker, doorway, listener, context)
+        await bus.ready("relay")
+    finally:
+        await program.close()
 
 
 @pytest.mark.parametrize(

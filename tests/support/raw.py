@@ -12,6 +12,7 @@ from crucible.bus import wire
 from crucible.bus.wire import Frame, Kind
 
 if TYPE_CHECKING:
+    import socket
     from pathlib import Path
 
 DEADLINE = 60.0
@@ -101,3 +102,12 @@ class Raw:
 def words(frame: Frame) -> tuple[str, int, str]:
     """Kind, id and name: what most tests ask of a frame."""
     return Kind(frame.kind).name, frame.id, frame.name
+
+
+async def turn_away(listener: socket.socket, times: int) -> None:
+    """Hang up at once on so many who come, as who knows none of them does."""
+    listener.setblocking(False)
+    async with asyncio.timeout(DEADLINE):
+        for _ in range(times):
+            there, _ = await asyncio.get_running_loop().sock_accept(listener)
+            there.close()

@@ -13,7 +13,7 @@ from .flow import GRACE, Flow, Served
 from .line import Line
 from .reach import HANDSHAKE
 from .trace import trace_of
-from .wire import Failure, Frame, failure_of
+from .wire import Away, Failure, Frame, failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .trace import Trace
 
 _PAUSE: Final = 0.2
+_PATIENCE: Final = (
+    10.0  # seconds in which a program that begins tries to connect: a pod's network may let it late
+)
 _DEFAULT_TIME: Final = 30_000
 
 
@@ -80,8 +83,16 @@ class Bus:
         if takes & Takes.STOP:
             self._stop.listen()
         self._line.hang_up()
-        self._ensure()
-        return 0
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._ensure()
+            except Away:
+                if self._stop.asked or time.monotonic() >= until:
+                    raise
+            else:
+                return 0
+            self._stop.pause(_PAUSE)
 
     def say_ready(self) -> int:
         """Say that the program can be used; after a new connection it is said again."""

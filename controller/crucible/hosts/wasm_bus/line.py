@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import wire
 from .reach import HANDSHAKE, reach
-from .wire import Failure, Frame
+from .wire import Away, Failure, Frame
 
 if TYPE_CHECKING:
     import socket
@@ -45,8 +45,10 @@ class Line:
             raise Failure("Unavailable", "this plugin has no bus: grant it something under capabilities.bus")
         try:
             self._socket = reach(self._address, self._authority)
-        except (OSError, ValueError) as error:
+        except ValueError as error:  # which a certificate that is not believed is, too
             raise Failure("Unavailable", f"the bus is not there: {error}") from None
+        except OSError as error:
+            raise Away(f"the bus is not there: {error}") from None
         self.send(Frame(wire.HELLO, payload=hello))
         due = time.monotonic() + HANDSHAKE
         while not (frames := self.read(due - time.monotonic())):

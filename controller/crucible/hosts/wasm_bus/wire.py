@@ -42,6 +42,13 @@ class Failure(Exception):
         self.headers = headers
 
 
+class Away(Failure):
+    """The broker cannot be reached now; it may be in a while."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("Unavailable", why)
+
+
 def failure_of(frame: Frame) -> Failure:
     """Return what an ERROR says."""
     return Failure(frame.name, frame.payload.decode(errors="replace"), frame.headers)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::arrivals::{Arrival, Arrivals, WINDOW};
 use crate::flow::{Flow, Served};
-use crate::road::Road;
+use crate::road::{self, Road};
 use crate::signals;
 use crate::trace::Trace;
 use crate::wire::{self, Frame};
@@ -18,6 +18,8 @@ const DEFAULT_TIME: Duration = Duration::from_secs(30);
 /// By how much the broker may be late with its word that a call is.
 const GRACE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(200);
+/// For how long a script that begins tries to connect: a pod's network may let it to the broker late.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Among the methods: new configurations are taken.
 const CONFIG: &str = "$config";
 const LATE: &str = "DeadlineExceeded: no answer came in time";
@@ -75,7 +77,13 @@ impl Bus {
     pub fn open(&mut self, methods: Vec<String>) -> Outcome<()> {
         self.methods = methods;
         self.hang_up();
-        self.connect()
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.connect() {
+                Err(why) if why.contains(road::AWAY) && Instant::now() < until => std::thread::sleep(PAUSE),
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Say that the script can be used; after a new connection it is said again.

@@ -18,6 +18,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 const LOCAL_NAME: &str = "crucible-bus";
 const HOSTS: &str = "/etc/hosts";
 const CHUNK: usize = 16384;
+/// How what is said begins of a broker that may be reached in a while.
+pub const AWAY: &str = "the bus cannot be reached now";
 
 /// Connected to a broker.
 pub struct Road {
@@ -33,7 +35,7 @@ enum Socket {
 impl Road {
     /// Connect, and see to it that it is who it should be; each step may take so long.
     pub fn to(address: &str, authority: &str, time: Duration) -> Result<Road, String> {
-        let missing = |error| format!("the bus is not there: {error}");
+        let missing = |error: io::Error| format!("{}: {error}", if is_away(&error) { AWAY } else { "the bus is not there" });
         let Some(rest) = address.strip_prefix("tls://") else {
             let socket = Socket::Unix(UnixStream::connect(address).map_err(missing)?);
             socket.limit(time).map_err(missing)?;
@@ -49,7 +51,7 @@ impl Road {
         };
         let mut road = Road { socket: socket.map_err(missing)?, tls: None };
         road.socket.limit(time).map_err(missing)?;
-        let refused = |error: io::Error| format!("TLS to the bus: {error}");
+        let refused = |error| if is_away(&error) { missing(error) } else { format!("TLS to the bus: {error}") };
         let mut tls = Box::new(greeting(name, authority)?);
         while tls.is_handshaking() {
             tls.complete_io(&mut road.socket).map_err(refused)?;
@@ -139,6 +141,23 @@ impl Write for Socket {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether it may go another time: nobody listens yet, or nobody is let there yet.
+fn is_away(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable};
+    use io::ErrorKind::{NetworkUnreachable, TimedOut, UnexpectedEof, WouldBlock};
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkUnreachable
+            | TimedOut
+            | UnexpectedEof
+            | WouldBlock
+    )
 }
 
 /// Read `HOST:PORT`; a host with colons stands in brackets.
