@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import socket
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from raw import Raw
+from raw import DEADLINE, Raw
 from sandboxless import until
 
 from crucible.backbone.authority import fresh_authority, utc_now
@@ -61,11 +62,11 @@ class Post:
 class Operator:
     """The operator's end, and what it hears."""
 
-    def __init__(self, authority: Any) -> None:
+    def __init__(self, authority: Any, on_the_way: float = 0.0) -> None:
         self.leads = True
         self.heard: list[Mapping[str, Any]] = []
         self.authority = authority
-        self.lines = Lines(self._trust, lambda: self.leads, self.heard.append)
+        self.lines = Lines(self._trust, lambda: self.leads, self.heard.append, on_the_way=on_the_way)
 
     async def _trust(self) -> str:
         return str(self.authority.certificate)
@@ -136,6 +137,28 @@ async def test_it_asks_whichever_broker_has_the_plugin_and_tells_all_of_them(
     ends[1].tell("here", "two", ["too much"])
     await until(lambda: operator.heard)
     assert operator.heard == [{"namespace": "here", "plugin": "two", "notices": ["too much"]}]
+
+
+async def test_who_is_not_connected_may_be_on_the_way_after_a_broker_came_or_went(
+    posts: list[Post], authority: Any, stack: AsyncExitStack
+) -> None:
+    operator = Operator(authority, on_the_way=DEADLINE)
+    stack.push_async_callback(operator.lines.close)
+    one, _ = posts
+    here = await one.bus.add("one")
+    for post in posts:
+        post.line()
+    await operator.reach(*posts)
+    with pytest.raises(Unavailable, match="on the way"):
+        await operator.lines.call(KEY.format("two"), "$ping", "", 20.0)
+    answering = asyncio.create_task(echo(here))
+    assert await operator.lines.call(KEY.format("one"), "$ping", "there?", 20.0) == ("", "there?")
+    await answering
+    operator.lines._moved = -math.inf  # that was long ago
+    assert (await operator.lines.call(KEY.format("two"), "$ping", "", 20.0))[0] == "Unavailable"
+    await operator.reach(one)  # the other goes
+    with pytest.raises(Unavailable, match="on the way"):
+        await operator.lines.call(KEY.format("two"), "$ping", "", 20.0)
 
 
 async def test_a_count_that_one_broker_cannot_give_is_not_known(

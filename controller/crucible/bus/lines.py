@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import ssl
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,8 @@ _BROKERS: Final = 0.98
 """Of the same, when a broker has to have said how it ended: one that hangs is no plugin that does."""
 _RETRY_FIRST: Final = 0.2
 _RETRY_LONGEST: Final = 5.0
+_ON_THE_WAY: Final = 10.0
+"""Seconds after a broker came or went in which who was connected to it may be on the way to another."""
 _SILENT: Final = (5, 3, 3)
 """A broker whose node is gone says nothing of it: after 14 seconds it counts as gone."""
 
@@ -52,6 +55,7 @@ class Lines:
         may: Callable[[], bool],
         hear: Callable[[Mapping[str, Any]], None] = lambda _: None,
         changed: Callable[[], None] = lambda: None,
+        on_the_way: float = _ON_THE_WAY,
     ) -> None:
         """Begin with no broker.
 
@@ -60,15 +64,18 @@ class Lines:
             may: whether this process leads still; asked before each word.
             hear: called with what a broker has to say of a plugin.
             changed: called when :attr:`trouble` may have changed.
+            on_the_way: seconds after a broker came or went in which nobody counts as not connected.
         """
         self._trust = trust
         self._may = may
         self._hear = hear
         self._changed = changed
+        self._on_the_way = on_the_way
         self._open: dict[Place, Client] = {}
         self._kept: frozenset[Place] = frozenset()
         self._problems: dict[Place, str] = {}
         self._tasks: dict[Place, asyncio.Task[None]] = {}
+        self._moved = -math.inf
 
     @property
     def trouble(self) -> str:
@@ -100,7 +107,8 @@ class Lines:
         """Be done with a broker; its task ends by itself, or was cancelled."""
         self._tasks.pop(place, None)
         self._problems.pop(place, None)
-        self._open.pop(place, None)
+        if self._open.pop(place, None) is not None:
+            self._moved = asyncio.get_running_loop().time()
 
     def _begin(self, place: Place, pause: float = 0.0) -> None:
         task = asyncio.get_running_loop().create_task(self._hold(place, pause))
@@ -126,7 +134,8 @@ class Lines:
         """Call a method of the instance behind a door; return the code of an error and the text.
 
         Raises:
-            Unavailable: a broker cannot be asked, and the instance may be connected to it.
+            Unavailable: a broker cannot be asked, and the instance may be connected to it; or it may still be
+                on its way to one.
         """
         left = int(seconds * _PLUGINS * 1000)
         words = {"call": key, "method": method, "payload": payload, "milliseconds": left}
@@ -152,6 +161,8 @@ class Lines:
             await asyncio.gather(*asking, return_exceptions=True)
         if problem is not None:
             raise problem
+        if loop.time() - self._moved < self._on_the_way:
+            raise Unavailable(f"a broker came or went just now: who was there may be on the way ({text})")
         return code, text
 
     async def publish(self, namespace: str, subject: str, event: Mapping[str, Any]) -> None:
@@ -214,6 +225,7 @@ class Lines:
                 async with Client(partial(_connect, place, await self._trust()), "") as bus:
                     heard = await bus.subscribe(NOTICES)
                     self._open[place] = bus
+                    self._moved = asyncio.get_running_loop().time()
                     failures = 0
                     self._say(place, "")
                     async for frame in heard:
@@ -225,6 +237,7 @@ class Lines:
             finally:
                 if self._open.get(place) is bus:  # there may be another line by now
                     self._open.pop(place, None)
+                    self._moved = asyncio.get_running_loop().time()
             if place in self._kept:
                 self._leave(place)
                 self._changed()
