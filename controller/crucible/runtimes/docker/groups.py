@@ -32,7 +32,8 @@ class Groups:
         """Look for groups below ``root`` where the engine's address is a socket of this host."""
         self._root = root
         self._searches = _SEARCHES if url.startswith("unix://") else 0
-        self._shapes: tuple[tuple[str, str], ...] = ()
+        self._shapes: tuple[str, ...] = ()
+        """Where groups were found, with the container's id left out."""
         self._gauges: dict[str, Gauge] = {}
 
     def gauge(self, container: str) -> Gauge | None:
@@ -45,12 +46,12 @@ class Groups:
 
     def first(self, container: str) -> int | None:
         """Return a pidfd of a container's first process, for the caller to close; None where none is seen."""
-        directory = next(self._known(container), None) or next(
-            iter(self._search(container, proves=False)), None
+        place = next(self._places(container), None) or next(
+            map(str, self._search(container, proves=False)), None
         )
-        if directory is None:
+        if place is None:
             return None
-        processes = str(directory / "cgroup.procs")
+        processes = f"{place}/cgroup.procs"
         with contextlib.suppress(OSError):
             for pid in filter(_begins_a_namespace, _text(processes).split()):
                 held = os.pidfd_open(int(pid))
@@ -84,10 +85,13 @@ class Groups:
 
     def _known(self, container: str) -> Iterator[Path]:
         """Yield the directories at the places where another container's were."""
-        for parent, shape in self._shapes:
-            directory = self._root / parent / shape.format(container)
-            if directory.is_dir():
-                yield directory
+        yield from map(Path, self._places(container))
+
+    def _places(self, container: str) -> Iterator[str]:
+        for shape in self._shapes:
+            place = shape.replace("{}", container)
+            if os.path.isdir(place):  # noqa: PTH112 - asked for every start
+                yield place
 
     def _search(self, container: str, *, proves: bool = True) -> tuple[Path, ...]:
         """Search the whole tree; where nothing is found again and again, there is nothing to be seen.
@@ -103,9 +107,7 @@ class Groups:
             self._searches -= proves
             return ()
         self._searches = _SEARCHES
-        self._shapes = tuple(
-            (str(path.parent.relative_to(self._root)), path.name.replace(container, "{}")) for path in found
-        )
+        self._shapes = tuple(str(path).replace(container, "{}") for path in found)
         return found
 
     def _walk(self, container: str) -> Iterator[Path]:
